@@ -1,0 +1,72 @@
+# make run: set everything up and serve. make test: set everything up and test. The rest: make help.
+PYTHON ?= python3
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_QUIET := 1
+
+# Where PyTorch keeps builds without CUDA. Where it cannot be reached, pip finds the CPU build in the
+# places it knows or stops; it never falls back to a build with CUDA.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+TORCH := $(shell grep '^torch==' requirements.txt)$(if $(filter Linux,$(shell uname)),+cpu)
+
+# The real model where it is, else the demo model.
+export EMBED_MODEL_PATH ?= $(if $(wildcard models/bge-m3/config.json),models/bge-m3,models/demo)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format test-browser test-container model clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+run: .venv/serve $(if $(filter models/demo,$(EMBED_MODEL_PATH)),models/demo)  ## set everything up and serve on port 8000
+	@if [ "$(EMBED_MODEL_PATH)" = models/demo ]; then \
+	  echo "models/bge-m3 is not there: serving models/demo, a small model (384 wide, 512 tokens) for trying things out."; \
+	  echo "For the real BGE-M3 (2.3 GB): make model, then make run."; fi
+	@exec $(BIN)/gunicorn
+
+model: .venv/serve  ## download BGE-M3 into models/bge-m3, verified
+	@$(BIN)/flask model download
+
+test: .venv/dev models/demo  ## set everything up and run every test that needs no browser or container
+	@$(BIN)/pytest -q
+
+lint: .venv/dev  ## style, types, Dockerfile, compose file
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	@$(BIN)/hadolint Dockerfile
+	@$(BIN)/python -c "import pathlib, compose_spec; compose_spec.PyCompose.from_yaml(pathlib.Path('docker-compose.yaml').read_text()).validate()"
+
+format: .venv/dev  ## rewrite the code in the project's style
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+test-browser: .venv/dev models/demo  ## the documentation pages in headless Chromium
+	@$(BIN)/pytest -q -m browser
+
+test-container:  ## build the image, run it as the compose file says
+	@tests/container.sh
+
+clean:  ## remove what make made, but no model
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+models/demo: | .venv/demo
+	@$(BIN)/flask model demo $@
+
+.venv/torch: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	@echo "installing torch (CPU build)"
+	@$(BIN)/pip install --retries 1 --timeout 20 --extra-index-url $(TORCH_INDEX) "$(TORCH)"
+	@touch $@
+
+.venv/serve: .venv/torch requirements.txt
+	@echo "installing what serving needs"
+	@$(BIN)/pip install -r requirements.txt
+	@touch $@
+
+.venv/demo: .venv/serve requirements-demo.txt
+	@$(BIN)/pip install -r requirements-demo.txt
+	@touch $@
+
+.venv/dev: .venv/serve .venv/demo requirements-dev.txt
+	@echo "installing what tests need"
+	@$(BIN)/pip install -r requirements-dev.txt
+	@touch $@

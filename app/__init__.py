@@ -1,0 +1,32 @@
+"""The door: the application factory, the only room that knows both floors."""
+
+from flask import Flask
+
+from app import api, cli
+from app.api.context import Encoder as EncoderLike
+from app.config import Settings
+from app.engine.encoder import Encoder, EncoderSettings
+
+__version__ = "0.1.0"
+
+
+def create_app(config: Settings | None = None, encoder: EncoderLike | None = None) -> Flask:
+    """Build the application; no weights are read until somebody calls the encoder's `load`.
+
+    `config` defaults to the environment's settings, `encoder` to one for `config.model_path`.
+    Raises ConfigError if a setting in the environment cannot be used.
+    """
+    settings = config or Settings.from_env()
+    app = Flask(__name__, static_folder=None)  # flasgger serves app/static, at /assets
+    app.config["EMBED"] = settings
+    app.extensions["encoder"] = encoder or Encoder(
+        EncoderSettings(
+            path=settings.model_path,
+            max_tokens=settings.max_length,
+            pooling=settings.pooling,
+            threads=settings.threads,
+        )
+    )
+    api.init_app(app, __version__)
+    cli.init_app(app)
+    return app

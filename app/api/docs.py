@@ -1,0 +1,151 @@
+"""Documentation: one OpenAPI document out of the schemas that validate, and two pages to show it."""
+
+import copy
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from apispec import APISpec
+from apispec.ext.marshmallow import MarshmallowPlugin
+from flasgger import Swagger
+from flask import Blueprint, Flask, make_response, redirect, render_template, url_for
+from werkzeug.wrappers import Response
+
+from app.api.schemas import TextOrTexts
+from app.config import Settings
+
+View = TypeVar("View", bound=Callable[..., Any])
+Bodies = Mapping[int, tuple[type, str]]  # status -> schema and meaning
+
+ROOM = Path(__file__).parent.parent
+TITLE = "BGE-M3 embeddings"
+# Scripts only from here. Both pages write styles as they go, and ReDoc searches in a worker.
+CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "font-src 'self' data:; connect-src 'self'; worker-src blob:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
+)
+
+bp = Blueprint("docs", __name__)
+
+
+def documented(
+    summary: str,
+    *,
+    responses: Bodies,
+    tag: str,
+    request: type | None = None,
+    examples: dict[str, Any] | None = None,
+) -> Callable[[View], View]:
+    """Attach to a view what the document says of it; the docstring is its longer description.
+
+    `examples` are request bodies as OpenAPI example objects; Swagger UI offers and sends them.
+    """
+
+    def attach(view: View) -> View:
+        operation: dict[str, Any] = {
+            "summary": summary,
+            "tags": [tag],
+            "responses": {
+                str(status): {
+                    "description": meaning,
+                    "content": {"application/json": {"schema": schema}},
+                }
+                for status, (schema, meaning) in responses.items()
+            },
+        }
+        if view.__doc__:
+            operation["description"] = view.__doc__.strip()
+        if request:
+            content: dict[str, Any] = {"schema": request}
+            if examples:
+                content["examples"] = examples
+            operation["requestBody"] = {
+                "required": True,
+                "content": {"application/json": content},
+            }
+        view.__apispec_doc__ = operation  # type: ignore[attr-defined]
+        return view
+
+    return attach
+
+
+def init_app(app: Flask, version: str) -> None:
+    """Serve /apidocs/, /redoc, /docs and the document; call it after all endpoints are registered."""
+    app.register_blueprint(bp)
+    Swagger(
+        app,
+        template=openapi(app, version),
+        merge=True,
+        config={
+            "openapi": "3.0.3",
+            "title": TITLE,
+            # flasgger renders what it is given and adds nothing of its own, neither paths nor
+            # its bundled pages, which are old and load fonts from elsewhere.
+            "specs": [
+                {
+                    "endpoint": "apispec_1",
+                    "route": "/apispec_1.json",
+                    "rule_filter": lambda rule: False,
+                    "model_filter": lambda tag: False,
+                }
+            ],
+            "template_folder": str(ROOM / "templates"),
+            "static_folder": str(ROOM / "static"),
+            "static_url_path": "/assets",
+        },
+        decorators=[strict],
+    )
+
+
+def strict(view: View) -> View:
+    """Forbid a page everything that it does not need, other hosts first of all."""
+
+    @functools.wraps(view)
+    def page(*args: Any, **kwargs: Any) -> Response:
+        response = make_response(view(*args, **kwargs))
+        response.headers["Content-Security-Policy"] = CSP
+        return response
+
+    return cast(View, page)
+
+
+def openapi(app: Flask, version: str) -> dict[str, Any]:
+    """The document of every view that is `documented`, as OpenAPI 3.0.3."""
+    settings: Settings = app.config["EMBED"]
+    plugin = MarshmallowPlugin()
+    spec = APISpec(
+        TITLE,
+        version,
+        "3.0.3",
+        plugins=[plugin],
+        info={"description": "Texts to BGE-M3 vectors on ordinary CPUs."},
+    )
+
+    def text_or_texts(converter: Any, field: Any, **_: Any) -> dict[str, Any]:
+        if not isinstance(field, TextOrTexts):
+            return {}
+        texts = {"type": "array", "items": {"type": "string"}, "maxItems": settings.max_texts}
+        return {"oneOf": [{"type": "string"}, texts]}
+
+    plugin.converter.add_attribute_function(text_or_texts)  # type: ignore[union-attr]
+    for rule in sorted(app.url_map.iter_rules(), key=lambda rule: rule.rule):
+        operation = getattr(app.view_functions[rule.endpoint], "__apispec_doc__", None)
+        if operation:
+            methods = (rule.methods or set()) - {"HEAD", "OPTIONS"}
+            # apispec resolves what it is given in place, and a view outlives an application.
+            operations = {method.lower(): copy.deepcopy(operation) for method in methods}
+            spec.path(rule.rule, operations=operations)
+    return spec.to_dict()
+
+
+@bp.get("/docs")
+def docs() -> Response:
+    return redirect(url_for("flasgger.apidocs"))
+
+
+@bp.get("/redoc")
+@strict
+def redoc() -> str:
+    return render_template("redoc.html", title=TITLE)

@@ -1,0 +1,84 @@
+"""The one table from an exception to a status and a body."""
+
+import logging
+from typing import Any
+
+from flask import Flask, Response, json
+from marshmallow import ValidationError
+from werkzeug.exceptions import HTTPException
+
+from app.engine.errors import NotFinite, NotLoaded, TextTooLong
+
+log = logging.getLogger(__name__)
+
+# What a client sees for statuses that Flask raises by itself.
+SENTENCES = {
+    404: "there is nothing at this path, /apidocs/ lists what there is",
+    405: "this path does not answer this method, see the Allow header",
+    500: "the server failed on this request, its log says why",
+}
+
+
+class UnknownModel(Exception):
+    """A request names a model that is not served here."""
+
+
+def init_app(app: Flask) -> None:
+    app.register_error_handler(ValidationError, _validation)
+    app.register_error_handler(TextTooLong, _too_long)
+    app.register_error_handler(UnknownModel, _unknown_model)
+    app.register_error_handler(NotLoaded, _not_loaded)
+    app.register_error_handler(NotFinite, _not_finite)
+    app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def refusal(status: int, sentence: str, details: dict[str, Any] | None = None) -> Response:
+    """The shape of every error: one sentence a person can act on, and the fields it is about."""
+    body = json.dumps({"error": sentence, "details": details or {}})
+    return Response(body, status=status, mimetype="application/json")
+
+
+def _validation(error: ValidationError) -> Response:
+    details: dict[str, Any] = error.normalized_messages()  # type: ignore[no-untyped-call]
+    field, messages = next(iter(details.items()))
+    return refusal(422, f"{field}: {_first(messages)}", details)
+
+
+def _first(messages: Any) -> str:
+    """The first sentence in marshmallow's nest of lists and mappings."""
+    while not isinstance(messages, str):
+        messages = next(iter(messages.values() if isinstance(messages, dict) else messages))
+    return messages
+
+
+def _too_long(error: TextTooLong) -> Response:
+    sentence = str(error)
+    return refusal(422, f"input: {sentence}", {"input": [sentence]})
+
+
+def _unknown_model(error: UnknownModel) -> Response:
+    return refusal(404, str(error), {"model": [str(error)]})
+
+
+def _not_loaded(error: NotLoaded) -> Response:
+    return refusal(503, str(error))
+
+
+def _not_finite(error: NotFinite) -> Response:
+    log.error("%s", error)
+    return refusal(500, str(error))
+
+
+def _http(error: HTTPException) -> Response:
+    # Its own response carries headers that belong to the status, such as Allow.
+    response = Response(headers=error.get_headers(), status=error.code)
+    sentence = SENTENCES.get(response.status_code) or error.description or error.name
+    response.data = refusal(response.status_code, sentence).data
+    response.mimetype = "application/json"
+    return response
+
+
+def _unexpected(error: Exception) -> Response:
+    log.exception("unexpected %s", type(error).__name__)
+    return refusal(500, SENTENCES[500])

@@ -1,0 +1,116 @@
+"""Bytes in and out: the JSON body within its limits, vectors in the encoding that was asked for."""
+
+import base64
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import orjson
+from flask import Flask, Request, Response, request
+from flask.json.provider import JSONProvider
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
+
+from app.api.context import settings
+from app.engine.embeddings import FloatArray
+
+CHUNK = 1 << 16
+# A refused body is read to its end up to here, so that the client is there to hear the refusal:
+# closing on unread bytes resets the connection, and the answer is lost with it.
+DRAIN = 1 << 26
+
+
+class OrjsonProvider(JSONProvider):
+    """Flask's JSON by orjson: arrays go to the wire without Python floats, keys keep their order."""
+
+    def dumps(self, obj: Any, **_: Any) -> str:
+        return orjson.dumps(obj, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+
+    def loads(self, s: str | bytes, **_: Any) -> Any:
+        return orjson.loads(s)
+
+    def response(self, *args: Any, **kwargs: Any) -> Any:
+        content = self._prepare_response_obj(args, kwargs)
+        body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+        return Response(body, mimetype="application/json")
+
+
+def init_app(app: Flask) -> None:
+    app.json = OrjsonProvider(app)
+
+
+def read_json() -> dict[str, Any]:
+    """The request's JSON object; every way in which it can be none is an HTTP error of its own."""
+    if not request.is_json:
+        sent = f"not {request.mimetype!r}" if request.mimetype else "and none was sent"
+        raise UnsupportedMediaType(f"the content type must be application/json, {sent}")
+    if request.content_encoding not in (None, "", "identity"):
+        raise UnsupportedMediaType(
+            f"the body must be sent plain, content encoding {request.content_encoding!r} is not read"
+        )
+    body = _read_body(request, settings().max_body_bytes)
+    try:
+        content = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"the body is not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise BadRequest('the body must be a JSON object such as {"input": "a text"}')
+    return content
+
+
+def _read_body(request: Request, limit: int) -> bytes:
+    """The whole body, whether its length was announced or it came in chunks. 413 over `limit`.
+
+    Werkzeug's own MAX_CONTENT_LENGTH cuts a chunked body at the limit without a word.
+    """
+    announced = request.content_length or 0
+    chunks: list[bytes] = []
+    size = 0
+    while chunk := request.stream.read(CHUNK):
+        size += len(chunk)
+        if size > DRAIN + limit:
+            break
+        if max(size, announced) <= limit:
+            chunks.append(chunk)
+    if max(size, announced) > limit:
+        raise RequestEntityTooLarge(f"the body is larger than {limit} bytes: send fewer texts in one request")
+    return b"".join(chunks)
+
+
+def _as_float(vectors: FloatArray) -> Any:
+    return np.ascontiguousarray(vectors)  # orjson takes no strided array
+
+
+def _as_base64(vectors: FloatArray) -> Any:
+    return [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in vectors]
+
+
+def _as_int8(vectors: FloatArray) -> Any:
+    largest = np.abs(vectors).max(axis=1, keepdims=True, initial=1e-12)
+    return np.rint(vectors / largest * 127).astype(np.int8)
+
+
+def _as_ubinary(vectors: FloatArray) -> Any:
+    return np.packbits(vectors > 0, axis=1)
+
+
+def _as_binary(vectors: FloatArray) -> Any:
+    return (_as_ubinary(vectors).astype(np.int16) - 128).astype(np.int8)
+
+
+# (n, d) float32 -> what orjson writes. The two binary ones are those of sentence-transformers'
+# quantize_embeddings: one bit a number, eight of them in a byte, as uint8 or shifted to int8.
+ENCODINGS: dict[str, Callable[[FloatArray], Any]] = {
+    "float": _as_float,
+    "base64": _as_base64,
+    "int8": _as_int8,
+    "binary": _as_binary,
+    "ubinary": _as_ubinary,
+}
+
+
+def cut(vectors: FloatArray, dimensions: int | None) -> FloatArray:
+    """Keep the first `dimensions` numbers of each vector and make its length 1 again."""
+    if not dimensions or dimensions >= vectors.shape[1]:
+        return vectors
+    kept = vectors[:, :dimensions]
+    return np.asarray(kept / np.maximum(np.linalg.norm(kept, axis=1, keepdims=True), 1e-12))

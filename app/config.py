@@ -1,0 +1,144 @@
+"""Every setting: its environment variable, default, meaning and check."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+
+class ConfigError(ValueError):
+    """A setting has a value that cannot be used; the message names the variable."""
+
+
+def _text(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be empty")
+    return value.strip()
+
+
+def _path(value: str) -> Path:
+    return Path(_text(value))
+
+
+def _names(value: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    def read(value: str) -> int:
+        if not value.strip().isdecimal() or int(value) < least:
+            raise ValueError(f"must be a whole number of at least {least}")
+        return int(value)
+
+    return read
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def read(value: str) -> str:
+        if value.strip().lower() not in choices:
+            raise ValueError(f"must be {' or '.join(choices)}")
+        return value.strip().lower()
+
+    return read
+
+
+def _setting(default: Any, variable: str, read: Callable[[str], Any], meaning: str) -> Any:
+    return field(default=default, metadata={"env": variable, "read": read, "meaning": meaning})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an operator can choose, with the defaults; `from_env` reads the environment once."""
+
+    model_path: Path = _setting(Path("models/bge-m3"), "EMBED_MODEL_PATH", _path, "the model folder")
+    model_name: str = _setting("", "EMBED_MODEL_NAME", _text, "name in answers; the folder's name if unset")
+    model_aliases: tuple[str, ...] = _setting(
+        (), "EMBED_MODEL_ALIASES", _names, "more names clients may use, with commas between"
+    )
+    max_length: int = _setting(
+        8192,
+        "EMBED_MAX_LENGTH",
+        _whole(3),
+        "tokens of one text, special tokens included; never more than the model's own limit",
+    )
+    pooling: Literal["mean", "cls"] = _setting(
+        "mean", "EMBED_POOLING", _one_of("mean", "cls"), "`mean` or `cls`, see the note on pooling"
+    )
+    max_texts: int = _setting(2048, "EMBED_MAX_TEXTS", _whole(1), "texts in one request")
+    max_body_bytes: int = _setting(32 * 2**20, "EMBED_MAX_BODY_BYTES", _whole(1), "size of a request's body")
+    threads: int = _setting(
+        0,
+        "OMP_NUM_THREADS",
+        _whole(1),
+        "threads of one worker's encoder; the machine's share of processors if unset",
+    )
+
+    @property
+    def served_name(self) -> str:
+        """The model's name in answers."""
+        return self.model_name or self.model_path.resolve().name
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
+        """Read the environment; ConfigError is one sentence that names the variable."""
+        values: dict[str, Any] = {}
+        for setting in fields(cls):
+            variable = setting.metadata["env"]
+            # An empty variable is how compose files say "not set".
+            if raw := environ.get(variable, ""):
+                try:
+                    values[setting.name] = setting.metadata["read"](raw)
+                except ValueError as error:
+                    raise ConfigError(f"{variable} is {raw!r}, it {error}") from None
+        return cls(**values)
+
+
+def cpu_budget() -> int:
+    """Processors this process may use: its affinity, and the cgroup's quota, floored, at least 1."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    allowed = len(affinity(0)) if affinity else os.cpu_count() or 1
+    quota = _cgroup_quota(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
+    return max(1, int(min(allowed, quota)))
+
+
+def thread_budget(workers: int) -> int:
+    """Encoder threads of each of `workers` processes, so that together they fit the processors."""
+    return max(1, cpu_budget() // max(1, workers))
+
+
+def _cgroup_quota(membership: Path, root: Path) -> float:
+    """Processors the cgroups grant, infinity if they set no limit.
+
+    Version 2 keeps "quota period" in cpu.max of this group and of every group above it;
+    version 1 keeps two files under the cpu controller.
+    """
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        return float("inf")
+    quota = float("inf")
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = root / "cpu" if controllers else root
+        group = top / path.lstrip("/")
+        # Inside a container the path may be the host's, and then only the top is there.
+        for folder in {top, group, *(up for up in group.parents if up.is_relative_to(top))}:
+            quota = min(quota, _quota_of(folder))
+    return quota
+
+
+def _quota_of(folder: Path) -> float:
+    try:
+        limit, period = (folder / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            limit = (folder / "cpu.cfs_quota_us").read_text().strip()
+            period = (folder / "cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return float("inf")
+    if limit == "max" or int(limit) <= 0:
+        return float("inf")
+    return int(limit) / int(period)

@@ -1,0 +1,63 @@
+"""Texts to token ids, with the truncation reported."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+
+from app.engine.embeddings import IntArray
+from app.engine.errors import ModelError, TextTooLong
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token ids of n texts, special tokens included."""
+
+    sequences: list[IntArray]  # n arrays (t,)
+    truncated: list[int]  # indices of the texts that were cut
+
+    @property
+    def counts(self) -> list[int]:
+        return [len(sequence) for sequence in self.sequences]
+
+
+class Tokenizer:
+    """The checkpoint's own `tokenizer.json`, run by the `tokenizers` library; thread-safe."""
+
+    def __init__(self, file: Path, max_tokens: int) -> None:
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(file))
+        except Exception as error:  # the library raises bare Exception
+            raise ModelError(f"{file} cannot be read as a tokenizer: {error}") from error
+        # A tokenizer.json may carry the settings of whoever saved it.
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        frame = self._tokenizer.encode("").ids
+        if len(frame) != 2:
+            raise ModelError(f"{file} does not frame a text with one first and one last token")
+        self._last = frame[-1]
+        self.max_tokens = max_tokens
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of token ids, added tokens included."""
+        return int(self._tokenizer.get_vocab_size())
+
+    def encode(self, texts: list[str], truncate: bool = True) -> Tokens:
+        """Tokenise; a text over `max_tokens` keeps its beginning and its last special token.
+
+        Raises TextTooLong for the first such text where `truncate` is false.
+        """
+        limit = self.max_tokens
+        sequences: list[IntArray] = []
+        truncated: list[int] = []
+        for index, encoding in enumerate(self._tokenizer.encode_batch_fast(texts)):
+            ids = encoding.ids
+            if len(ids) > limit:
+                if not truncate:
+                    raise TextTooLong(index, len(ids), limit)
+                ids = [*ids[: limit - 1], self._last]
+                truncated.append(index)
+            sequences.append(np.asarray(ids, dtype=np.int64))
+        return Tokens(sequences, truncated)

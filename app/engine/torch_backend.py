@@ -1,0 +1,94 @@
+"""The reference backend: transformers and torch, float32, the plain forward."""
+
+import contextlib
+import logging
+import pickle
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModel
+from transformers.utils import logging as transformers_logging
+
+from app.engine.checkpoint import HEADS, Checkpoint
+from app.engine.embeddings import FloatArray, IntArray
+from app.engine.errors import ModelError
+
+log = logging.getLogger(__name__)
+
+
+class TorchBackend:
+    """A checkpoint in memory, mapped from its file, behind one verb."""
+
+    name = "torch"
+    precision = "fp32"
+
+    def __init__(self, checkpoint: Checkpoint, threads: int) -> None:
+        """Load the weights; ModelError names the file that is corrupt or does not fit."""
+        torch.set_num_threads(threads)
+        with contextlib.suppress(RuntimeError):  # it can be set once in a process
+            torch.set_num_interop_threads(1)
+        self._pad_id = checkpoint.pad_id
+        self._model = _load_model(checkpoint)
+        for head in checkpoint.heads:
+            _check_head(checkpoint, HEADS[head])
+
+    def forward(self, sequences: list[IntArray]) -> list[FloatArray]:
+        """Token states of each sequence, padding removed: b arrays (t,) -> b arrays (t, d)."""
+        longest = max(map(len, sequences))
+        ids = np.full((len(sequences), longest), self._pad_id, dtype=np.int64)
+        mask = np.zeros_like(ids)
+        for row, sequence in enumerate(sequences):
+            ids[row, : len(sequence)] = sequence
+            mask[row, : len(sequence)] = 1
+        with torch.inference_mode():
+            output = self._model(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask))
+        hidden = output.last_hidden_state.numpy()  # (b, t, d)
+        return [hidden[row, : len(sequence)] for row, sequence in enumerate(sequences)]
+
+
+def _load_model(checkpoint: Checkpoint) -> Any:
+    file = checkpoint.weights[0] if len(checkpoint.weights) == 1 else checkpoint.path
+    transformers_logging.disable_progress_bar()
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # what it would warn of is checked below
+    try:
+        model, report = AutoModel.from_pretrained(
+            checkpoint.path,
+            dtype=torch.float32,  # its default is whatever config.json says
+            add_pooling_layer=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        RuntimeError,
+        SafetensorError,
+        pickle.UnpicklingError,
+    ) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"the weights in {file} cannot be loaded, they are corrupt, cut short or do not fit "
+            f"{checkpoint.path / 'config.json'}: {reason}"
+        ) from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(f"{file} lacks {len(missing)} weights, {missing[0]} among them")
+    return model.eval()
+
+
+def _check_head(checkpoint: Checkpoint, name: str) -> None:
+    file = checkpoint.path / name
+    try:
+        head = torch.load(file, map_location="cpu", weights_only=True)
+        width = head["weight"].shape[1]
+    except Exception as error:  # a pickle can fail in any way
+        raise ModelError(f"{file} cannot be read as the weights of a linear layer") from error
+    if width != checkpoint.width:
+        raise ModelError(
+            f"{file} is made for states {width} wide, those of {checkpoint.path} are {checkpoint.width} wide"
+        )

@@ -1,0 +1,84 @@
+"""Gunicorn: processes, sockets, timeouts, and the hooks that load and close the encoder.
+
+Command line flags, GUNICORN_CMD_ARGS, WEB_CONCURRENCY and PORT override what stands here.
+Gunicorn takes every global below that has the name of a setting, so hooks import what they need.
+"""
+
+import os
+
+wsgi_app = "wsgi:app"
+worker_class = "gthread"
+# Threads wait for the encoder, they do not compute: enough of them that health checks find one free.
+threads = 64
+# No preload: a fork after torch has started its threads hangs at the first forward.
+preload_app = False
+control_socket_disable = True
+timeout = 120
+graceful_timeout = 60  # compose and Kubernetes must grant more than this
+keepalive = 0  # every connection is tied to a thread, see _tie_connections
+if os.path.isdir("/dev/shm") and os.access("/dev/shm", os.W_OK):
+    worker_tmp_dir = "/dev/shm"  # the heartbeat file, off the disk; works on a read-only root
+# The model comes from a folder; nothing may ask a hub for more.
+raw_env = ["HF_HUB_OFFLINE=1", "TRANSFORMERS_OFFLINE=1", "HF_HUB_DISABLE_TELEMETRY=1"]
+
+
+def on_starting(server):
+    """In the master, before anything listens: refuse wrong settings, in one sentence."""
+    import sys
+
+    from app.config import ConfigError, Settings
+
+    try:
+        Settings.from_env()
+    except ConfigError as error:
+        server.log.critical("%s", error)
+        sys.exit(1)
+    _tie_connections(server)
+
+
+def on_reload(server):
+    _tie_connections(server)
+
+
+def _tie_connections(server):
+    # A worker that accepts more connections than it has threads queues requests which an idle
+    # sibling could answer.
+    server.cfg.set("worker_connections", server.cfg.threads)
+
+
+def post_fork(server, worker):
+    """In the worker, before the application and its libraries are imported."""
+    import logging
+
+    from app.config import thread_budget
+
+    os.environ.setdefault("OMP_NUM_THREADS", str(thread_budget(worker.cfg.workers)))
+    application = logging.getLogger("app")
+    application.handlers = worker.log.error_log.handlers
+    application.setLevel(worker.log.error_log.level)
+    application.propagate = False
+
+
+def post_worker_init(worker):
+    """Load and warm the encoder; the worker accepts nothing before this returns."""
+    import sys
+
+    from gunicorn.arbiter import Arbiter
+
+    from app.engine.errors import ModelError
+
+    try:
+        worker.wsgi.extensions["encoder"].load()
+    except ModelError as error:
+        worker.log.critical(
+            "%s. Run `flask model download` for BGE-M3 or `flask model demo` for the small demo "
+            "model, or set EMBED_MODEL_PATH to a model folder",
+            error,
+        )
+        sys.exit(Arbiter.WORKER_BOOT_ERROR)  # the master stops instead of trying for ever
+
+
+def worker_exit(server, worker):
+    application = getattr(worker, "wsgi", None)  # absent where the worker never got that far
+    if application is not None:
+        application.extensions["encoder"].close()
