@@ -49,8 +49,14 @@ def _tie_connections(server):
 def post_fork(server, worker):
     """In the worker, before the application and its libraries are imported."""
     import logging
+    import tempfile
 
     from app.config import thread_budget
+
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:  # a read-only root without a /tmp; torch asks for one when imported
+        os.environ["TMPDIR"] = "/dev/shm"
 
     os.environ.setdefault("OMP_NUM_THREADS", str(thread_budget(worker.cfg.workers)))
     application = logging.getLogger("app")

@@ -4,7 +4,7 @@ from flask import Flask
 
 from app import api, cli
 from app.api.context import Encoder as EncoderLike
-from app.config import Settings
+from app.config import Settings, thread_budget
 from app.engine.encoder import Encoder, EncoderSettings
 
 __version__ = "0.1.0"
@@ -24,7 +24,7 @@ def create_app(config: Settings | None = None, encoder: EncoderLike | None = Non
             path=settings.model_path,
             max_tokens=settings.max_length,
             pooling=settings.pooling,
-            threads=settings.threads,
+            threads=settings.threads or thread_budget(workers=1),
         )
     )
     api.init_app(app, __version__)

@@ -27,6 +27,26 @@ REFUSALS = {
 }
 
 
+EXAMPLES = {
+    "one": {"summary": "A single text", "value": {"input": "什么是机器学习？"}},
+    "batch": {
+        "summary": "A batch, its vectors cut to 8 numbers",
+        "value": {
+            "input": ["What is machine learning?", "Was ist maschinelles Lernen?", "今天天气很好"],
+            "dimensions": 8,
+        },
+    },
+    "compact": {
+        "summary": "CLS pooling, base64",
+        "value": {"input": ["a passage"], "pooling": "cls", "encoding_format": "base64"},
+    },
+    "refusal": {
+        "summary": "A refusal: another model is asked for",
+        "value": {"input": "a text", "model": "another-model"},
+    },
+}
+
+
 @bp.post("/api/embed")
 @documented(
     "Turn texts into vectors",
@@ -36,6 +56,7 @@ REFUSALS = {
         **{status: (ErrorResponse, meaning) for status, meaning in REFUSALS.items()},
     },
     tag="Embeddings",
+    examples=EXAMPLES,
 )
 def embed() -> dict[str, Any]:
     start = time.perf_counter_ns()

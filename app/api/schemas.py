@@ -121,26 +121,32 @@ class EmbedRequest(Request):
 class EmbedResponse(Schema):
     """Documents the answer; the view writes it without a dump, number by number is too slow."""
 
-    model = fields.String(required=True)
+    model = fields.String(required=True, metadata={"example": "bge-m3"})
     embeddings = fields.List(
         fields.Raw(),
         required=True,
         metadata={
-            "description": "One vector for each text, in order: a list of numbers, or a string for `base64`."
+            "example": [[0.0231, -0.0467, 0.0105]],
+            "description": "One vector for each text, in order: a list of numbers, or a string for `base64`.",
         },
     )
     total_duration = fields.Integer(
-        required=True, metadata={"description": "Nanoseconds from the request read to the answer."}
+        required=True, metadata={"example": 41870332, "description": "Nanoseconds this request took."}
     )
     load_duration = fields.Integer(
-        required=True, metadata={"description": "Nanoseconds it took to load the model, once."}
+        required=True,
+        metadata={"example": 6356238454, "description": "Nanoseconds loading the model took, once."},
     )
     prompt_eval_count = fields.Integer(
         required=True,
-        metadata={"description": "Tokens computed, special tokens included, after truncation."},
+        metadata={
+            "example": 7,
+            "description": "Tokens of all texts, special ones included, after truncation.",
+        },
     )
     truncated = fields.List(
-        fields.Integer(), metadata={"description": "Indices of the texts that were cut, if any."}
+        fields.Integer(),
+        metadata={"example": [0], "description": "Indices of the texts that were cut, if any."},
     )
 
 
@@ -149,7 +155,17 @@ class HealthResponse(Schema):
 
 
 class ErrorResponse(Schema):
-    error = fields.String(required=True, metadata={"description": "One sentence a person can act on."})
+    error = fields.String(
+        required=True,
+        metadata={
+            "example": "input: text 1 must be a string, not a number",
+            "description": "One sentence a person can act on.",
+        },
+    )
     details = fields.Dict(
-        required=True, metadata={"description": "What is wrong with which field, where it is one."}
+        required=True,
+        metadata={
+            "example": {"input": ["text 1 must be a string, not a number"]},
+            "description": "What is wrong with which field, where it is one.",
+        },
     )

@@ -1,0 +1,33 @@
+FROM python:3.11-slim-bookworm
+
+# HOME: whichever user this runs as, possibly one without an entry in /etc/passwd, /tmp is the place to write.
+ENV HOME=/tmp \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_ROOT_USER_ACTION=ignore \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+WORKDIR /app
+
+# Before the code, so that a change of the code does not install everything again. torch comes first and
+# from the index of builds without CUDA: the other builds bring gigabytes that a CPU has no use for.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+COPY requirements.txt ./
+RUN echo "$(grep '^torch==' requirements.txt)+cpu" >torch.txt \
+    && pip install --no-cache-dir --no-deps --retries 1 --timeout 20 --extra-index-url "$TORCH_INDEX" -r torch.txt \
+    && pip install --no-cache-dir -r requirements.txt \
+    && rm torch.txt
+
+COPY wsgi.py gunicorn.conf.py ./
+COPY app app
+# The files may come from a checkout that only its owner can read.
+RUN chmod -R a+rX .
+
+# A number, so that Kubernetes can tell that it is not root.
+USER 10001:10001
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+# No proxy, whatever the environment says: the server is in this container.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 CMD ["python", "-c", \
+    "import urllib.request as r; r.build_opener(r.ProxyHandler({})).open('http://127.0.0.1:8000/readyz', timeout=4)"]
+# Gunicorn alone would listen on the container's loopback. The model folder is mounted below /app/models.
+CMD ["gunicorn", "--bind", "0.0.0.0:8000"]

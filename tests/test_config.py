@@ -1,0 +1,128 @@
+"""Settings from the environment, and the processors a process may use."""
+
+import os
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from app import config
+from app.config import ConfigError, Settings
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def test_defaults_when_nothing_is_set():
+    settings = Settings.from_env({})
+    assert settings == Settings()
+    assert settings.max_length == 8192
+    assert settings.pooling == "mean"
+    assert settings.served_name == "bge-m3"
+
+
+def test_the_environment_overrides_the_defaults():
+    settings = Settings.from_env(
+        {
+            "EMBED_MODEL_PATH": "/srv/models/demo/",
+            "EMBED_MODEL_ALIASES": "a, b,,c",
+            "EMBED_MAX_LENGTH": "512",
+            "EMBED_POOLING": "CLS",
+        }
+    )
+    assert settings.served_name == "demo"
+    assert settings.model_aliases == ("a", "b", "c")
+    assert settings.max_length == 512
+    assert settings.pooling == "cls"
+
+
+def test_an_empty_variable_is_not_set():
+    assert Settings.from_env({"EMBED_POOLING": "", "EMBED_MAX_TEXTS": ""}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("EMBED_POOLING", "max"),
+        ("EMBED_MAX_LENGTH", "long"),
+        ("EMBED_MAX_LENGTH", "2"),
+        ("EMBED_MAX_LENGTH", "-5"),
+        ("EMBED_MAX_TEXTS", "0"),
+        ("EMBED_MAX_BODY_BYTES", "1.5"),
+        ("EMBED_MODEL_NAME", "  "),
+        ("OMP_NUM_THREADS", "many"),
+    ],
+)
+def test_a_wrong_value_is_one_sentence_that_names_the_variable(variable, value):
+    with pytest.raises(ConfigError, match=f"^{variable} is {value!r}, it must ") as error:
+        Settings.from_env({variable: value})
+    assert "\n" not in str(error.value)
+
+
+def test_the_readme_has_every_setting_with_its_default():
+    rows = dict(re.findall(r"^\| `([A-Z_]+)` \| `?([^|`]*)`? \|", README.read_text(), re.MULTILINE))
+    defaults = Settings()
+    for setting in fields(Settings):
+        value = getattr(defaults, setting.name)
+        if value in ("", (), 0):
+            assert setting.metadata["env"] in rows
+        else:
+            assert rows[setting.metadata["env"]] == str(value)
+    assert len(rows) == len(fields(Settings)), "the README names a setting that is none"
+
+
+def cgroups(tmp_path: Path, membership: str, files: dict[str, str]) -> float:
+    (tmp_path / "self").write_text(membership)
+    for name, content in files.items():
+        file = tmp_path / "fs" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
+    return config._cgroup_quota(tmp_path / "self", tmp_path / "fs")
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "quota"),
+    [
+        ("0::/\n", {"cpu.max": "max 100000\n"}, float("inf")),
+        ("0::/\n", {"cpu.max": "150000 100000\n"}, 1.5),
+        ("0::/a/b\n", {"a/cpu.max": "400000 100000\n", "a/b/cpu.max": "max 100000\n"}, 4.0),
+        ("0::/a/b\n", {"a/cpu.max": "200000 100000\n", "a/b/cpu.max": "300000 100000\n"}, 2.0),
+        ("0::/not/mounted/here\n", {"cpu.max": "300000 100000\n"}, 3.0),
+        (
+            "3:memory:/x\n2:cpu,cpuacct:/docker/1\n",
+            {"cpu/cpu.cfs_quota_us": "250000", "cpu/cpu.cfs_period_us": "100000"},
+            2.5,
+        ),
+        (
+            "2:cpu,cpuacct:/\n",
+            {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"},
+            float("inf"),
+        ),
+        ("0::/\n", {}, float("inf")),
+    ],
+)
+def test_the_cgroups_quota_is_read(tmp_path, membership, files, quota):
+    assert cgroups(tmp_path, membership, files) == quota
+
+
+def test_no_cgroups_no_quota(tmp_path):
+    assert config._cgroup_quota(tmp_path / "absent", tmp_path) == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("allowed", "quota", "workers", "threads"),
+    [
+        (8, float("inf"), 1, 8),
+        (8, float("inf"), 3, 2),
+        (8, 2.9, 1, 2),
+        (8, 0.5, 1, 1),
+        (2, 6.0, 1, 2),
+        (2, float("inf"), 4, 1),
+    ],
+)
+def test_threads_are_what_the_machine_grants_divided_by_the_workers(
+    monkeypatch, allowed, quota, workers, threads
+):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(allowed)))
+    monkeypatch.setattr(config, "_cgroup_quota", lambda *paths: quota)
+    assert config.thread_budget(workers) == threads

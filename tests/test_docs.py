@@ -1,0 +1,106 @@
+"""The OpenAPI document, whether the server keeps to it, and the pages that show it."""
+
+import hashlib
+from pathlib import Path
+
+import openapi_spec_validator
+import pytest
+import schemathesis
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+
+from app import create_app
+from app.api.schemas import EmbedRequest
+from app.api.wire import ENCODINGS
+from app.config import Settings
+from tests.conftest import FakeEncoder
+
+STATIC = Path(__file__).parent.parent / "app" / "static"
+# Pages and what they are made of; everything else is an endpoint and has to be documented.
+PAGES = ("docs.docs", "docs.redoc", "flasgger.")
+
+fake_app = create_app(Settings(), FakeEncoder())
+schema = schemathesis.openapi.from_wsgi("/apispec_1.json", fake_app)
+
+
+@schema.hook
+def map_body(context, body):
+    """The document cannot say how wide the model's vectors are: it is made before one is loaded."""
+    if isinstance(body, dict) and isinstance(body.get("dimensions"), int):
+        body["dimensions"] = min(body["dimensions"], FakeEncoder.width)
+    return body
+
+
+@schema.parametrize()
+@hypothesis_settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+def test_the_server_keeps_to_its_document(case):
+    case.call_and_validate()
+
+
+@pytest.fixture
+def document(client):
+    return client.get("/apispec_1.json").json
+
+
+def test_the_document_is_valid_openapi(document):
+    assert document["openapi"] == "3.0.3"
+    openapi_spec_validator.validate(document)
+
+
+def test_every_endpoint_is_documented(app):
+    missing = [
+        rule.rule
+        for rule in app.url_map.iter_rules()
+        if not rule.endpoint.startswith(PAGES)
+        and not hasattr(app.view_functions[rule.endpoint], "__apispec_doc__")
+    ]
+    assert not missing
+
+
+def test_the_document_says_what_is_validated(document, settings):
+    request = document["components"]["schemas"]["EmbedRequest"]
+    assert request["required"] == ["input"]
+    assert set(request["properties"]) == set(EmbedRequest().fields)
+    text, texts = request["properties"]["input"]["oneOf"]
+    assert text == {"type": "string"}
+    assert texts == {"type": "array", "items": {"type": "string"}, "maxItems": settings.max_texts}
+    assert request["properties"]["encoding_format"]["enum"] == [*ENCODINGS, None]
+    assert request["properties"]["truncate"]["type"] == "boolean"
+
+
+def test_the_examples_are_answered_as_they_say(client, document):
+    body = document["paths"]["/api/embed"]["post"]["requestBody"]["content"]["application/json"]
+    assert len(body["examples"]) >= 3
+    for name, example in body["examples"].items():
+        expected = 404 if name == "refusal" else 200
+        assert client.post("/api/embed", json=example["value"]).status_code == expected, name
+
+
+def test_the_pages_lead_to_each_other(client):
+    assert client.get("/docs").headers["Location"] == "/apidocs/"
+    assert client.get("/apidocs").headers["Location"].endswith("/apidocs/")
+    for path, script in (("/apidocs/", "swagger-ui-bundle.js"), ("/redoc", "redoc.standalone.js")):
+        page = client.get(path)
+        assert page.status_code == 200
+        assert script in page.text
+        assert "http://" not in page.text
+        assert "https://" not in page.text
+        assert "script-src 'self';" in page.headers["Content-Security-Policy"]
+
+
+def test_flasggers_own_old_pages_are_not_served(client):
+    assert client.get("/flasgger_static/swagger-ui-bundle.js").status_code == 404
+    assert client.get("/apidocs/?configUrl=https://example.org/x.json").status_code == 200
+    with client.get("/assets/vendor/swagger-ui/swagger-ui-bundle.js") as bundle:
+        assert b"5.34.0" in bundle.data
+
+
+def test_vendored_files_are_what_they_were():
+    sums = (STATIC / "vendor" / "SHA256SUMS").read_text().split("\n")
+    known = {name: digest for digest, name in (line.split() for line in sums if line)}
+    present = {
+        str(file.relative_to(STATIC / "vendor")): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in (STATIC / "vendor").rglob("*.*s*")
+        if file.suffix in (".js", ".css")
+    }
+    assert present == known

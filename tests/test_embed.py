@@ -1,0 +1,148 @@
+"""POST /api/embed on the wire: what is asked for, what is answered."""
+
+import base64
+
+import numpy as np
+import orjson
+import pytest
+
+TEXTS = ["什么是机器学习？", "", "Guten Morgen"]
+
+
+def embed(client, **body):
+    response = client.post("/api/embed", json=body)
+    assert response.status_code == 200, response.text
+    return response.json
+
+
+def test_one_text_gives_one_vector(client, fake):
+    answer = embed(client, input="hello world")
+    assert list(answer) == [
+        "model",
+        "embeddings",
+        "total_duration",
+        "load_duration",
+        "prompt_eval_count",
+    ]
+    assert answer["model"] == "fake"
+    assert answer["prompt_eval_count"] == 4
+    assert answer["load_duration"] == 7
+    assert answer["total_duration"] > 0
+    np.testing.assert_array_equal(np.float32(answer["embeddings"]), [fake.vector("hello world")])
+
+
+def test_vectors_come_in_the_order_of_the_texts(client, fake):
+    answer = embed(client, input=TEXTS)
+    np.testing.assert_array_equal(np.float32(answer["embeddings"]), [fake.vector(t) for t in TEXTS])
+    assert answer["prompt_eval_count"] == 3 + 2 + 4
+
+
+def test_no_texts_give_no_vectors(client):
+    answer = embed(client, input=[])
+    assert answer["embeddings"] == []
+    assert answer["prompt_eval_count"] == 0
+
+
+@pytest.mark.parametrize("encoding", ["float", "base64", "int8", "binary", "ubinary"])
+def test_no_texts_in_any_encoding(client, encoding):
+    assert embed(client, input=[], encoding_format=encoding)["embeddings"] == []
+
+
+def test_base64_is_little_endian_float32(client, fake):
+    answer = embed(client, input=TEXTS, encoding_format="base64")
+    rows = [np.frombuffer(base64.b64decode(row), "<f4") for row in answer["embeddings"]]
+    np.testing.assert_array_equal(rows, [fake.vector(t) for t in TEXTS])
+
+
+def test_int8_is_scaled_to_each_vectors_largest_magnitude(client, fake):
+    rows = np.array(embed(client, input=TEXTS, encoding_format="int8")["embeddings"])
+    for row, text in zip(rows, TEXTS, strict=True):
+        vector = fake.vector(text)
+        assert np.abs(row).max() == 127
+        np.testing.assert_array_equal(row, np.round(vector / np.abs(vector).max() * 127))
+
+
+def test_bits_are_those_of_sentence_transformers(client, fake):
+    bits = np.packbits([fake.vector(t) > 0 for t in TEXTS], axis=1)
+    unsigned = embed(client, input=TEXTS, encoding_format="ubinary")["embeddings"]
+    signed = embed(client, input=TEXTS, encoding_format="binary")["embeddings"]
+    assert unsigned == bits.tolist()
+    assert signed == (bits.astype(int) - 128).tolist()
+
+
+def test_dimensions_cut_and_renormalise(client, fake):
+    rows = np.array(embed(client, input=TEXTS, dimensions=5)["embeddings"])
+    expected = np.array([fake.vector(t)[:5] for t in TEXTS])
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(rows, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("dimensions", [0, None, 16])
+def test_dimensions_that_cut_nothing_change_nothing(client, fake, dimensions):
+    rows = embed(client, input="a", dimensions=dimensions)["embeddings"]
+    np.testing.assert_array_equal(np.float32(rows), [fake.vector("a")])
+
+
+def test_dimensions_go_with_every_encoding(client):
+    for encoding, size in (("float", 12), ("int8", 12), ("binary", 2), ("ubinary", 2)):
+        answer = embed(client, input="a", dimensions=12, encoding_format=encoding)
+        assert len(answer["embeddings"][0]) == size, encoding
+
+
+def test_truncation_is_reported_only_when_it_happened(client):
+    assert "truncated" not in embed(client, input=["short", "text"])
+    long = " ".join(["word"] * 20)
+    answer = embed(client, input=["short", long, "text", long])
+    assert answer["truncated"] == [1, 3]
+    assert answer["prompt_eval_count"] == 3 + 8 + 3 + 8
+
+
+def test_pooling_and_truncate_reach_the_encoder(client, fake):
+    embed(client, input="a")
+    embed(client, input="a", pooling="cls", truncate=False)
+    embed(client, input="a", pooling=None, truncate=None)
+    assert [call["pooling"] for call in fake.calls] == [None, "cls", None]
+    assert [call["truncate"] for call in fake.calls] == [True, False, True]
+
+
+def test_fields_of_other_servers_are_ignored(client):
+    embed(
+        client,
+        input="a",
+        options={"num_ctx": None, "use_mmap": True, "nested": [{"deep": [1, None]}]},
+        keep_alive=-1,
+        drop_params=True,
+        user="somebody",
+    )
+    embed(client, input="a", options=None, keep_alive="5m")
+
+
+@pytest.mark.parametrize("name", ["fake", "fake:latest", "bge-m3", "bge-m3:latest", "BAAI/bge-m3"])
+def test_names_of_the_served_model_are_accepted_and_echoed(client, name):
+    assert embed(client, input="a", model=name)["model"] == name
+
+
+def test_aliases_are_a_setting(fake):
+    from app import create_app
+    from app.config import Settings
+
+    client = create_app(Settings(model_aliases=("text-embedding-3-small",)), fake).test_client()
+    assert embed(client, input="a", model="text-embedding-3-small")["model"]
+    assert client.post("/api/embed", json={"input": "a", "model": "fake"}).status_code == 404
+
+
+def test_vectors_go_to_the_wire_without_python_floats(client, fake, monkeypatch):
+    """orjson is handed the array itself: its digits are those of float32, not of a widened double."""
+    seen = []
+    dumps = orjson.dumps
+    monkeypatch.setattr("app.api.wire.orjson.dumps", lambda o, **k: seen.append(o) or dumps(o, **k))
+    response = client.post("/api/embed", json={"input": TEXTS, "dimensions": 5})
+    assert isinstance(seen[-1]["embeddings"], np.ndarray)
+    longest = max(len(number) for number in response.text.split("[[")[1].split("]")[0].split(","))
+    assert longest <= 14
+
+
+def test_a_content_type_with_a_charset_is_json_too(client):
+    body = b'{"input": "a"}'
+    for mimetype in ("application/json; charset=utf-8", "application/vnd.api+json"):
+        assert client.post("/api/embed", data=body, content_type=mimetype).status_code == 200

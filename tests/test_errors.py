@@ -1,0 +1,173 @@
+"""Every refusal: its status, its sentence, its shape."""
+
+import logging
+
+import pytest
+
+from app.engine.errors import NotFinite, NotLoaded
+
+
+def refused(response, status):
+    assert response.status_code == status, response.text
+    assert response.mimetype == "application/json"
+    assert set(response.json) == {"error", "details"}
+    assert isinstance(response.json["error"], str)
+    assert isinstance(response.json["details"], dict)
+    assert "Traceback" not in response.text
+    return response.json
+
+
+def send(client, body, **kwargs):
+    return client.post("/api/embed", data=body, **{"content_type": "application/json", **kwargs})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"input=a",
+        b'{"input": "a"',
+        b'{"input": "\xff\xfe"}',
+        b'{"input": "\\ud800"}',
+        b'{"input": NaN}',
+        b'{"input": "a", "dimensions": Infinity}',
+        b"[" * 100_000 + b"]" * 100_000,
+        b'{"input": "a", "options": ' + b'{"a":' * 50_000,
+    ],
+    ids=[
+        "nothing",
+        "a form",
+        "cut short",
+        "not UTF-8",
+        "lone surrogate",
+        "NaN",
+        "Infinity",
+        "brackets",
+        "braces",
+    ],
+)
+def test_what_is_not_json_is_400(app, fake, body):
+    from app import create_app
+    from app.config import Settings
+
+    client = create_app(Settings(), fake).test_client()
+    assert "not valid JSON" in refused(send(client, body), 400)["error"]
+
+
+@pytest.mark.parametrize("body", [b"[]", b'"text"', b"5", b"null", b"true"])
+def test_json_that_is_no_object_is_400(client, body):
+    assert "must be a JSON object" in refused(send(client, body), 400)["error"]
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "words"),
+    [
+        ({}, "input", "is required"),
+        ({"input": None}, "input", "is required"),
+        ({"input": 5}, "input", "not a number"),
+        ({"input": True}, "input", "not a boolean"),
+        ({"input": {"text": "a"}}, "input", "not an object"),
+        ({"input": ["a", 5]}, "input", "text 1 must be a string, not a number"),
+        ({"input": ["a", "b", None]}, "input", "text 2 must be a string, not null"),
+        ({"input": [["a"]]}, "input", "text 0 must be a string, not a list"),
+        ({"input": [1, 2, 3]}, "input", "text 0 must be a string, not a number"),
+        ({"input": ["a"] * 65}, "input", "65 texts, the limit is 64"),
+        ({"input": "a", "dimensions": True}, "dimensions", "whole number"),
+        ({"input": "a", "dimensions": "8"}, "dimensions", "whole number"),
+        ({"input": "a", "dimensions": 8.5}, "dimensions", "whole number"),
+        ({"input": "a", "dimensions": -1}, "dimensions", "positive"),
+        ({"input": "a", "dimensions": 17}, "dimensions", "at most 16"),
+        ({"input": "a", "encoding_format": "float64"}, "encoding_format", "must be one of float, base64"),
+        ({"input": "a", "encoding_format": 1}, "encoding_format", "string"),
+        ({"input": "a", "pooling": "max"}, "pooling", "mean, cls"),
+        ({"input": "a", "truncate": 0}, "truncate", "not a number"),
+        ({"input": "a", "truncate": "yes"}, "truncate", "not a string"),
+        ({"input": "a", "model": 3}, "model", "string"),
+    ],
+    ids=str,
+)
+def test_a_field_that_does_not_fit_is_422_and_named(client, body, field, words):
+    answer = refused(client.post("/api/embed", json=body), 422)
+    assert answer["error"].startswith(f"{field}: ")
+    assert words in answer["error"]
+    assert list(answer["details"]) == [field]
+
+
+def test_every_wrong_field_is_in_the_details(client):
+    answer = refused(client.post("/api/embed", json={"dimensions": -1, "pooling": "max"}), 422)
+    assert set(answer["details"]) == {"input", "dimensions", "pooling"}
+
+
+def test_a_text_too_long_to_be_whole_is_422_with_index_and_tokens(client):
+    body = {"input": ["short", " ".join(["word"] * 20)], "truncate": False}
+    answer = refused(client.post("/api/embed", json=body), 422)
+    assert "text 1 has 22 tokens, the limit is 8" in answer["error"]
+    assert list(answer["details"]) == ["input"]
+
+
+def test_another_model_is_404(client):
+    answer = refused(client.post("/api/embed", json={"input": "a", "model": "gpt-4"}), 404)
+    assert answer["error"] == "model 'gpt-4' is not served here, 'fake' is"
+    assert list(answer["details"]) == ["model"]
+
+
+@pytest.mark.parametrize("method", ["get", "put", "delete", "patch"])
+def test_a_wrong_method_is_405_with_allow(client, method):
+    response = getattr(client, method)("/api/embed")
+    refused(response, 405)
+    assert "POST" in response.headers["Allow"]
+
+
+def test_an_unknown_path_is_404(client):
+    refused(client.get("/api/nothing"), 404)
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", None])
+def test_another_content_type_is_415(client, kind):
+    assert "application/json" in refused(send(client, b'{"input": "a"}', content_type=kind), 415)["error"]
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "deflate"])
+def test_a_compressed_body_is_415(client, encoding):
+    answer = refused(send(client, b"\x1f\x8b", headers={"Content-Encoding": encoding}), 415)
+    assert encoding in answer["error"]
+
+
+def test_a_body_over_the_limit_is_413(client):
+    answer = refused(send(client, b'{"input": "' + b"a" * 100_000 + b'"}'), 413)
+    assert "100000 bytes" in answer["error"]
+
+
+def test_a_body_at_the_limit_is_read_whole(client, fake):
+    text = "a" * (100_000 - len('{"input":""}'))
+    assert send(client, b'{"input":"%s"}' % text.encode()).status_code == 200
+    assert fake.calls[0]["texts"] == [text]
+
+
+def test_a_model_that_is_not_loaded_is_503(client, fake):
+    fake.fails = NotLoaded("the model is not loaded yet")
+    assert refused(client.post("/api/embed", json={"input": "a"}), 503)["error"] == str(fake.fails)
+
+
+def test_a_vector_that_is_not_finite_is_an_error_and_logged(client, fake, caplog):
+    fake.fails = NotFinite(3)
+    assert "text 3" in refused(client.post("/api/embed", json={"input": "a"}), 500)["error"]
+    assert "text 3" in caplog.text
+
+
+def test_the_unexpected_is_a_logged_500_without_detail(client, fake, caplog):
+    fake.fails = RuntimeError("secret path /etc/passwd")
+    with caplog.at_level(logging.ERROR):
+        answer = refused(client.post("/api/embed", json={"input": "a"}), 500)
+    assert "secret" not in str(answer)
+    assert "secret path" in caplog.text
+
+
+def test_health_before_and_after_loading(client, fake):
+    fake.ready = False
+    assert client.get("/healthz").status_code == 200
+    refused(client.get("/readyz"), 503)
+    refused(client.get("/health"), 503)
+    fake.ready = True
+    for path in ("/healthz", "/readyz", "/health"):
+        assert client.get(path).json == {"status": "ok"}

@@ -1,0 +1,231 @@
+"""The real server: its start, its limits, its end. One process with a real (tiny) model."""
+
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from gunicorn.config import KNOWN_SETTINGS
+
+from tests.server import ROOT, Server, free_port, serving
+
+CONF = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, tiny_folder):
+    log = tmp_path_factory.mktemp("log") / "server.log"
+    with serving(log, EMBED_MODEL_PATH=str(tiny_folder), EMBED_MAX_BODY_BYTES="50000") as server:
+        yield server
+
+
+def test_every_setting_in_the_configuration_exists():
+    """Gunicorn ignores a misspelt one without a word."""
+    known = {setting.name for setting in KNOWN_SETTINGS}
+    public = {name for name in CONF if not name.startswith("_")}
+    assert public - known == {"os"}
+    assert CONF["preload_app"] is False
+    assert CONF["control_socket_disable"] is True
+
+
+def test_connections_are_tied_to_threads():
+    class Config(SimpleNamespace):
+        def set(self, name, value):
+            setattr(self, name, value)
+
+    arbiter = SimpleNamespace(cfg=Config(threads=5, worker_connections=1000))
+    CONF["on_reload"](arbiter)
+    assert arbiter.cfg.worker_connections == 5
+
+
+def test_closing_tolerates_a_worker_that_never_got_an_application():
+    CONF["worker_exit"](None, SimpleNamespace())
+
+
+def test_it_serves_vectors_and_says_what_it_loaded(server, tiny):
+    texts = ["什么是机器学习？", "Guten Morgen", ""]
+    status, answer = server.post("/api/embed", {"input": texts})
+    assert status == 200
+    np.testing.assert_allclose(answer["embeddings"], tiny.encode(texts).dense, atol=1e-6)
+    assert answer["model"] == "tiny"
+    assert answer["load_duration"] > 0
+    line = next(line for line in server.log.splitlines() if "loaded" in line)
+    for words in ("torch, fp32", "64 wide", "mean pooling", "up to 8192 tokens"):
+        assert words in line
+    assert f"{len(os.sched_getaffinity(0))} threads" in line
+
+
+def test_many_clients_at_once_get_their_own_vectors(server, tiny):
+    texts = [f"text number {index} {'word ' * (index % 7)}" for index in range(48)]
+    with ThreadPoolExecutor(24) as pool:
+        answers = list(pool.map(lambda text: server.post("/api/embed", {"input": text}), texts))
+    vectors = [answer["embeddings"][0] for status, answer in answers if status == 200]
+    np.testing.assert_allclose(vectors, tiny.encode(texts).dense, atol=1e-5)
+
+
+def chunked(server: Server, body: bytes) -> bytes:
+    """What comes back for a body sent in chunks, without a Content-Length."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        connection.sendall(
+            b"POST /api/embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+        )
+        for start in range(0, len(body), 4096):
+            piece = body[start : start + 4096]
+            connection.sendall(b"%x\r\n%s\r\n" % (len(piece), piece))
+        connection.sendall(b"0\r\n\r\n")
+        answer = b""
+        while more := connection.recv(65536):
+            answer += more
+        return answer
+
+
+def test_a_chunked_body_is_read_whole(server):
+    body = b'{"input": ["%s"], "encoding_format": "base64"}' % (b"word " * 8000)
+    assert 40_000 < len(body) < 50_000
+    answer = chunked(server, body)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b'"prompt_eval_count":8002' in answer
+
+
+def test_a_chunked_body_over_the_limit_is_413_and_not_cut(server):
+    answer = chunked(server, b'{"input": "a"}' + b" " * 50_000)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"50000 bytes" in answer
+
+
+@pytest.mark.parametrize("size", [50_001, 5_000_000, 40_000_000])
+def test_a_body_over_the_limit_is_413_and_the_client_hears_it(server, size):
+    status, answer = server.post("/api/embed", b'{"input": "' + b"a" * (size - 13) + b'"}')
+    assert status == 413
+    assert "50000 bytes" in answer["error"]
+
+
+def test_a_body_that_ends_early_gets_an_answer(server):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        connection.sendall(
+            b"POST /api/embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b'Content-Length: 1000\r\n\r\n{"input": "a'
+        )
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 400 ")
+
+
+def test_health(server):
+    import urllib.request
+
+    for path in ("/healthz", "/readyz", "/health", "/apidocs/", "/redoc"):
+        with urllib.request.urlopen(server.url + path) as response:
+            assert response.status == 200
+
+
+def test_a_missing_model_stops_the_server_with_one_line(tmp_path):
+    server = Server(tmp_path / "log", EMBED_MODEL_PATH=str(tmp_path / "nothing"))
+    assert server.process.wait(60) == 3
+    critical = [line for line in server.log.splitlines() if "[CRITICAL]" in line]
+    assert len(critical) == 1
+    for words in (str(tmp_path / "nothing"), "config.json", "flask model download", "EMBED_MODEL_PATH"):
+        assert words in critical[0]
+    assert "Traceback" not in server.log
+
+
+def test_a_wrong_setting_stops_the_server_with_one_line(tmp_path, tiny_folder):
+    server = Server(tmp_path / "log", EMBED_MODEL_PATH=str(tiny_folder), EMBED_POOLING="max")
+    assert server.process.wait(60) == 1
+    assert "EMBED_POOLING is 'max', it must be mean or cls" in server.log
+    assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_it_stops_cleanly_while_it_computes(tmp_path, tiny_folder, sign):
+    with serving(tmp_path / "log", EMBED_MODEL_PATH=str(tiny_folder)) as server:
+        answers = []
+        body = {"input": ["the " * 8190] * 3, "encoding_format": "base64"}
+
+        def ask():
+            try:
+                answers.append(server.post("/api/embed", body)[0])
+            except OSError as error:  # what a client sees where the server left at once
+                answers.append(type(error).__name__)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        threading.Event().wait(0.5)
+        assert server.stop(sign) == 0
+        asking.join(30)
+    assert "Traceback" not in server.log
+    assert "Segmentation" not in server.log
+    if sign == signal.SIGTERM:
+        assert answers == [200]
+
+
+def test_workers_share_the_processors(tmp_path, tiny_folder):
+    with serving(tmp_path / "log", EMBED_MODEL_PATH=str(tiny_folder), WEB_CONCURRENCY="2") as server:
+        for _ in range(8):
+            assert server.post("/api/embed", {"input": "a"})[0] == 200
+        assert server.stop() == 0
+    share = max(1, len(os.sched_getaffinity(0)) // 2)
+    loaded = [line for line in server.log.splitlines() if " loaded " in line]
+    assert len(loaded) == 2
+    assert all(line.endswith(f", {share} threads") for line in loaded)
+
+
+def test_with_the_model_in_place_nothing_touches_the_network(tiny_folder):
+    """Loading and encoding in a process where every connection and every look-up is refused."""
+    code = """
+import socket
+def refuse(*args, **kwargs):
+    raise AssertionError(f"the network was asked for: {args}")
+socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = socket.create_connection = refuse
+from wsgi import app
+app.extensions["encoder"].load()
+answer = app.test_client().post("/api/embed", json={"input": ["a", "b"]})
+assert len(answer.json["embeddings"]) == 2
+assert app.test_client().get("/apidocs/").status_code == 200
+print("served")
+"""
+    environ = os.environ | {"EMBED_MODEL_PATH": str(tiny_folder)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environ, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "served\n", done.stderr
+
+
+def test_it_runs_as_another_user_on_a_read_only_root(tmp_path, tiny_folder):
+    """Nobody's process in a mount namespace where everything but /dev/shm is read-only, /tmp too."""
+    probe = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False)
+    if os.geteuid() != 0 or probe.returncode != 0:
+        pytest.skip("needs root and mount namespaces; the container test covers it")
+    for folder in (tiny_folder, *tiny_folder.parents):
+        if folder.stat().st_mode & 0o005 != 0o005 and folder.is_relative_to("/tmp"):
+            folder.chmod(0o755)
+    port = free_port()
+    script = (
+        "mount --make-rprivate / && mount -o remount,bind,ro / && "
+        f"exec setpriv --reuid 65534 --regid 65534 --clear-groups {sys.executable} -m gunicorn "
+        f"--bind 127.0.0.1:{port}"
+    )
+    process = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", script],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "EMBED_MODEL_PATH": str(tiny_folder), "HOME": "/nonexistent"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    seen = []
+    for line in process.stdout:
+        seen.append(line)
+        if " loaded " in line:
+            break
+    process.send_signal(signal.SIGTERM)
+    process.stdout.close()
+    process.wait(30)
+    assert " loaded " in seen[-1], "".join(seen)

@@ -1,0 +1,73 @@
+"""The import rules of the house: they run one way."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FORBIDDEN = {
+    "app/api": ("torch", "transformers", "tokenizers", "openvino", "app.cli", "app.engine"),
+    "app/engine": ("flask", "werkzeug", "marshmallow", "gunicorn", "app.api", "app.cli", "app.config"),
+    "app/config.py": ("app", "flask", "numpy", "torch"),
+    "app/cli": ("app.api", "gunicorn"),
+}
+ALLOWED = {"app/api": ("app.engine.errors", "app.engine.embeddings")}
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: absolute imports only"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def under(name: str, packages: tuple[str, ...]) -> bool:
+    return any(f"{name}.".startswith(f"{package}.") for package in packages)
+
+
+@pytest.mark.parametrize("room", FORBIDDEN)
+def test_imports_run_one_way(room):
+    place = ROOT / room
+    files = [place] if place.is_file() else list(place.rglob("*.py"))
+    assert files
+    wrong = [
+        f"{file.relative_to(ROOT)} imports {name}"
+        for file in files
+        for name in imports(file)
+        if under(name, FORBIDDEN[room]) and not under(name, ALLOWED.get(room, ()))
+    ]
+    assert not wrong
+
+
+def test_the_upper_floor_loads_no_engine_library():
+    code = (
+        "import sys, app.api, wsgi;"
+        "print([name for name in ('torch', 'transformers', 'openvino') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_statuses_are_written_in_one_place():
+    """A view that answers a status by itself would not have the one shape of errors."""
+    for file in (ROOT / "app" / "api").rglob("*.py"):
+        if file.name == "errors.py":
+            continue
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.keyword):
+                assert node.arg != "status", f"{file.name} sets a status"
+            if isinstance(node, ast.Call):
+                assert getattr(node.func, "id", "") != "abort", f"{file.name} aborts"
+
+
+def test_the_environment_is_read_in_one_place():
+    for file in (ROOT / "app").rglob("*.py"):
+        if file.name != "config.py":
+            assert "os.environ" not in file.read_text(), f"{file.name} reads the environment"
+            assert "getenv" not in file.read_text(), f"{file.name} reads the environment"
