@@ -39,12 +39,7 @@ class Hub:
 
     def asked(self, method: str = "GET") -> list[str]:
         """Names of the files that were asked for, and paths that are none of this revision's."""
-        # The library asks for this list of its own accord, for its user agent.
-        return [
-            request.path.removeprefix(self.prefix)
-            for request in self.requests
-            if request.method == method and request.path != "/api/agent-harnesses"
-        ]
+        return [r.path.removeprefix(self.prefix) for r in self.requests if r.method == method]
 
     def ranges(self, name: str) -> list[str | None]:
         """The Range header of every download of a file, in order."""
@@ -84,7 +79,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         hub = self.server.hub
-        hub.requests.append(Request(self.command, self.path, self.headers))
+        if self.path != "/api/agent-harnesses":  # the library's own question, for its user agent
+            hub.requests.append(Request(self.command, self.path, self.headers))
         content = hub.files.get(self.path.removeprefix(hub.prefix))
         if hub.status != 200:
             self._head(hub.status, {"Content-Length": "0"})

@@ -54,6 +54,7 @@ class Download:
         self.hub = hub
         self.folder = home / "models" / "a-model"
         self.partial = home / "models" / ".a-model.partial"
+        self.started: list[subprocess.Popen[str]] = []
         self.env = {"HF_HOME": str(home / "hf"), "HF_ENDPOINT": hub.url, "PATH": "/usr/bin:/bin"}
 
     def start(self, *, prefix: tuple[str, ...] = (), **options: Any) -> subprocess.Popen[str]:
@@ -71,7 +72,9 @@ class Download:
 
     def _popen(self, command: list[str], **options: Any) -> subprocess.Popen[str]:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen(command, cwd=ROOT, env=self.env, text=True, **{**pipes, **options})
+        process = subprocess.Popen(command, cwd=ROOT, env=self.env, text=True, **{**pipes, **options})
+        self.started.append(process)
+        return process
 
     def is_complete(self) -> bool:
         """Whether the folder holds FILES and nothing else, and nothing is left beside it."""
@@ -86,12 +89,15 @@ class Download:
 @pytest.fixture
 def download(tmp_path: Path) -> Iterator[Download]:
     with Hub(REPOSITORY, REVISION, FILES | UNNEEDED) as hub:
-        yield Download(hub, tmp_path)
+        download = Download(hub, tmp_path)
+        yield download
+        for process in download.started:
+            with process:
+                process.kill()
 
 
 def _finish(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
-    with process:
-        out, err = process.communicate(timeout=15)  # the library alone tries a dead hub for 24 seconds
+    out, err = process.communicate(timeout=15)  # the library alone tries a dead hub for 24 seconds
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
@@ -138,10 +144,7 @@ def test_the_token_goes_to_the_hub_and_not_where_the_hub_points(download):
         assert download.run().returncode == 0
 
     assert download.is_complete()
-    sent = [
-        r.headers["Authorization"] for r in download.hub.requests if r.path.startswith(download.hub.prefix)
-    ]
-    assert sent == ["Bearer hf_secret"] * 2 * len(FILES)
+    assert {r.headers["Authorization"] for r in download.hub.requests} == {"Bearer hf_secret"}
     assert elsewhere.asked() == list(FILES)
     assert {r.headers["Authorization"] for r in elsewhere.requests} == {None}
 
@@ -168,15 +171,16 @@ def test_a_download_goes_on_where_the_hub_went_down(download):
     assert download.is_complete()
     assert hub.asked() == [BIG, "tokenizer.json"]
     assert hub.ranges(BIG) == [f"bytes={10 * MB}-"]
-    assert {r.headers["Accept-Encoding"] for r in hub.requests if r.method == "GET"} == {"identity"}
+    assert {r.headers["Accept-Encoding"] for r in hub.requests} == {"identity"}
 
 
 def test_a_download_goes_on_where_it_was_killed(download):
     hub, gone = download.hub, threading.Event()
     hub.stop_at, hub.at_stop = 11 * MB, gone.wait
-    with download.start() as process:
-        _wait_for_bytes(download.partial / BIG)
-        process.kill()
+    process = download.start()
+    _wait_for_bytes(download.partial / BIG)
+    process.kill()
+    process.wait()
     gone.set()
     assert not download.folder.exists()
 
