@@ -19,10 +19,11 @@ trap 'rm -f "$partial"' EXIT
 "${docker[@]}" save "$image:$version" "$image:latest" | gzip >"$partial"
 mv "$partial" "$archive"
 
+# gunzip, because podman 4.3 stumbles over a compressed archive.
 cat <<END
 $archive is ready ($(du -h "$archive" | cut -f1)). On the host without internet, in a folder with
 this archive and docker-compose.yaml:
-  1. docker load -i $(basename "$archive")
+  1. gunzip -c $(basename "$archive") | docker load
   2. put the model folder into models/, so that there is a models/bge-m3/config.json
   3. docker-compose up -d --no-build
 END

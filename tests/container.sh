@@ -23,6 +23,10 @@ check() {  # check SENTENCE COMMAND...
   fi
 }
 
+quietly() {  # quietly COMMAND...: what it prints is of interest if it fails
+  "$@" >"$scratch/log" 2>&1 || { cat "$scratch/log" >&2 && return 1; }
+}
+
 ask() {  # ask URL [JSON]: print the answer
   python3 -c '
 import sys, urllib.request as http
@@ -34,14 +38,15 @@ print(http.build_opener(http.ProxyHandler({})).open(request, timeout=10).read().
 state() { $DOCKER inspect -f "{{.State.$1}}" "$container"; }
 
 ready() {
-  for _ in $(seq 120); do
-    ask "$url/readyz" >"$scratch/answer" 2>&1 && return
-    [ "$(state Running)" = true ] || break
+  local end=$((SECONDS + 120))
+  until ask "$url/readyz" >"$scratch/answer" 2>&1; do
+    if [ "$(state Running)" != true ] || [ $SECONDS -gt $end ]; then
+      cat "$scratch/answer" >&2
+      $DOCKER logs "$container" >&2
+      return 1
+    fi
     sleep 1
   done
-  cat "$scratch/answer" >&2
-  $DOCKER logs "$container" >&2
-  return 1
 }
 
 healthy() {  # what the image's HEALTHCHECK runs
@@ -71,7 +76,13 @@ assert os.statvfs("/app/models").f_flag & os.ST_RDONLY' "$1"
 
 exited() { [ "$(state Running)" = false ] && [ "$(state ExitCode)" = 0 ]; }  # a killed one has 137
 
-stops() { $DOCKER stop -t 70 "$container" >/dev/null && exited; }
+stops() { $DOCKER stop -t 70 "$container" && exited; }
+
+starts() {
+  $DOCKER run -d --name "$container" -p 127.0.0.1::8000 -v "$PWD/models:/app/models:ro,z" \
+    -e EMBED_MODEL_PATH=models/demo --user 23456:23456 --read-only --tmpfs /tmp --cap-drop ALL \
+    --security-opt no-new-privileges localhost/bge-m3-server
+}
 
 serves() {  # serves WHICH UID
   check "$1 becomes ready" ready || exit
@@ -80,18 +91,15 @@ serves() {  # serves WHICH UID
   check "$1 is user $2, on a read-only root, without capabilities" confined "$2" || true
 }
 
-packages() { DIST=$scratch/dist ./package.sh >"$scratch/log" 2>&1 || { cat "$scratch/log" >&2 && return 1; }; }
+packages() { DIST=$scratch/dist ./package.sh; }
 
-loads() {  # twice the name: one for the version, one for docker-compose.yaml
-  $DOCKER load -i "$scratch"/dist/bge-m3-server-*.tar.gz >"$scratch/log" &&
-    [ "$(grep -c bge-m3-server "$scratch/log")" = 2 ]
-}
+loads() { gunzip -c "$scratch"/dist/bge-m3-server-*.tar.gz | $DOCKER load; }
 
 leaves_nothing() {
   # shellcheck disable=SC2016
   printf '#!/bin/sh\n[ "$1" != save ] || { echo half; exit 1; }\n' >"$scratch/broken"
   chmod +x "$scratch/broken"
-  ! DOCKER=$scratch/broken DIST=$scratch/none ./package.sh >/dev/null 2>&1 && [ -z "$(ls "$scratch/none")" ]
+  ! DOCKER=$scratch/broken DIST=$scratch/none ./package.sh && [ -z "$(ls "$scratch/none")" ]
 }
 
 composed() { HOST_PORT=$port EMBED_MODEL_PATH=models/demo $compose -p bge-m3-server-test "$@"; }
@@ -106,18 +114,16 @@ fi
 export DOCKER
 [ -f models/demo/config.json ] || make --no-print-directory models/demo
 
-check "package.sh builds the image and saves it" packages || exit
-check "the archive can be loaded" loads || true
-check "package.sh leaves nothing where saving fails" leaves_nothing || true
+check "package.sh builds the image and saves it" quietly packages || exit
+check "the archive can be loaded" quietly loads || true
+check "it brings the name in docker-compose.yaml" grep -q localhost/bge-m3-server:latest "$scratch/log" || true
+check "package.sh leaves nothing where saving fails" quietly leaves_nothing || true
 
 container=bge-m3-server-test-$$
-check "the image runs as any user" $DOCKER run -d --name "$container" -p 127.0.0.1::8000 \
-  -v "$PWD/models:/app/models:ro,z" -e EMBED_MODEL_PATH=models/demo --user 23456:23456 \
-  --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges \
-  localhost/bge-m3-server >"$scratch/log" || exit
+check "the image starts" quietly starts || exit
 url=http://$($DOCKER port "$container" 8000)
 serves "the container" 23456
-check "the container ends by itself after SIGTERM" stops || true
+check "the container ends by itself after SIGTERM" quietly stops || true
 $DOCKER rm "$container" >/dev/null
 container=''
 
@@ -127,8 +133,8 @@ done
 [ -n "$compose" ] || { echo "not checked: docker-compose.yaml, there is no compose command" && exit; }
 port=$(python3 -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])')
 url=http://127.0.0.1:$port
-check "docker-compose.yaml starts the image" composed up -d --no-build || exit
+check "docker-compose.yaml starts the image" quietly composed up -d --no-build || exit
 container=$(composed ps -q)
 serves "the service" 10001
-check "the service is stopped" composed stop || true
+check "the service is stopped" quietly composed stop || true
 check "the service has ended by itself" exited || true

@@ -60,7 +60,7 @@ def test_a_wrong_value_is_one_sentence_that_names_the_variable(variable, value):
 
 
 def test_the_readme_has_every_setting_with_its_default():
-    rows = dict(re.findall(r"^\| `([A-Z_]+)` \| `?([^|`]*)`? \|", README.read_text(), re.MULTILINE))
+    rows = dict(re.findall(r"^\| `([A-Z_]+)` \|(?: `([^`]*)`)? \|", README.read_text(), re.MULTILINE))
     defaults = Settings()
     for setting in fields(Settings):
         value = getattr(defaults, setting.name)
