@@ -106,16 +106,15 @@ class Batcher:
         index = job.waiting[-1]
         longest = len(job.sequences[index])
         shortest = longest - max(PADDING_TOKENS, int(longest * PADDING_SHARE))
-        last = bisect_left(self._lengths, (longest, id(job), index))
-        first = last
-        while (
-            first > 0
-            and self._lengths[first - 1][0] >= shortest
-            and (last - first + 2) * longest <= self._token_budget
-        ):
+        first = bisect_left(self._lengths, (longest, id(job), index))
+        end = first + 1
+        room = max(1, self._token_budget // longest)
+        while end < len(self._lengths) and self._lengths[end][0] == longest and end - first < room:
+            end += 1
+        while first > 0 and self._lengths[first - 1][0] >= shortest and end - first < room:
             first -= 1
-        taken = self._lengths[first : last + 1]
-        del self._lengths[first : last + 1]
+        taken = self._lengths[first:end]
+        del self._lengths[first:end]
         now = time.perf_counter_ns()
         batch: list[tuple[Job, int]] = []
         for _, job_id, index in taken:
