@@ -1,6 +1,7 @@
 """A model folder: which files it has, its width and limits, which heads came with it."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _weight_files(path: Path) -> tuple[Path, ...]:
+    files = _find_weights(path)
+    for file in files:
+        if not os.access(file, os.R_OK):
+            raise ModelError(f"{file} may not be read by the user this runs as")
+    return files
+
+
+def _find_weights(path: Path) -> tuple[Path, ...]:
     for name in WEIGHTS:
         if not (path / name).is_file():
             continue
