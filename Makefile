@@ -13,7 +13,7 @@ TORCH := $(shell grep '^torch==' requirements.txt)$(if $(filter Linux,$(shell un
 export EMBED_MODEL_PATH ?= $(if $(wildcard models/bge-m3/config.json),models/bge-m3,models/demo)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format test-browser test-container model clean
+.PHONY: help run test lint format test-browser test-container bench model clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -45,6 +45,13 @@ test-browser: .venv/dev models/demo  ## the documentation pages in headless Chro
 
 test-container: models/demo  ## build the image, run it as the compose file says
 	@tests/container.sh
+
+BENCH ?=
+bench: .venv/dev models/demo models/bench/config.json  ## ours beside the plain service, on full-size random weights; BENCH="--precision int8"
+	@$(BIN)/python -m benchmarks.bench $(BENCH)
+
+models/bench/config.json:
+	@$(BIN)/python -m benchmarks.checkpoint models/bench
 
 clean:  ## remove what make made, but no model
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -24,6 +24,11 @@ def create_app(config: Settings | None = None, encoder: EncoderLike | None = Non
             path=settings.model_path,
             max_tokens=settings.max_length,
             pooling=settings.pooling,
+            engine=settings.engine,
+            precision=settings.precision,
+            cache=settings.cache_dir,
+            max_waiting=settings.queue_tokens,
+            timeout=settings.request_timeout,
             threads=settings.threads or thread_budget(workers=1),
         )
     )

@@ -65,6 +65,27 @@ class Settings:
     pooling: Literal["mean", "cls"] = _setting(
         "mean", "EMBED_POOLING", _one_of("mean", "cls"), "`mean` or `cls`, see the note on pooling"
     )
+    engine: Literal["openvino", "torch"] = _setting(
+        "openvino",
+        "EMBED_ENGINE",
+        _one_of("openvino", "torch"),
+        "`openvino`, the fast one, or `torch`, the reference",
+    )
+    precision: Literal["auto", "fp32", "bf16", "int8"] = _setting(
+        "auto",
+        "EMBED_PRECISION",
+        _one_of("auto", "fp32", "bf16", "int8"),
+        "`auto` (bf16 where the processor multiplies it, else fp32), `fp32`, `bf16` or `int8`",
+    )
+    cache_dir: Path | None = _setting(
+        None, "EMBED_CACHE_DIR", _path, "where exports go if the model folder is read-only"
+    )
+    queue_tokens: int = _setting(
+        262144, "EMBED_QUEUE_TOKENS", _whole(1), "tokens that may wait; over it a request gets 503"
+    )
+    request_timeout: int = _setting(
+        600, "EMBED_REQUEST_TIMEOUT", _whole(1), "seconds a request may wait; over it it gets 504"
+    )
     max_texts: int = _setting(2048, "EMBED_MAX_TEXTS", _whole(1), "texts in one request")
     max_body_bytes: int = _setting(32 * 2**20, "EMBED_MAX_BODY_BYTES", _whole(1), "size of a request's body")
     threads: int = _setting(

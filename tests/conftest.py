@@ -150,11 +150,26 @@ def load_encoder() -> Callable[..., Encoder]:
         encoder.close()
 
 
-@pytest.fixture(scope="session")
-def tiny(load_encoder, tiny_folder: Path) -> Encoder:
-    return load_encoder(tiny_folder)
+# What is promised of vectors holds for the reference and for the fast engine where it is exact.
+EXACT = [{"engine": "torch"}, {"engine": "openvino", "precision": "fp32"}]
+
+
+@pytest.fixture(scope="session", params=EXACT, ids=["torch", "openvino"])
+def engine(request) -> dict:
+    return request.param
 
 
 @pytest.fixture(scope="session")
-def demo(load_encoder, demo_folder: Path) -> Encoder:
-    return load_encoder(demo_folder)
+def tiny(load_encoder, tiny_folder: Path, engine: dict) -> Encoder:
+    return load_encoder(tiny_folder, **engine)
+
+
+@pytest.fixture(scope="session")
+def demo(load_encoder, demo_folder: Path, engine: dict) -> Encoder:
+    return load_encoder(demo_folder, **engine)
+
+
+@pytest.fixture(scope="session")
+def reference(load_encoder, tiny_folder: Path) -> Encoder:
+    """The tiny model in the torch engine."""
+    return load_encoder(tiny_folder, engine="torch")

@@ -1,12 +1,13 @@
 """Batches: sorted, within the budget, fair, and their failures contained."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
 
 from app.engine.batcher import Batcher
-from app.engine.errors import NotLoaded
+from app.engine.errors import NotLoaded, Overloaded, TooLate
 
 
 class Recorder:
@@ -19,13 +20,13 @@ class Recorder:
         self.entered = threading.Event()
         self.fails_on = 0
 
-    def __call__(self, sequences):
+    def __call__(self, sequences, wanted):
         self.batches.append([len(sequence) for sequence in sequences])
         self.entered.set()
         assert self.leave.wait(10)
         if self.fails_on in self.batches[-1]:
             raise RuntimeError("this length fails")
-        return [np.repeat(sequence[:, None], 2, axis=1).astype(np.float32) for sequence in sequences]
+        return np.array([[sequences[index][0], pooling == "cls"] for index, pooling in wanted], np.float32)
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def forward():
 
 @pytest.fixture
 def batcher(forward):
-    batcher = Batcher(forward, token_budget=100)
+    batcher = Batcher(forward, width=64, token_budget=100)
     yield batcher
     forward.leave.set()
     batcher.close()
@@ -45,47 +46,44 @@ def sequences(*lengths):
     return [np.full(length, index) for index, length in enumerate(lengths)]
 
 
-def first_row(hidden):
-    return hidden[0]
-
-
 def result(job):
     return job.done.result(timeout=10)
 
 
 def test_results_come_in_the_order_of_the_texts(batcher):
     lengths = np.random.default_rng(0).integers(1, 90, 50)
-    rows = result(batcher.submit(sequences(*lengths), first_row))
+    rows = result(batcher.submit(sequences(*lengths), "mean"))
     assert [row[0] for row in rows] == list(range(50))
 
 
 def test_batches_are_sorted_and_within_the_budget(batcher, forward):
     lengths = np.random.default_rng(0).integers(1, 90, 200)
-    result(batcher.submit(sequences(*lengths), first_row))
+    result(batcher.submit(sequences(*lengths), "mean"))
     assert sorted(length for batch in forward.batches for length in batch) == sorted(lengths)
     longest = [max(batch) for batch in forward.batches]
     assert longest == sorted(longest, reverse=True)
     for batch in forward.batches:
-        assert max(batch) * len(batch) <= 100
-    computed = sum(max(batch) * len(batch) for batch in forward.batches)
-    assert sum(lengths) / computed > 0.95
+        assert sum(batch) <= 100
+        longest = max(batch)
+        for length in batch:  # attention is computed as if all were as long
+            assert (longest**2 - length**2) / (3 * 64) <= max(2, 0.1 * length)
 
 
 def test_a_text_over_the_budget_is_a_batch_of_its_own(batcher, forward):
-    result(batcher.submit(sequences(5, 300, 5), first_row))
+    result(batcher.submit(sequences(5, 300, 5), "mean"))
     assert forward.batches == [[300], [5, 5]]
 
 
 def test_nothing_to_do_is_done_at_once(batcher, forward):
-    assert result(batcher.submit([], first_row)) == []
+    assert result(batcher.submit([], "mean")) == []
     assert forward.batches == []
 
 
 def test_what_arrives_meanwhile_forms_one_batch(batcher, forward):
     forward.leave.clear()
-    jobs = [batcher.submit(sequences(9), first_row)]
+    jobs = [batcher.submit(sequences(9), "mean")]
     assert forward.entered.wait(10)
-    jobs += [batcher.submit(sequences(10), first_row) for _ in range(5)]
+    jobs += [batcher.submit([np.full(10, number)], "mean") for number in range(5)]
     forward.leave.set()
     for job in jobs:
         result(job)
@@ -94,43 +92,84 @@ def test_what_arrives_meanwhile_forms_one_batch(batcher, forward):
 
 def test_a_short_call_waits_for_one_batch_of_a_huge_one(batcher, forward):
     forward.leave.clear()
-    huge = batcher.submit(sequences(*[50] * 200), first_row)
+    huge = batcher.submit(sequences(*[50] * 200), "mean")
     assert forward.entered.wait(10)
-    short = batcher.submit(sequences(3), first_row)
+    short = batcher.submit(sequences(3), "mean")
     forward.leave.set()
     result(short)
     result(huge)
     assert forward.batches.index([3]) <= 2
 
 
+def test_the_same_text_is_computed_once(batcher, forward):
+    forward.leave.clear()
+    blocker = batcher.submit(sequences(60), "mean")
+    assert forward.entered.wait(10)
+    one, other = batcher.submit([np.full(8, 7)] * 3, "mean"), batcher.submit([np.full(8, 7)], "cls")
+    forward.leave.set()
+    np.testing.assert_array_equal(result(one), [[7, 0]] * 3)
+    np.testing.assert_array_equal(result(other), [[7, 1]])
+    result(blocker)
+    assert forward.batches == [[60], [8]]
+
+
+def test_more_tokens_than_may_wait_are_refused_at_once(forward):
+    batcher = Batcher(forward, width=64, token_budget=100, max_waiting=50)
+    forward.leave.clear()
+    alone = batcher.submit(sequences(80), "mean")  # nothing waits: let in, however large
+    assert forward.entered.wait(10)
+    waiting = batcher.submit(sequences(30, 10), "mean")
+    with pytest.raises(Overloaded, match="40 tokens are waiting, the limit is 50") as error:
+        batcher.submit(sequences(11), "mean")
+    assert error.value.seconds >= 1
+    room = batcher.submit(sequences(10), "mean")
+    forward.leave.set()
+    assert [len(result(job)) for job in (alone, waiting, room)] == [1, 2, 1]
+    assert len(result(batcher.submit(sequences(50), "mean"))) == 1
+    batcher.close()
+
+
+def test_what_waited_too_long_is_not_computed(batcher, forward):
+    forward.leave.clear()
+    blocker = batcher.submit(sequences(60), "mean")
+    assert forward.entered.wait(10)
+    late = batcher.submit(sequences(9, 9), "mean", deadline=time.monotonic() - 1)
+    patient = batcher.submit(sequences(20), "mean", deadline=time.monotonic() + 60)
+    forward.leave.set()
+    with pytest.raises(TooLate):
+        result(late)
+    assert len(result(blocker)) == len(result(patient)) == 1
+    assert forward.batches == [[60], [20]]
+
+
 def test_a_failure_fails_only_the_calls_in_that_batch(batcher, forward):
     forward.leave.clear()
     forward.fails_on = 50
-    blocker = batcher.submit(sequences(4), first_row)
+    blocker = batcher.submit(sequences(4), "mean")
     assert forward.entered.wait(10)
-    good, bad = batcher.submit(sequences(20, 21), first_row), batcher.submit(sequences(50, 90), first_row)
+    good, bad = batcher.submit(sequences(20, 21), "mean"), batcher.submit(sequences(50, 90), "mean")
     forward.leave.set()
     assert len(result(good)) == 2
     assert len(result(blocker)) == 1
     with pytest.raises(RuntimeError, match="this length fails"):
         result(bad)
-    assert len(result(batcher.submit(sequences(7), first_row))) == 1
+    assert len(result(batcher.submit(sequences(7), "mean"))) == 1
 
 
 def test_a_failed_calls_other_texts_are_not_computed(batcher, forward):
     forward.fails_on = 90
     with pytest.raises(RuntimeError):
-        result(batcher.submit(sequences(90, 5, 6), first_row))
-    result(batcher.submit(sequences(40), first_row))
+        result(batcher.submit(sequences(90, 5, 6), "mean"))
+    result(batcher.submit(sequences(40), "mean"))
     assert forward.batches == [[90], [40]]
 
 
 def test_closing_fails_what_waits(forward):
-    batcher = Batcher(forward, token_budget=100)
+    batcher = Batcher(forward, width=64, token_budget=100)
     forward.leave.clear()
-    under_way = batcher.submit(sequences(60), first_row)
+    under_way = batcher.submit(sequences(60), "mean")
     assert forward.entered.wait(10)
-    waiting = batcher.submit(sequences(60), first_row)
+    waiting = batcher.submit(sequences(60), "mean")
     closer = threading.Thread(target=batcher.close)
     closer.start()
     forward.leave.set()
@@ -139,4 +178,4 @@ def test_closing_fails_what_waits(forward):
     with pytest.raises(NotLoaded):
         result(waiting)
     with pytest.raises(NotLoaded):
-        batcher.submit(sequences(1), first_row)
+        batcher.submit(sequences(1), "mean")

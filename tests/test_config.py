@@ -64,7 +64,7 @@ def test_the_readme_has_every_setting_with_its_default():
     defaults = Settings()
     for setting in fields(Settings):
         value = getattr(defaults, setting.name)
-        if value in ("", (), 0):
+        if value in ("", (), 0, None):
             assert setting.metadata["env"] in rows
         else:
             assert rows[setting.metadata["env"]] == str(value)

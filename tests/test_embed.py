@@ -146,3 +146,10 @@ def test_a_content_type_with_a_charset_is_json_too(client):
     body = b'{"input": "a"}'
     for mimetype in ("application/json; charset=utf-8", "application/vnd.api+json"):
         assert client.post("/api/embed", data=body, content_type=mimetype).status_code == 200
+
+
+def test_the_answer_says_where_its_time_went(client):
+    header = client.post("/api/embed", json={"input": "a"}).headers["Server-Timing"]
+    parts = dict(part.split(";dur=") for part in header.split(", "))
+    assert list(parts) == ["tokenize", "queue", "forward", "serialize"]
+    assert all(float(part) >= 0 for part in parts.values())

@@ -26,7 +26,7 @@ TEXTS = [
 ]
 
 
-def reference(folder, texts, pooling):
+def independent(folder, texts, pooling):
     """One text at a time through transformers: nothing is batched, sorted or padded."""
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
     model = AutoModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
@@ -46,11 +46,11 @@ def cosines(a, b):
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 @pytest.mark.parametrize("model", ["tiny", "demo"])
-def test_vectors_are_those_of_the_reference(request, model, pooling):
+def test_vectors_are_those_of_the_reference(request, engine, model, pooling):
     encoder = request.getfixturevalue(model)
     folder = request.getfixturevalue(f"{model}_folder")
     found = encoder.encode(TEXTS, pooling=pooling)
-    expected = reference(folder, TEXTS, pooling)
+    expected = independent(folder, TEXTS, pooling)
     assert found.dense.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(found.dense, axis=1), 1, atol=1e-6)
     np.testing.assert_allclose(found.dense, expected, atol=1e-5)
@@ -71,9 +71,9 @@ def test_mean_is_the_default_and_cls_is_something_else(demo):
     assert cosines(mean, cls).max() < 0.999
 
 
-def test_pooling_is_a_setting(load_encoder, tiny_folder, tiny):
+def test_pooling_is_a_setting(load_encoder, tiny_folder, tiny, engine):
     np.testing.assert_allclose(
-        load_encoder(tiny_folder, pooling="cls").encode(TEXTS).dense,
+        load_encoder(tiny_folder, pooling="cls", **engine).encode(TEXTS).dense,
         tiny.encode(TEXTS, pooling="cls").dense,
         atol=1e-6,
     )
@@ -121,12 +121,13 @@ def test_the_longest_text(tiny, tiny_folder, tokens):
     assert found.token_counts == [3, min(tokens, 8192)]
     assert found.truncated == ([1] if tokens > 8192 else [])
     kept = " ".join(text.split()[:8190])
-    assert cosines(found.dense[1:], reference(tiny_folder, [kept], "mean"))[0] >= 0.99999
+    assert cosines(found.dense[1:], independent(tiny_folder, [kept], "mean"))[0] >= 0.99999
 
 
-def test_the_limit_is_a_setting_under_the_checkpoints_own(load_encoder, tiny_folder, demo_folder):
-    assert load_encoder(tiny_folder, max_tokens=16).encode(["the " * 40]).token_counts == [16]
-    assert load_encoder(demo_folder, max_tokens=8192).max_tokens == 512
+def test_the_limit_is_a_setting_under_the_checkpoints_own(load_encoder, tiny_folder, demo):
+    limited = load_encoder(tiny_folder, max_tokens=16, engine="torch")
+    assert limited.encode(["the " * 40]).token_counts == [16]
+    assert demo.max_tokens == 512
 
 
 def test_concurrent_calls_get_their_own_vectors(demo):
@@ -173,24 +174,24 @@ def test_an_encoder_outside_load_and_close_says_so(demo_folder):
     assert not encoder.ready
 
 
-def test_closing_ends_the_encoder_and_its_thread(tiny_folder):
-    encoder = Encoder(EncoderSettings(path=tiny_folder))
-    before = threading.active_count()
+def test_closing_ends_the_encoder_and_its_thread(tiny_folder, engine):
+    encoder = Encoder(EncoderSettings(path=tiny_folder, **engine))
+    before = [thread.name for thread in threading.enumerate()].count("batcher")
     encoder.load()
     assert encoder.ready
     encoder.close()
     encoder.close()
-    assert threading.active_count() == before
+    assert [thread.name for thread in threading.enumerate()].count("batcher") == before
     with pytest.raises(NotLoaded):
         encoder.encode(["a"])
 
 
-def test_a_vector_that_is_not_finite_is_an_error(broken_folder, tiny_folder):
+def test_a_vector_that_is_not_finite_is_an_error(broken_folder, tiny_folder, engine):
     weights = torch.load(tiny_folder / "pytorch_model.bin", weights_only=True)
     weights["embeddings.word_embeddings.weight"][35378] = float("nan")  # "Hello"
     (broken_folder / "pytorch_model.bin").unlink()
     torch.save(weights, broken_folder / "pytorch_model.bin")
-    encoder = Encoder(EncoderSettings(path=broken_folder))
+    encoder = Encoder(EncoderSettings(path=broken_folder, **engine))
     encoder.load()
     try:
         assert np.isfinite(encoder.encode(["What is this?"]).dense).all()

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from app.engine.errors import NotFinite, NotLoaded
+from app.engine.errors import NotFinite, NotLoaded, Overloaded, TooLate
 
 
 def refused(response, status):
@@ -147,6 +147,18 @@ def test_a_body_at_the_limit_is_read_whole(client, fake):
 def test_a_model_that_is_not_loaded_is_503(client, fake):
     fake.fails = NotLoaded("the model is not loaded yet")
     assert refused(client.post("/api/embed", json={"input": "a"}), 503)["error"] == str(fake.fails)
+
+
+def test_a_full_queue_is_503_with_retry_after(client, fake):
+    fake.fails = Overloaded(900, 1000, 7)
+    response = client.post("/api/embed", json={"input": "a"})
+    assert "900 tokens are waiting" in refused(response, 503)["error"]
+    assert response.headers["Retry-After"] == "7"
+
+
+def test_a_request_that_waited_too_long_is_504(client, fake):
+    fake.fails = TooLate("the request waited longer than it may")
+    refused(client.post("/api/embed", json={"input": "a"}), 504)
 
 
 def test_a_vector_that_is_not_finite_is_an_error_and_logged(client, fake, caplog):

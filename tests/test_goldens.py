@@ -22,8 +22,8 @@ PASSAGES = [
 
 
 @pytest.fixture(scope="module")
-def bge_m3(load_encoder):
-    return load_encoder(BGE_M3)
+def bge_m3(load_encoder, engine):
+    return load_encoder(BGE_M3, **engine)
 
 
 def test_similarities_are_those_of_the_model_card(bge_m3):

@@ -22,7 +22,8 @@ CONF = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, tiny_folder):
     log = tmp_path_factory.mktemp("log") / "server.log"
-    with serving(log, EMBED_MODEL_PATH=str(tiny_folder), EMBED_MAX_BODY_BYTES="50000") as server:
+    environ = {"EMBED_MODEL_PATH": str(tiny_folder), "EMBED_MAX_BODY_BYTES": "50000"}
+    with serving(log, EMBED_PRECISION="fp32", **environ) as server:
         yield server
 
 
@@ -49,25 +50,33 @@ def test_closing_tolerates_a_worker_that_never_got_an_application():
     CONF["worker_exit"](None, SimpleNamespace())
 
 
-def test_it_serves_vectors_and_says_what_it_loaded(server, tiny):
+def test_it_serves_vectors_and_says_what_it_loaded(server, reference):
     texts = ["什么是机器学习？", "Guten Morgen", ""]
     status, answer = server.post("/api/embed", {"input": texts})
     assert status == 200
-    np.testing.assert_allclose(answer["embeddings"], tiny.encode(texts).dense, atol=1e-6)
+    np.testing.assert_allclose(answer["embeddings"], reference.encode(texts).dense, atol=1e-6)
     assert answer["model"] == "tiny"
     assert answer["load_duration"] > 0
     line = next(line for line in server.log.splitlines() if "loaded" in line)
-    for words in ("torch, fp32", "64 wide", "mean pooling", "up to 8192 tokens"):
+    for words in ("openvino, fp32", "64 wide", "mean pooling", "up to 8192 tokens"):
         assert words in line
     assert f"{len(os.sched_getaffinity(0))} threads" in line
 
 
-def test_many_clients_at_once_get_their_own_vectors(server, tiny):
+def test_many_clients_at_once_get_their_own_vectors(server, reference):
     texts = [f"text number {index} {'word ' * (index % 7)}" for index in range(48)]
     with ThreadPoolExecutor(24) as pool:
         answers = list(pool.map(lambda text: server.post("/api/embed", {"input": text}), texts))
     vectors = [answer["embeddings"][0] for status, answer in answers if status == 200]
-    np.testing.assert_allclose(vectors, tiny.encode(texts).dense, atol=1e-5)
+    np.testing.assert_allclose(vectors, reference.encode(texts).dense, atol=1e-5)
+
+
+def export(folder):
+    from app.engine.checkpoint import read_checkpoint
+    from app.engine.export import ensure_export
+    from app.engine.openvino_backend import choose_precision
+
+    ensure_export(read_checkpoint(folder), choose_precision("auto")[0], None)
 
 
 def chunked(server: Server, body: bytes) -> bytes:
@@ -178,9 +187,9 @@ def test_workers_share_the_processors(tmp_path, tiny_folder):
 
 
 def test_with_the_model_in_place_nothing_touches_the_network(tiny_folder):
-    """Loading and encoding in a process where every connection and every look-up is refused."""
+    """Every connection and look-up is refused; and what serves needs neither torch nor transformers."""
     code = """
-import socket
+import socket, sys
 def refuse(*args, **kwargs):
     raise AssertionError(f"the network was asked for: {args}")
 socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = socket.create_connection = refuse
@@ -189,8 +198,10 @@ app.extensions["encoder"].load()
 answer = app.test_client().post("/api/embed", json={"input": ["a", "b"]})
 assert len(answer.json["embeddings"]) == 2
 assert app.test_client().get("/apidocs/").status_code == 200
+assert "torch" not in sys.modules and "transformers" not in sys.modules
 print("served")
 """
+    export(tiny_folder)
     environ = os.environ | {"EMBED_MODEL_PATH": str(tiny_folder)}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environ, capture_output=True, text=True, check=False
@@ -203,6 +214,7 @@ def test_it_runs_as_another_user_on_a_read_only_root(tmp_path, tiny_folder):
     probe = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False)
     if os.geteuid() != 0 or probe.returncode != 0:
         pytest.skip("needs root and mount namespaces; the container test covers it")
+    export(tiny_folder)
     for folder in (tiny_folder, *tiny_folder.parents):
         if folder.stat().st_mode & 0o005 != 0o005 and folder.is_relative_to("/tmp"):
             folder.chmod(0o755)

@@ -1,16 +1,15 @@
 """POST /api/embed: texts to vectors."""
 
 import time
-from typing import Any
 
-from flask import Blueprint
+from flask import Blueprint, Response
 from marshmallow import ValidationError
 
 from app.api.context import encoder, settings
 from app.api.docs import documented
 from app.api.errors import UnknownModel
 from app.api.schemas import EmbedRequest, EmbedResponse, ErrorResponse
-from app.api.wire import ENCODINGS, cut, read_json
+from app.api.wire import ENCODINGS, answer, cut, read_json
 
 bp = Blueprint("embed", __name__)
 
@@ -23,7 +22,8 @@ REFUSALS = {
     413: "the body is too large",
     415: "the body is not application/json, or compressed",
     422: "a field is missing, of the wrong type or out of range, or a text is too long to be whole",
-    503: "the model is not loaded",
+    503: "too much is waiting already (Retry-After says for how long), or the model is not loaded",
+    504: "the request waited longer than it may",
 }
 
 
@@ -58,7 +58,7 @@ EXAMPLES = {
     tag="Embeddings",
     examples=EXAMPLES,
 )
-def embed() -> dict[str, Any]:
+def embed() -> Response:
     start = time.perf_counter_ns()
     asked = EmbedRequest().load(read_json())
     name = served_name(asked["model"])
@@ -68,7 +68,7 @@ def embed() -> dict[str, Any]:
             {"dimensions": [f"must be at most {encoder().width}, the width of this model's vectors"]}
         )
     found = encoder().encode(asked["input"], pooling=asked["pooling"], truncate=asked["truncate"])
-    answer = {
+    content = {
         "model": name,
         "embeddings": ENCODINGS[asked["encoding_format"]](cut(found.dense, dimensions)),
         "total_duration": time.perf_counter_ns() - start,
@@ -76,8 +76,8 @@ def embed() -> dict[str, Any]:
         "prompt_eval_count": sum(found.token_counts),
     }
     if found.truncated:
-        answer["truncated"] = found.truncated
-    return answer
+        content["truncated"] = found.truncated
+    return answer(content, found.timings)
 
 
 def served_name(asked: str | None) -> str:

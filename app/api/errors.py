@@ -7,7 +7,7 @@ from flask import Flask, Response, json
 from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException
 
-from app.engine.errors import NotFinite, NotLoaded, TextTooLong
+from app.engine.errors import NotFinite, NotLoaded, Overloaded, TextTooLong, TooLate
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,8 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(TextTooLong, _too_long)
     app.register_error_handler(UnknownModel, _unknown_model)
     app.register_error_handler(NotLoaded, _not_loaded)
+    app.register_error_handler(Overloaded, _overloaded)
+    app.register_error_handler(TooLate, _too_late)
     app.register_error_handler(NotFinite, _not_finite)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(Exception, _unexpected)
@@ -63,6 +65,16 @@ def _unknown_model(error: UnknownModel) -> Response:
 
 def _not_loaded(error: NotLoaded) -> Response:
     return refusal(503, str(error))
+
+
+def _overloaded(error: Overloaded) -> Response:
+    response = refusal(503, str(error))
+    response.headers["Retry-After"] = str(error.seconds)
+    return response
+
+
+def _too_late(error: TooLate) -> Response:
+    return refusal(504, str(error))
 
 
 def _not_finite(error: NotFinite) -> Response:

@@ -1,4 +1,4 @@
-"""Merges what concurrent calls ask for into length-sorted batches under a padded-token budget."""
+"""Merges what concurrent calls ask for into batches of similar length under a token budget."""
 
 import logging
 import threading
@@ -8,34 +8,39 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from app.engine.embeddings import FloatArray, IntArray
-from app.engine.errors import NotLoaded
+from app.engine.embeddings import FloatArray, IntArray, Pooling
+from app.engine.errors import NotLoaded, Overloaded, TooLate
 
 log = logging.getLogger(__name__)
 
-# Padded tokens of one forward. The activations of about a thousand tokens stay in the processor's
-# cache; measured against 4096, this is a third faster. A longer text is a batch of its own.
+# Tokens of one forward: the activations of about a thousand stay in the processor's cache. A longer
+# text is a batch of its own.
 TOKEN_BUDGET = 1024
-# A text joins a batch only if padding it costs at most this share of the longest, or these tokens.
-PADDING_SHARE = 1 / 8
-PADDING_TOKENS = 8
+# Batches are packed, so a shorter text costs no padding in the matrix products, but attention is
+# computed as if it were as long as the longest. Attention over this many token pairs, for each number
+# in a token's state, takes about as long as everything else for one token.
+PAIRS_PER_TOKEN = 3
+# A text joins a batch if that costs at most this share of its own tokens more, or this many tokens.
+WASTE_SHARE = 0.1
+WASTE_TOKENS = 2
 
-Forward = Callable[[list[IntArray]], list[FloatArray]]  # b x (t,) -> b x (t, d)
-Head = Callable[[FloatArray], FloatArray]  # (t, d) -> what one text's answer needs of it
+# Distinct sequences b x (t,), wanted (index of a sequence, pooling) -> rows (r, d)
+Forward = Callable[[list[IntArray], list[tuple[int, Pooling]]], FloatArray]
 
 
 class Job:
-    """The sequences of one call, and where their results gather."""
+    """The sequences of one call, and where their vectors gather."""
 
-    def __init__(self, sequences: list[IntArray], head: Head) -> None:
+    def __init__(self, sequences: list[IntArray], pooling: Pooling, deadline: float | None) -> None:
         self.sequences = sequences
-        self.head = head
-        self.results: list[FloatArray | None] = [None] * len(sequences)
+        self.pooling = pooling
+        self.deadline = deadline  # by time.monotonic(), of the last batch to start
+        self.rows: list[FloatArray | None] = [None] * len(sequences)  # (d,) each
         self.left = len(sequences)
         self.done: Future[list[FloatArray]] = Future()
         self.queued_at = time.perf_counter_ns()
         self.started_at = 0  # of its first batch
-        # Longest first: a batch too large for memory fails early, and order is restored by index.
+        # Indices, the longest last: a text too large for memory fails early.
         self.waiting = sorted(range(self.left), key=lambda index: len(sequences[index]))
 
     @property
@@ -50,29 +55,45 @@ class Batcher:
     An idle batcher starts at once; what arrives meanwhile forms the next batches. Calls take turns:
     each batch is built around the longest waiting text of the call whose turn it is and filled with
     the texts of any call that are nearly as long. So a short call waits for about one batch per
-    call ahead of it, however many texts those have, and little of a batch is padding.
+    call ahead of it, however many texts those have.
     """
 
-    def __init__(self, forward: Forward, token_budget: int = TOKEN_BUDGET) -> None:
+    def __init__(
+        self, forward: Forward, width: int, token_budget: int = TOKEN_BUDGET, max_waiting: int | None = None
+    ) -> None:
         self._forward = forward
+        self._pairs_per_token = PAIRS_PER_TOKEN * width
         self._token_budget = token_budget
+        self._max_waiting = max_waiting  # tokens
+        self._waiting = 0  # tokens
+        self._rate = 0.0  # tokens a second, of late
         self._turns: deque[Job] = deque()
-        self._lengths: list[tuple[int, int, int]] = []  # sorted (tokens, job id, index), all waiting
+        self._lengths: list[tuple[int, int, int]] = []  # sorted (tokens, job's id, index) of all that wait
         self._jobs: dict[int, Job] = {}
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
         self._thread.start()
 
-    def submit(self, sequences: list[IntArray], head: Head) -> Job:
-        """Queue sequences; `job.done` resolves to `head` of each one's token states, in order."""
-        job = Job(sequences, head)
+    def submit(self, sequences: list[IntArray], pooling: Pooling, deadline: float | None = None) -> Job:
+        """Queue sequences; `job.done` resolves to their pooled states, rows (d,) in order.
+
+        Raises Overloaded where the tokens that wait already leave no room for these; a call that finds
+        nothing waiting is always let in. `job.done` fails with TooLate for what has not started by
+        `deadline`, a time.monotonic().
+        """
+        job = Job(sequences, pooling, deadline)
         if not sequences:
             job.done.set_result([])
             return job
+        tokens = sum(map(len, sequences))
         with self._changed:
             if self._closed:
                 raise NotLoaded("the encoder is closed")
+            if self._max_waiting is not None and self._waiting and self._waiting + tokens > self._max_waiting:
+                seconds = max(1, round(self._waiting / self._rate)) if self._rate else 1
+                raise Overloaded(self._waiting, self._max_waiting, seconds)
+            self._waiting += tokens
             self._jobs[id(job)] = job
             self._turns.append(job)
             for index in job.waiting:
@@ -96,57 +117,90 @@ class Batcher:
                     self._changed.wait()
                 if self._closed:
                     return
-                batch = self._next_batch()
-            self._compute(batch)
+                late = self._late()
+                batch = self._next_batch() if not late else []
+            for job in late:
+                self._drop(job, TooLate("the request waited longer than it may"))
+            if batch:
+                self._compute(batch)
+
+    def _late(self) -> list[Job]:
+        now = time.monotonic()
+        return [job for job in self._turns if job.deadline is not None and job.deadline < now]
 
     def _next_batch(self) -> list[tuple[Job, int]]:
         """Take the next batch out of the queue; the lock is held."""
         job = self._turns[0]
         self._turns.rotate(-1)
         index = job.waiting[-1]
-        longest = len(job.sequences[index])
-        shortest = longest - max(PADDING_TOKENS, int(longest * PADDING_SHARE))
+        longest = room = len(job.sequences[index])
         first = bisect_left(self._lengths, (longest, id(job), index))
         end = first + 1
-        room = max(1, self._token_budget // longest)
-        while end < len(self._lengths) and self._lengths[end][0] == longest and end - first < room:
+        while (
+            end < len(self._lengths)
+            and self._lengths[end][0] == longest
+            and room + longest <= self._token_budget
+        ):
             end += 1
-        while first > 0 and self._lengths[first - 1][0] >= shortest and end - first < room:
+            room += longest
+        while first > 0:
+            tokens = self._lengths[first - 1][0]
+            waste = (longest**2 - tokens**2) / self._pairs_per_token
+            if waste > max(WASTE_TOKENS, WASTE_SHARE * tokens) or room + tokens > self._token_budget:
+                break
             first -= 1
+            room += tokens
         taken = self._lengths[first:end]
         del self._lengths[first:end]
         now = time.perf_counter_ns()
         batch: list[tuple[Job, int]] = []
-        for _, job_id, index in taken:
+        for tokens, job_id, index in taken:
             job = self._jobs[job_id]
             job.started_at = job.started_at or now
             job.waiting.remove(index)
+            self._waiting -= tokens
             if not job.waiting:
                 self._turns.remove(job)
             batch.append((job, index))
         return batch
 
     def _compute(self, batch: list[tuple[Job, int]]) -> None:
+        distinct: dict[bytes, int] = {}  # a text asked for twice is computed once
+        sequences: list[IntArray] = []
+        wanted: dict[tuple[int, Pooling], int] = {}
+        rows: list[int] = []
+        for job, index in batch:
+            sequence = job.sequences[index]
+            place = distinct.setdefault(sequence.tobytes(), len(sequences))
+            if place == len(sequences):
+                sequences.append(sequence)
+            rows.append(wanted.setdefault((place, job.pooling), len(wanted)))
+        jobs = {id(job): job for job, _ in batch}.values()
+        start = time.perf_counter()
         try:
-            states = self._forward([job.sequences[index] for job, index in batch])
-            for (job, index), hidden in zip(batch, states, strict=True):
-                job.results[index] = job.head(hidden)
-                job.left -= 1
+            pooled = self._forward(sequences, list(wanted))
         except Exception as error:
             log.exception("a batch of %d texts failed", len(batch))
-            for job in {id(job): job for job, _ in batch}.values():
+            for job in jobs:
                 self._drop(job, error)
             return
-        for job in {id(job): job for job, _ in batch}.values():
+        rate = sum(map(len, sequences)) / (time.perf_counter() - start)
+        self._rate = 0.9 * self._rate + 0.1 * rate if self._rate else rate
+        for (job, index), row in zip(batch, rows, strict=True):
+            job.rows[index] = pooled[row]
+            job.left -= 1
+        for job in jobs:
             if not job.left:
                 self._jobs.pop(id(job), None)
-                job.done.set_result([result for result in job.results if result is not None])
+                job.done.set_result([row for row in job.rows if row is not None])
 
     def _drop(self, job: Job, error: Exception) -> None:
         """Take what still waits of a job out of the queue and fail it."""
         with self._changed:
             if job in self._turns:
                 self._turns.remove(job)
+            self._waiting -= sum(len(job.sequences[index]) for index in job.waiting)
+            job.waiting.clear()
             self._lengths = [entry for entry in self._lengths if entry[1] != id(job)]
             self._jobs.pop(id(job), None)
         if not job.done.done():

@@ -29,14 +29,23 @@ class Checkpoint:
     path: Path
     model_type: str
     width: int  # of a token's state and so of a dense vector
+    inner: int  # width of the feed-forward layers
     layers: int
     attention_heads: int
     vocabulary: int
+    positions: int  # rows of the position table
+    token_types: int
+    epsilon: float  # of the layer norms
     pad_id: int
     max_tokens: int  # of one text, special tokens included
     weights: tuple[Path, ...]
     trained_pooling: str  # "cls", "mean" or "unknown", what the folder's 1_Pooling says
     heads: tuple[str, ...]  # of "sparse", "colbert"
+
+    @property
+    def offset_positions(self) -> bool:
+        """Whether positions are counted after the padding id, and padding ids in a text not at all."""
+        return self.model_type in OFFSET_POSITIONS
 
     @property
     def tokenizer(self) -> Path:
@@ -75,22 +84,28 @@ def read_checkpoint(path: Path) -> Checkpoint:
         return value
 
     pad_id = number("pad_token_id", 0)
-    positions = number("max_position_embeddings")
+    if (activation := config.get("hidden_act", "gelu")) != "gelu":
+        raise ModelError(f"{path / 'config.json'} says hidden_act {activation!r}, this server knows gelu")
+    max_tokens = number("max_position_embeddings")
     if model_type in OFFSET_POSITIONS:
-        positions -= pad_id + 1
+        max_tokens -= pad_id + 1
     sentence_limit = _read_json(path, "sentence_bert_config.json", required=False).get("max_seq_length")
     if isinstance(sentence_limit, int) and sentence_limit > 0:
-        positions = min(positions, sentence_limit)
+        max_tokens = min(max_tokens, sentence_limit)
 
     return Checkpoint(
         path=path,
         model_type=model_type,
         width=number("hidden_size"),
+        inner=number("intermediate_size"),
         layers=number("num_hidden_layers"),
         attention_heads=number("num_attention_heads"),
         vocabulary=number("vocab_size"),
+        positions=number("max_position_embeddings"),
+        token_types=number("type_vocab_size", 1),
+        epsilon=float(config.get("layer_norm_eps", 1e-12)),
         pad_id=pad_id,
-        max_tokens=positions,
+        max_tokens=max_tokens,
         weights=_weight_files(path),
         trained_pooling=_trained_pooling(path),
         heads=tuple(head for head, file in HEADS.items() if (path / file).is_file()),

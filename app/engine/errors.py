@@ -4,6 +4,8 @@ EngineError
 ├── ModelError        the model folder cannot be served as it is
 ├── NotLoaded         encode() before load() or after close()
 ├── TextTooLong       truncation was refused and a text is over the limit
+├── Overloaded        too many tokens wait already
+├── TooLate           the call waited longer than it may
 └── NotFinite         the model produced NaN or infinity for a text
 """
 
@@ -31,6 +33,20 @@ class TextTooLong(EngineError):
         self.index = index
         self.tokens = tokens
         self.limit = limit
+
+
+class Overloaded(EngineError):
+    """`waiting` tokens are queued, and the limit leaves no room for more."""
+
+    def __init__(self, waiting: int, limit: int, seconds: int) -> None:
+        super().__init__(f"{waiting} tokens are waiting, the limit is {limit}: try again in {seconds} s")
+        self.waiting = waiting
+        self.limit = limit
+        self.seconds = seconds  # until the queue should be empty
+
+
+class TooLate(EngineError):
+    """The call's turn did not come in time; what had not started was not computed."""
 
 
 class NotFinite(EngineError):

@@ -12,8 +12,9 @@ from transformers import AutoModel
 from transformers.utils import logging as transformers_logging
 
 from app.engine.checkpoint import HEADS, Checkpoint
-from app.engine.embeddings import FloatArray, IntArray
+from app.engine.embeddings import FloatArray, IntArray, Pooling
 from app.engine.errors import ModelError
+from app.engine.heads import POOLING
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +35,8 @@ class TorchBackend:
         for head in checkpoint.heads:
             _check_head(checkpoint, HEADS[head])
 
-    def forward(self, sequences: list[IntArray]) -> list[FloatArray]:
-        """Token states of each sequence, padding removed: b arrays (t,) -> b arrays (t, d)."""
+    def forward(self, sequences: list[IntArray], wanted: list[tuple[int, Pooling]]) -> FloatArray:
+        """A row (d,) for each wanted (index of a sequence, pooling), not normalised."""
         longest = max(map(len, sequences))
         ids = np.full((len(sequences), longest), self._pad_id, dtype=np.int64)
         mask = np.zeros_like(ids)
@@ -45,7 +46,7 @@ class TorchBackend:
         with torch.inference_mode():
             output = self._model(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask))
         hidden = output.last_hidden_state.numpy()  # (b, t, d)
-        return [hidden[row, : len(sequence)] for row, sequence in enumerate(sequences)]
+        return np.stack([POOLING[pooling](hidden[row, : len(sequences[row])]) for row, pooling in wanted])
 
 
 def _load_model(checkpoint: Checkpoint) -> Any:

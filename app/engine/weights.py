@@ -1,0 +1,80 @@
+"""The tensors of a checkpoint, mapped from its files. It needs torch, so only exports use it."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from app.engine.checkpoint import HEADS, Checkpoint
+from app.engine.embeddings import FloatArray
+from app.engine.errors import ModelError
+
+# What checkpoints saved from a larger model put in front of every name of the backbone.
+PREFIXES = ("", "roberta.", "bert.", "model.")
+
+
+class Weights:
+    """Tensors by their name in the backbone, as float32; ModelError names the file at fault."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+        self._tensors: dict[str, torch.Tensor] = {}
+        for file in checkpoint.weights:
+            self._tensors |= _read(file)
+        probe = "embeddings.word_embeddings.weight"
+        found = [prefix for prefix in PREFIXES if prefix + probe in self._tensors]
+        if not found:
+            raise ModelError(f"{checkpoint.weights[0]} has no {probe}")
+        self._prefix = found[0]
+
+    def __call__(self, name: str, *shape: int) -> FloatArray:
+        """The tensor `name`, which must have this shape."""
+        file = self._checkpoint.weights[0]
+        tensor = self._tensors.get(self._prefix + name)
+        if tensor is None:
+            raise ModelError(f"{file} lacks {name}")
+        if tuple(tensor.shape) != shape:
+            raise ModelError(
+                f"{file} does not fit {self._checkpoint.path / 'config.json'}: "
+                f"{name} is {tuple(tensor.shape)} instead of {shape}"
+            )
+        return np.asarray(tensor.float().numpy())
+
+    def head(self, name: str, rows: int) -> tuple[FloatArray, FloatArray]:
+        """Matrix (rows, width) and bias (rows,) of a linear head that the checkpoint has."""
+        width = self._checkpoint.width
+        file = self._checkpoint.path / HEADS[name]
+        tensors = _read(file)
+        if set(tensors) < {"weight", "bias"} or tensors["weight"].ndim != 2:
+            raise ModelError(f"{file} cannot be read as the weights of a linear layer")
+        matrix, bias = tensors["weight"], tensors["bias"]
+        if tuple(matrix.shape) != (rows, width) or tuple(bias.shape) != (rows,):
+            raise ModelError(
+                f"{file} holds a matrix of {tuple(matrix.shape)}, "
+                f"the states of {self._checkpoint.path} need {(rows, width)}"
+            )
+        return matrix.float().numpy(), bias.float().numpy()
+
+
+def _read(file: Path) -> dict[str, torch.Tensor]:
+    try:
+        if file.suffix == ".safetensors":
+            return safetensors.torch.load_file(file)
+        # weights_only: a pickle may not run code. Old files are no zip and cannot be mapped.
+        tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=_is_zip(file))
+    except (OSError, EOFError, RuntimeError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"{file} cannot be read, it is corrupt or cut short: {reason}") from error
+    if not isinstance(tensors, dict) or not all(
+        isinstance(value, torch.Tensor) for value in tensors.values()
+    ):
+        raise ModelError(f"{file} does not hold tensors by name")
+    return tensors
+
+
+def _is_zip(file: Path) -> bool:
+    with file.open("rb") as content:
+        return content.read(2) == b"PK"

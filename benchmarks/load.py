@@ -1,0 +1,92 @@
+"""Closed-loop load: each client sends its next request when its last is answered."""
+
+import http.client
+import json
+import math
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.corpus import Corpus
+
+PATIENCE = 1800  # seconds for one answer
+
+
+class WrongAnswer(Exception):
+    """A service did not do the work it is timed for."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """The texts of one call, with their tokens and their body made before the clock runs."""
+
+    texts: list[str]
+    tokens: list[int]
+    body: bytes
+
+
+def requests_of(corpus: Corpus, texts: list[str], each: int) -> list[Request]:
+    """Cut texts into requests of `each`."""
+    return [
+        Request(part, [corpus.tokens(text) for text in part], json.dumps({"input": part}).encode())
+        for part in (texts[start : start + each] for start in range(0, len(texts), each))
+    ]
+
+
+def post(port: int, request: Request) -> tuple[float, bytes]:
+    """Seconds and body of the answer, over a connection of its own."""
+    start = time.perf_counter()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    try:
+        headers = {"Content-Type": "application/json", "Connection": "close"}
+        connection.request("POST", "/api/embed", request.body, headers)
+        response = connection.getresponse()
+        body = response.read()
+    finally:
+        connection.close()
+    if response.status != 200:
+        raise WrongAnswer(f"status {response.status}: {body[:300].decode(errors='replace')}")
+    return time.perf_counter() - start, body
+
+
+def vectors(request: Request, body: bytes) -> list[list[float]]:
+    """The vectors of an answer; WrongAnswer if it is not for all the texts, whole."""
+    answer = json.loads(body)
+    if len(answer["embeddings"]) != len(request.texts):
+        raise WrongAnswer(f"{len(answer['embeddings'])} vectors for {len(request.texts)} texts")
+    check_tokens(answer["prompt_eval_count"], [request])
+    return answer["embeddings"]
+
+
+def check_tokens(counted: int, requests: list[Request]) -> None:
+    tokens = sum(sum(request.tokens) for request in requests)
+    if counted != tokens:
+        raise WrongAnswer(f"the texts have {tokens} tokens, {counted} were computed")
+
+
+def measure(port: int, requests: list[Request], clients: int) -> dict[str, Any]:
+    """Send all requests from so many clients at a time; answers are looked at after the clock stops."""
+    start = time.perf_counter()
+    with ThreadPoolExecutor(clients) as pool:
+        answers = list(pool.map(lambda request: post(port, request), requests))
+    seconds = time.perf_counter() - start
+    for request, (_, body) in zip(requests, answers, strict=True):
+        vectors(request, body)
+    return figures(requests, seconds, [latency for latency, _ in answers])
+
+
+def figures(requests: list[Request], seconds: float, latencies: list[float]) -> dict[str, Any]:
+    """What is kept of one measurement."""
+    tokens = sum(sum(request.tokens) for request in requests)
+    ordered = sorted(latencies)
+    return {
+        "texts": sum(len(request.texts) for request in requests),
+        "tokens": tokens,
+        "tokens_squared": sum(count**2 for request in requests for count in request.tokens),
+        "seconds": round(seconds, 3),
+        "tokens_per_second": round(tokens / seconds, 2),
+        "p50_ms": round(1e3 * statistics.median(ordered), 2),
+        "p95_ms": round(1e3 * ordered[math.ceil(0.95 * len(ordered)) - 1], 2),
+    }

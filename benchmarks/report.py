@@ -1,0 +1,94 @@
+"""From the figures of every round to the table."""
+
+from statistics import median
+from typing import Any
+
+
+def summary(report: dict[str, Any]) -> dict[str, Any]:
+    """A row for each profile, medians over the rounds; and what HTTP leaves of the encoder's speed."""
+    rows = {}
+    for name in report["profiles"]:
+        value = "p50_ms" if name == "query" else "tokens_per_second"
+        plain, ours = (_values(report, name, of, value) for of in ("plain", "ours"))
+        pairs = [(median(plain), median(ours)), *zip(plain, ours, strict=True)]
+        # How many times as fast, also where less is better.
+        ratios = [left / right if value == "p50_ms" else right / left for left, right in pairs]
+        rows[name] = {
+            "unit": value,
+            "plain": round(median(plain), 2),
+            "ours": round(median(ours), 2),
+            "ratio": round(ratios[0], 2),
+            "ratio_range": [round(min(ratios[1:]), 2), round(max(ratios[1:]), 2)],
+            "of_limit": _share_of_limit(report, name),
+        }
+    shares = [
+        ours / alone
+        for ours, alone in zip(
+            _values(report, "batch", "ours", "tokens_per_second"),
+            _values(report, "batch", "inprocess", "tokens_per_second"),
+            strict=True,
+        )
+    ]
+    return {"rows": rows, "kept_over_http": round(median(shares), 3) if shares else None}
+
+
+def table(report: dict[str, Any]) -> str:
+    """What a person reads."""
+    lines = [
+        f"{report['engine']} {report['precision']} beside plain transformers float32",
+        f"{report['machine']['cpu']}, {report['machine']['cores']} cores: at most "
+        + ", ".join(f"{limit:.0f} GFLOP/s in {kind}" for kind, limit in report["limit_gflops"].items()),
+        "",
+        f"{'':<44}{'plain':>9}{'ours':>10}{'ratio':>8}{'rounds':>14}{'of limit':>10}",
+    ]
+    for name, row in report["summary"]["rows"].items():
+        unit = "ms" if row["unit"] == "p50_ms" else "tokens/s"
+        low, high = row["ratio_range"]
+        share = f"{row['of_limit']:.0%}" if row["of_limit"] else "-"
+        lines.append(
+            f"{report['profiles'][name] + ', ' + unit:<44}{row['plain']:>9.1f}{row['ours']:>10.1f}"
+            f"{row['ratio']:>8.2f}{f'{low:.2f}-{high:.2f}':>14}{share:>10}"
+        )
+    lines += ["", f"{'':<44}{'plain':>9}{'ours':>10}"]
+    for label, *path in (
+        ("ready after, s", "ready_seconds"),
+        ("memory when ready, MiB", "ready_mib", "VmRSS"),
+        ("memory after the longest text, MiB", "longest_text_mib", "VmRSS"),
+        ("memory at most, MiB", "longest_text_mib", "VmHWM"),
+    ):
+        plain, ours = (_at(report["footprint"][of], path) for of in ("plain", "ours"))
+        if plain is not None and ours is not None:
+            lines.append(f"{label:<44}{plain:>9.1f}{ours:>10.1f}")
+    if report["summary"]["kept_over_http"]:
+        kept = report["summary"]["kept_over_http"]
+        lines.append(f"{'of the encoder alone, kept over HTTP':<44}{'':>9}{kept:>10.1%}")
+    lines.append(f"{'lowest cosine between the two':<44}{'':>9}{report['lowest_cosine']:>10.5f}")
+    return "\n".join(lines)
+
+
+def _values(report: dict[str, Any], profile: str, of: str, value: str) -> list[float]:
+    """A figure of every round, in the order of the rounds."""
+    return [run[value] for run in report["runs"] if (run["profile"], run["of"]) == (profile, of)]
+
+
+def _share_of_limit(report: dict[str, Any], profile: str) -> float | None:
+    """What ours multiplied a second, of what the processors can in its precision; None if not measured."""
+    limit = report["limit_gflops"].get(report["precision"])
+    if not limit:
+        return None
+    runs = [run for run in report["runs"] if (run["profile"], run["of"]) == (profile, "ours")]
+    return round(median(_gflop(report["model"], run) / run["seconds"] for run in runs) / limit, 3)
+
+
+def _gflop(model: dict[str, Any], run: dict[str, Any]) -> float:
+    """Multiplications and additions of a run's matrix products, padding not counted."""
+    layers, width, inner = (model[key] for key in ("num_hidden_layers", "hidden_size", "intermediate_size"))
+    projections = 2 * run["tokens"] * (4 * width**2 + 2 * width * inner)
+    attention = 4 * run["tokens_squared"] * width
+    return layers * (projections + attention) / 1e9
+
+
+def _at(found: dict[str, Any], path: list[str]) -> float | None:
+    for key in path:
+        found = found.get(key, {})
+    return found if isinstance(found, (int, float)) else None
