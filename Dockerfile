@@ -20,7 +20,10 @@ RUN echo "$(grep '^torch==' requirements.txt)+cpu" >torch.txt \
 COPY wsgi.py gunicorn.conf.py ./
 COPY app app
 # The files may come from a checkout that only its owner can read.
-RUN chmod -R a+rX .
+RUN chmod -R a+rX . && mkdir -m 1777 /cache
+# Where the graph goes that is made of the weights at the first start, if their folder is read-only.
+ENV EMBED_CACHE_DIR=/cache
+VOLUME /cache
 
 # A number, so that Kubernetes can tell that it is not root.
 USER 10001:10001

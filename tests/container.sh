@@ -7,8 +7,8 @@ cd "$(dirname "$0")/.."
 passed=0 failed=0 container='' compose='' scratch=$(mktemp -d)
 finish() {
   status=$?
-  [ -z "$container" ] || $DOCKER rm -f "$container" >/dev/null 2>&1 || true
-  [ -z "$compose" ] || composed down >/dev/null 2>&1 || true
+  [ -z "$container" ] || $DOCKER rm -fv "$container" >/dev/null 2>&1 || true
+  [ -z "$compose" ] || composed down -v >/dev/null 2>&1 || true
   rm -rf "$scratch"
   echo "$passed passed, $failed failed"
   exit $((status || failed))

@@ -20,9 +20,9 @@ TOKEN_BUDGET = 512
 # computed as if it were as long as the longest. Attention over this many token pairs, for each number
 # in a token's state, takes about as long as everything else for one token.
 PAIRS_PER_TOKEN = 3
-# A text joins a batch if that costs at most this share of its own tokens more, or this many tokens.
+# What a batch may waste in that way: this share of its tokens, or what starting another would cost.
 WASTE_SHARE = 0.1
-WASTE_TOKENS = 2
+WASTE_TOKENS = 15
 
 # Distinct sequences b x (t,), wanted (index of a sequence, pooling) -> rows (r, d)
 Forward = Callable[[list[IntArray], list[tuple[int, Pooling]]], FloatArray]
@@ -143,13 +143,14 @@ class Batcher:
         ):
             end += 1
             room += longest
+        waste = 0.0
         while first > 0:
             tokens = self._lengths[first - 1][0]
-            waste = (longest**2 - tokens**2) / self._pairs_per_token
-            if waste > max(WASTE_TOKENS, WASTE_SHARE * tokens) or room + tokens > self._token_budget:
+            room += tokens
+            waste += (longest**2 - tokens**2) / self._pairs_per_token
+            if waste > max(WASTE_TOKENS, WASTE_SHARE * room) or room > self._token_budget:
                 break
             first -= 1
-            room += tokens
         taken = self._lengths[first:end]
         del self._lengths[first:end]
         now = time.perf_counter_ns()
