@@ -1,8 +1,7 @@
 # make run: set everything up and serve. make test: set everything up and test. The rest: make help.
 PYTHON ?= python3
 BIN := .venv/bin
-export PIP_DISABLE_PIP_VERSION_CHECK := 1
-export PIP_QUIET := 1
+PIP := $(BIN)/pip --quiet --disable-pip-version-check
 
 # Where PyTorch keeps builds without CUDA. Where it cannot be reached, pip finds the CPU build in the
 # places it knows or stops; it never falls back to a build with CUDA.
@@ -63,19 +62,19 @@ models/demo: | .venv/demo
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@echo "installing torch (CPU build)"
-	@$(BIN)/pip install --no-deps --retries 1 --timeout 20 --extra-index-url $(TORCH_INDEX) "$(TORCH)"
+	@$(PIP) install --no-deps --retries 1 --timeout 20 --extra-index-url $(TORCH_INDEX) "$(TORCH)"
 	@touch $@
 
 .venv/serve: .venv/torch requirements.txt
 	@echo "installing what serving needs"
-	@$(BIN)/pip install -r requirements.txt
+	@$(PIP) install -r requirements.txt
 	@touch $@
 
 .venv/demo: .venv/serve requirements-demo.txt
-	@$(BIN)/pip install -r requirements-demo.txt
+	@$(PIP) install -r requirements-demo.txt
 	@touch $@
 
 .venv/dev: .venv/serve .venv/demo requirements-dev.txt
 	@echo "installing what tests need"
-	@$(BIN)/pip install -r requirements-dev.txt
+	@$(PIP) install -r requirements-dev.txt
 	@touch $@
