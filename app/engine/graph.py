@@ -77,10 +77,9 @@ class _Builder:
         # A matrix product, so that the graph ends in one: the plugin keeps everything after the last
         # product in float32, along the residual stream back to the embeddings.
         outputs = {"pooled": op.matmul(inputs["pool"], x, False, False)}
-        if "sparse" in self.checkpoint.heads:
-            outputs["sparse"] = op.relu(self._linear(x, *self.weights.head("sparse", 1)))
-        if "colbert" in self.checkpoint.heads:
-            outputs["colbert"] = self._linear(x, *self.weights.head("colbert", self.checkpoint.width))
+        for name in self.checkpoint.heads:
+            projected = self._linear(x, *self.weights.head(name))
+            outputs[name] = op.relu(projected) if name == "sparse" else projected
         results = []
         for name, node in (outputs | self.observed).items():
             results.append(op.result(node))

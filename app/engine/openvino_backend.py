@@ -1,6 +1,5 @@
 """The fast backend: a graph of our own in OpenVINO, in fp32, bf16 or int8."""
 
-import logging
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,8 +9,6 @@ import openvino as ov
 from app.engine.checkpoint import Checkpoint
 from app.engine.embeddings import FloatArray, IntArray, Pooling, Precision
 from app.engine.errors import ModelError
-
-log = logging.getLogger(__name__)
 
 # Shapes are rounded up to these steps, so that there are few of them: the plugin keeps what it
 # prepared for each shape, and a request with a new one waits for that.
@@ -44,10 +41,9 @@ def native_bf16() -> str:
 
 def choose_precision(asked: Literal["auto"] | Precision) -> tuple[Precision, str]:
     """The precision to run in and the reason, for the log."""
-    extension = native_bf16()
     if asked != "auto":
         return asked, "asked for"
-    if extension:
+    if extension := native_bf16():
         return "bf16", f"the processor has {extension}"
     return "fp32", "the processor does not multiply bf16"
 

@@ -1,7 +1,6 @@
 """The reference backend: transformers and torch, float32, the plain forward."""
 
 import contextlib
-import logging
 import pickle
 from typing import Any
 
@@ -11,12 +10,11 @@ from safetensors import SafetensorError
 from transformers import AutoModel
 from transformers.utils import logging as transformers_logging
 
-from app.engine.checkpoint import HEADS, Checkpoint
+from app.engine.checkpoint import Checkpoint
 from app.engine.embeddings import FloatArray, IntArray, Pooling
 from app.engine.errors import ModelError
 from app.engine.heads import POOLING
-
-log = logging.getLogger(__name__)
+from app.engine.weights import read_head
 
 
 class TorchBackend:
@@ -33,7 +31,7 @@ class TorchBackend:
         self._pad_id = checkpoint.pad_id
         self._model = _load_model(checkpoint)
         for head in checkpoint.heads:
-            _check_head(checkpoint, HEADS[head])
+            read_head(checkpoint, head)  # a folder with a damaged head is refused, as for an export
 
     def forward(self, sequences: list[IntArray], wanted: list[tuple[int, Pooling]]) -> FloatArray:
         """A row (d,) for each wanted (index of a sequence, pooling), not normalised."""
@@ -80,16 +78,3 @@ def _load_model(checkpoint: Checkpoint) -> Any:
     if missing := sorted(report["missing_keys"]):
         raise ModelError(f"{file} lacks {len(missing)} weights, {missing[0]} among them")
     return model.eval()
-
-
-def _check_head(checkpoint: Checkpoint, name: str) -> None:
-    file = checkpoint.path / name
-    try:
-        head = torch.load(file, map_location="cpu", weights_only=True)
-        width = head["weight"].shape[1]
-    except Exception as error:  # a pickle can fail in any way
-        raise ModelError(f"{file} cannot be read as the weights of a linear layer") from error
-    if width != checkpoint.width:
-        raise ModelError(
-            f"{file} is made for states {width} wide, those of {checkpoint.path} are {checkpoint.width} wide"
-        )

@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint, mapped from its files. It needs torch, so only exports use it."""
+"""The tensors of a checkpoint, mapped from its files. It needs torch, so serving leaves it alone."""
 
 import pickle
 from pathlib import Path
@@ -43,20 +43,27 @@ class Weights:
             )
         return np.asarray(tensor.float().numpy())
 
-    def head(self, name: str, rows: int) -> tuple[FloatArray, FloatArray]:
-        """Matrix (rows, width) and bias (rows,) of a linear head that the checkpoint has."""
-        width = self._checkpoint.width
-        file = self._checkpoint.path / HEADS[name]
-        tensors = _read(file)
-        if set(tensors) < {"weight", "bias"} or tensors["weight"].ndim != 2:
-            raise ModelError(f"{file} cannot be read as the weights of a linear layer")
-        matrix, bias = tensors["weight"], tensors["bias"]
-        if tuple(matrix.shape) != (rows, width) or tuple(bias.shape) != (rows,):
-            raise ModelError(
-                f"{file} holds a matrix of {tuple(matrix.shape)}, "
-                f"the states of {self._checkpoint.path} need {(rows, width)}"
-            )
-        return matrix.float().numpy(), bias.float().numpy()
+    def head(self, name: str) -> tuple[FloatArray, FloatArray]:
+        """See read_head."""
+        return read_head(self._checkpoint, name)
+
+
+def read_head(checkpoint: Checkpoint, name: str) -> tuple[FloatArray, FloatArray]:
+    """Matrix (rows, width) and bias (rows,) of a linear head that the checkpoint has.
+
+    `sparse` has one row, `colbert` as many as a state is wide. ModelError names the file at fault.
+    """
+    shape = (1 if name == "sparse" else checkpoint.width, checkpoint.width)
+    file = checkpoint.path / HEADS[name]
+    tensors = _read(file)
+    if not {"weight", "bias"} <= set(tensors):
+        raise ModelError(f"{file} cannot be read as the weights of a linear layer")
+    matrix, bias = tensors["weight"], tensors["bias"]
+    if tuple(matrix.shape) != shape or tuple(bias.shape) != shape[:1]:
+        raise ModelError(
+            f"{file} holds a matrix of {tuple(matrix.shape)}, the states of {checkpoint.path} need {shape}"
+        )
+    return matrix.float().numpy(), bias.float().numpy()
 
 
 def _read(file: Path) -> dict[str, torch.Tensor]:
