@@ -15,7 +15,7 @@ from app import create_app
 from app.config import Settings
 from app.engine.embeddings import Embeddings, Timings
 from app.engine.encoder import Encoder, EncoderSettings
-from app.engine.errors import TextTooLong
+from app.engine.errors import MissingHead, TextTooLong
 
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "models" / "demo"
@@ -27,27 +27,46 @@ class FakeEncoder:
 
     width = 16
     limit = 8
+    heads = ("sparse", "colbert")
 
     def __init__(self) -> None:
         self.ready = True
         self.calls: list[dict] = []
         self.fails: Exception | None = None
 
-    def encode(self, texts: list[str], *, pooling=None, truncate=True) -> Embeddings:
+    def encode(self, texts: list[str], *, pooling=None, outputs=("dense",), truncate=True) -> Embeddings:
         if self.fails:
             raise self.fails
-        self.calls.append({"texts": texts, "pooling": pooling, "truncate": truncate})
+        self.calls.append(
+            {"texts": texts, "pooling": pooling, "outputs": set(outputs), "truncate": truncate}
+        )
+        for head in {"sparse", "colbert"} & set(outputs):
+            if head not in self.heads:
+                raise MissingHead(head)
         counts = [len(text.split()) + 2 for text in texts]
         over = [index for index, count in enumerate(counts) if count > self.limit]
         if over and not truncate:
             raise TextTooLong(over[0], counts[over[0]], self.limit)
         rows = [self.vector(text) for text in texts]
         return Embeddings(
-            dense=np.array(rows, np.float32).reshape(len(texts), self.width),
+            dense=np.array(rows if "dense" in outputs else [], np.float32).reshape(-1, self.width),
+            sparse=[self.lexical(text) for text in texts if "sparse" in outputs],
+            multi_vector=[
+                np.array([self.vector(word) for word in [*text.split(), "</s>"]], np.float32)
+                for text in texts
+                if "colbert" in outputs
+            ],
             token_counts=[min(count, self.limit) for count in counts],
             truncated=over,
             timings=Timings(load=7),
         )
+
+    def lexical(self, text: str):
+        ids = np.array(sorted({len(word) for word in text.split()}), np.int32)
+        return ids, (ids / 8).astype(np.float32)
+
+    def token_strings(self, ids) -> list[str]:
+        return [f"{number} letters" for number in ids]
 
     def vector(self, text: str) -> np.ndarray:
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])

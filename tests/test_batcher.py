@@ -26,7 +26,7 @@ class Recorder:
         assert self.leave.wait(10)
         if self.fails_on in self.batches[-1]:
             raise RuntimeError("this length fails")
-        return np.array([[sequences[index][0], pooling == "cls"] for index, pooling in wanted], np.float32)
+        return [np.array([sequences[index][0], kind == "cls"], np.float32) for index, kind in wanted]
 
 
 @pytest.fixture
@@ -52,13 +52,13 @@ def result(job):
 
 def test_results_come_in_the_order_of_the_texts(batcher):
     lengths = np.random.default_rng(0).integers(1, 90, 50)
-    rows = result(batcher.submit(sequences(*lengths), "mean"))
-    assert [row[0] for row in rows] == list(range(50))
+    rows = result(batcher.submit(sequences(*lengths), ("mean",)))
+    assert [arrays[0][0] for arrays in rows] == list(range(50))
 
 
 def test_batches_are_sorted_and_within_the_budget(batcher, forward):
     lengths = np.random.default_rng(0).integers(1, 90, 200)
-    result(batcher.submit(sequences(*lengths), "mean"))
+    result(batcher.submit(sequences(*lengths), ("mean",)))
     assert sorted(length for batch in forward.batches for length in batch) == sorted(lengths)
     longest = [max(batch) for batch in forward.batches]
     assert longest == sorted(longest, reverse=True)
@@ -71,20 +71,20 @@ def test_batches_are_sorted_and_within_the_budget(batcher, forward):
 
 
 def test_a_text_over_the_budget_is_a_batch_of_its_own(batcher, forward):
-    result(batcher.submit(sequences(5, 300, 5), "mean"))
+    result(batcher.submit(sequences(5, 300, 5), ("mean",)))
     assert forward.batches == [[300], [5, 5]]
 
 
 def test_nothing_to_do_is_done_at_once(batcher, forward):
-    assert result(batcher.submit([], "mean")) == []
+    assert result(batcher.submit([], ("mean",))) == []
     assert forward.batches == []
 
 
 def test_what_arrives_meanwhile_forms_one_batch(batcher, forward):
     forward.leave.clear()
-    jobs = [batcher.submit(sequences(9), "mean")]
+    jobs = [batcher.submit(sequences(9), ("mean",))]
     assert forward.entered.wait(10)
-    jobs += [batcher.submit([np.full(10, number)], "mean") for number in range(5)]
+    jobs += [batcher.submit([np.full(10, number)], ("mean",)) for number in range(5)]
     forward.leave.set()
     for job in jobs:
         result(job)
@@ -93,9 +93,9 @@ def test_what_arrives_meanwhile_forms_one_batch(batcher, forward):
 
 def test_a_short_call_waits_for_one_batch_of_a_huge_one(batcher, forward):
     forward.leave.clear()
-    huge = batcher.submit(sequences(*[50] * 200), "mean")
+    huge = batcher.submit(sequences(*[50] * 200), ("mean",))
     assert forward.entered.wait(10)
-    short = batcher.submit(sequences(3), "mean")
+    short = batcher.submit(sequences(3), ("mean",))
     forward.leave.set()
     result(short)
     result(huge)
@@ -104,12 +104,12 @@ def test_a_short_call_waits_for_one_batch_of_a_huge_one(batcher, forward):
 
 def test_the_same_text_is_computed_once(batcher, forward):
     forward.leave.clear()
-    blocker = batcher.submit(sequences(60), "mean")
+    blocker = batcher.submit(sequences(60), ("mean",))
     assert forward.entered.wait(10)
-    one, other = batcher.submit([np.full(8, 7)] * 3, "mean"), batcher.submit([np.full(8, 7)], "cls")
+    one, other = batcher.submit([np.full(8, 7)] * 3, ("mean",)), batcher.submit([np.full(8, 7)], ("cls",))
     forward.leave.set()
-    np.testing.assert_array_equal(result(one), [[7, 0]] * 3)
-    np.testing.assert_array_equal(result(other), [[7, 1]])
+    np.testing.assert_array_equal(result(one), [[[7, 0]]] * 3)
+    np.testing.assert_array_equal(result(other), [[[7, 1]]])
     result(blocker)
     assert forward.batches == [[60], [8]]
 
@@ -117,25 +117,25 @@ def test_the_same_text_is_computed_once(batcher, forward):
 def test_more_tokens_than_may_wait_are_refused_at_once(forward):
     batcher = Batcher(forward, width=64, token_budget=100, max_waiting=50)
     forward.leave.clear()
-    alone = batcher.submit(sequences(80), "mean")  # nothing waits: let in, however large
+    alone = batcher.submit(sequences(80), ("mean",))  # nothing waits: let in, however large
     assert forward.entered.wait(10)
-    waiting = batcher.submit(sequences(30, 10), "mean")
+    waiting = batcher.submit(sequences(30, 10), ("mean",))
     with pytest.raises(Overloaded, match="40 tokens are waiting, the limit is 50") as error:
-        batcher.submit(sequences(11), "mean")
+        batcher.submit(sequences(11), ("mean",))
     assert error.value.seconds >= 1
-    room = batcher.submit(sequences(10), "mean")
+    room = batcher.submit(sequences(10), ("mean",))
     forward.leave.set()
     assert [len(result(job)) for job in (alone, waiting, room)] == [1, 2, 1]
-    assert len(result(batcher.submit(sequences(50), "mean"))) == 1
+    assert len(result(batcher.submit(sequences(50), ("mean",)))) == 1
     batcher.close()
 
 
 def test_what_waited_too_long_is_not_computed(batcher, forward):
     forward.leave.clear()
-    blocker = batcher.submit(sequences(60), "mean")
+    blocker = batcher.submit(sequences(60), ("mean",))
     assert forward.entered.wait(10)
-    late = batcher.submit(sequences(9, 9), "mean", deadline=time.monotonic() - 1)
-    patient = batcher.submit(sequences(20), "mean", deadline=time.monotonic() + 60)
+    late = batcher.submit(sequences(9, 9), ("mean",), deadline=time.monotonic() - 1)
+    patient = batcher.submit(sequences(20), ("mean",), deadline=time.monotonic() + 60)
     forward.leave.set()
     with pytest.raises(TooLate):
         result(late)
@@ -146,31 +146,31 @@ def test_what_waited_too_long_is_not_computed(batcher, forward):
 def test_a_failure_fails_only_the_calls_in_that_batch(batcher, forward):
     forward.leave.clear()
     forward.fails_on = 50
-    blocker = batcher.submit(sequences(4), "mean")
+    blocker = batcher.submit(sequences(4), ("mean",))
     assert forward.entered.wait(10)
-    good, bad = batcher.submit(sequences(20, 21), "mean"), batcher.submit(sequences(50, 90), "mean")
+    good, bad = batcher.submit(sequences(20, 21), ("mean",)), batcher.submit(sequences(50, 90), ("mean",))
     forward.leave.set()
     assert len(result(good)) == 2
     assert len(result(blocker)) == 1
     with pytest.raises(RuntimeError, match="this length fails"):
         result(bad)
-    assert len(result(batcher.submit(sequences(7), "mean"))) == 1
+    assert len(result(batcher.submit(sequences(7), ("mean",)))) == 1
 
 
 def test_a_failed_calls_other_texts_are_not_computed(batcher, forward):
     forward.fails_on = 90
     with pytest.raises(RuntimeError):
-        result(batcher.submit(sequences(90, 5, 6), "mean"))
-    result(batcher.submit(sequences(40), "mean"))
+        result(batcher.submit(sequences(90, 5, 6), ("mean",)))
+    result(batcher.submit(sequences(40), ("mean",)))
     assert forward.batches == [[90], [40]]
 
 
 def test_closing_fails_what_waits(forward):
     batcher = Batcher(forward, width=64, token_budget=100)
     forward.leave.clear()
-    under_way = batcher.submit(sequences(60), "mean")
+    under_way = batcher.submit(sequences(60), ("mean",))
     assert forward.entered.wait(10)
-    waiting = batcher.submit(sequences(60), "mean")
+    waiting = batcher.submit(sequences(60), ("mean",))
     closer = threading.Thread(target=batcher.close)
     closer.start()
     forward.leave.set()
@@ -179,4 +179,4 @@ def test_closing_fails_what_waits(forward):
     with pytest.raises(NotLoaded):
         result(waiting)
     with pytest.raises(NotLoaded):
-        batcher.submit(sequences(1), "mean")
+        batcher.submit(sequences(1), ("mean",))

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from app.engine.embeddings import FloatArray, IntArray, Pooling
+from app.engine.embeddings import FloatArray, IntArray, Kind
 from app.engine.errors import NotLoaded, Overloaded, TooLate
 
 log = logging.getLogger(__name__)
@@ -24,20 +24,20 @@ PAIRS_PER_TOKEN = 3
 WASTE_SHARE = 0.1
 WASTE_TOKENS = 15
 
-# Distinct sequences b x (t,), wanted (index of a sequence, pooling) -> rows (r, d)
-Forward = Callable[[list[IntArray], list[tuple[int, Pooling]]], FloatArray]
+# Distinct sequences b x (t,), wanted r x (index of a sequence, kind) -> r arrays, shaped as for Kind
+Forward = Callable[[list[IntArray], list[tuple[int, Kind]]], list[FloatArray]]
 
 
 class Job:
-    """The sequences of one call, and where their vectors gather."""
+    """The sequences of one call, and where what it wants of them gathers."""
 
-    def __init__(self, sequences: list[IntArray], pooling: Pooling, deadline: float | None) -> None:
+    def __init__(self, sequences: list[IntArray], kinds: tuple[Kind, ...], deadline: float | None) -> None:
         self.sequences = sequences
-        self.pooling = pooling
+        self.kinds = kinds
         self.deadline = deadline  # by time.monotonic(), of the last batch to start
-        self.rows: list[FloatArray | None] = [None] * len(sequences)  # (d,) each
+        self.found: list[list[FloatArray]] = [[]] * len(sequences)  # for each an array for each kind
         self.left = len(sequences)
-        self.done: Future[list[FloatArray]] = Future()
+        self.done: Future[list[list[FloatArray]]] = Future()
         self.queued_at = time.perf_counter_ns()
         self.started_at = 0  # of its first batch
         # Indices, the longest last: a text too large for memory fails early.
@@ -75,14 +75,16 @@ class Batcher:
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
         self._thread.start()
 
-    def submit(self, sequences: list[IntArray], pooling: Pooling, deadline: float | None = None) -> Job:
-        """Queue sequences; `job.done` resolves to their pooled states, rows (d,) in order.
+    def submit(
+        self, sequences: list[IntArray], kinds: tuple[Kind, ...], deadline: float | None = None
+    ) -> Job:
+        """Queue sequences; `job.done` resolves to a list for each, in order: an array for each kind.
 
         Raises Overloaded where the tokens that wait already leave no room for these; a call that finds
         nothing waiting is always let in. `job.done` fails with TooLate for what has not started by
         `deadline`, a time.monotonic().
         """
-        job = Job(sequences, pooling, deadline)
+        job = Job(sequences, kinds, deadline)
         if not sequences:
             job.done.set_result([])
             return job
@@ -168,18 +170,18 @@ class Batcher:
     def _compute(self, batch: list[tuple[Job, int]]) -> None:
         distinct: dict[bytes, int] = {}  # a text asked for twice is computed once
         sequences: list[IntArray] = []
-        wanted: dict[tuple[int, Pooling], int] = {}
-        rows: list[int] = []
+        wanted: dict[tuple[int, Kind], int] = {}
+        answers: list[list[int]] = []
         for job, index in batch:
             sequence = job.sequences[index]
             place = distinct.setdefault(sequence.tobytes(), len(sequences))
             if place == len(sequences):
                 sequences.append(sequence)
-            rows.append(wanted.setdefault((place, job.pooling), len(wanted)))
+            answers.append([wanted.setdefault((place, kind), len(wanted)) for kind in job.kinds])
         jobs = {id(job): job for job, _ in batch}.values()
         start = time.perf_counter()
         try:
-            pooled = self._forward(sequences, list(wanted))
+            found = self._forward(sequences, list(wanted))
         except Exception as error:
             log.exception("a batch of %d texts failed", len(batch))
             for job in jobs:
@@ -187,13 +189,13 @@ class Batcher:
             return
         rate = sum(map(len, sequences)) / (time.perf_counter() - start)
         self._rate = 0.9 * self._rate + 0.1 * rate if self._rate else rate
-        for (job, index), row in zip(batch, rows, strict=True):
-            job.rows[index] = pooled[row]
+        for (job, index), places in zip(batch, answers, strict=True):
+            job.found[index] = [found[place] for place in places]
             job.left -= 1
         for job in jobs:
             if not job.left:
                 self._jobs.pop(id(job), None)
-                job.done.set_result([row for row in job.rows if row is not None])
+                job.done.set_result(job.found)
 
     def _drop(self, job: Job, error: Exception) -> None:
         """Take what still waits of a job out of the queue and fail it."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from app.engine.embeddings import Head
 from app.engine.errors import ModelError
 
 # Positions of these families start after the padding id, so that many are lost to the text.
@@ -19,7 +20,7 @@ WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-HEADS = {"sparse": "sparse_linear.pt", "colbert": "colbert_linear.pt"}
+HEADS: dict[Head, str] = {"sparse": "sparse_linear.pt", "colbert": "colbert_linear.pt"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Checkpoint:
     max_tokens: int  # of one text, special tokens included
     weights: tuple[Path, ...]
     trained_pooling: str  # "cls", "mean" or "unknown", what the folder's 1_Pooling says
-    heads: tuple[str, ...]  # of "sparse", "colbert"
+    heads: tuple[Head, ...]
 
     @property
     def offset_positions(self) -> bool:

@@ -10,6 +10,12 @@ FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 Pooling = Literal["mean", "cls"]
 Precision = Literal["fp32", "bf16", "int8"]
+Head = Literal["sparse", "colbert"]
+Output = Literal["dense", "sparse", "colbert"]
+# What a backend computes of a text of t tokens: a pooling's state (d,), or a head's value of every
+# token, (t,) for sparse and (t, d) for colbert.
+Kind = Literal["mean", "cls", "sparse", "colbert"]
+Lexical = tuple[NDArray[np.int32], FloatArray]  # token ids (k,) ascending, weights (k,) > 0
 
 
 @dataclass(frozen=True)
@@ -27,9 +33,11 @@ class Timings:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Vectors of n texts, in the order the texts were given."""
+    """What was asked of n texts, in their order; an output that was not asked for is empty."""
 
     dense: FloatArray  # (n, d), rows of length 1
+    sparse: list[Lexical]  # n
+    multi_vector: list[FloatArray]  # n times (t - 1, d), rows of length 1
     token_counts: list[int]  # (n,), special tokens included, after truncation
     truncated: list[int]  # indices of the texts that were cut
     timings: Timings = field(default_factory=Timings)

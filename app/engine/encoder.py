@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -9,13 +10,25 @@ from typing import Literal, Protocol
 import numpy as np
 
 from app.engine.batcher import Batcher
-from app.engine.checkpoint import Checkpoint, read_checkpoint
-from app.engine.embeddings import Embeddings, FloatArray, IntArray, Pooling, Precision, Timings
-from app.engine.errors import ModelError, NotFinite, NotLoaded
-from app.engine.heads import normalize
+from app.engine.checkpoint import HEADS, Checkpoint, read_checkpoint
+from app.engine.embeddings import (
+    Embeddings,
+    FloatArray,
+    Head,
+    IntArray,
+    Kind,
+    Output,
+    Pooling,
+    Precision,
+    Timings,
+)
+from app.engine.errors import MissingHead, ModelError, NotFinite, NotLoaded, TooMuchOutput
+from app.engine.heads import lexical_weights, multi_vector, normalize
 from app.engine.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
+
+DENSE: tuple[Output, ...] = ("dense",)
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,7 @@ class EncoderSettings:
     cache: Path | None = None  # for exports, where the model folder is read-only
     max_waiting: int | None = None  # tokens queued before Overloaded; None: no limit
     timeout: float | None = None  # seconds a call may wait for its last batch to start
+    max_numbers: int | None = None  # of one call's outputs before TooMuchOutput; None: no limit
 
 
 class Backend(Protocol):
@@ -39,8 +53,8 @@ class Backend(Protocol):
     name: str
     precision: str
 
-    def forward(self, sequences: list[IntArray], wanted: list[tuple[int, Pooling]]) -> FloatArray:
-        """A row (d,) for each wanted (index of a sequence, pooling), not normalised."""
+    def forward(self, sequences: list[IntArray], wanted: list[tuple[int, Kind]]) -> list[FloatArray]:
+        """What is wanted of each (index of a sequence, kind): shapes as for Kind, not normalised."""
 
 
 class Encoder:
@@ -69,6 +83,13 @@ class Encoder:
         if self._checkpoint is None:
             raise NotLoaded("the model is not loaded yet")
         return self._checkpoint.width
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """What the checkpoint has besides dense vectors; NotLoaded before `load`."""
+        if self._checkpoint is None:
+            raise NotLoaded("the model is not loaded yet")
+        return self._checkpoint.heads
 
     def load(self) -> None:
         """Read the model folder and warm it up; ModelError names the file that is at fault."""
@@ -101,31 +122,50 @@ class Encoder:
         )
 
     def encode(
-        self, texts: list[str], *, pooling: Pooling | None = None, truncate: bool = True
+        self,
+        texts: list[str],
+        *,
+        pooling: Pooling | None = None,
+        outputs: Collection[Output] = DENSE,
+        truncate: bool = True,
     ) -> Embeddings:
         """Embed n texts; thread-safe, blocks until all are done, keeps their order.
 
-        `pooling` overrides the encoder's own. Raises TextTooLong where `truncate` is false, Overloaded
-        and TooLate where the settings limit the queue, NotFinite for a vector with NaN or infinity,
-        NotLoaded outside load() .. close().
+        `pooling` of dense vectors overrides the encoder's own. All `outputs` come from one forward.
+        Raises TextTooLong where `truncate` is false, MissingHead for an output that the checkpoint
+        cannot give, TooMuchOutput, Overloaded and TooLate where the settings limit what a call may
+        ask, NotFinite for a vector with NaN or infinity, NotLoaded outside load() .. close().
         """
         tokenizer, batcher = self._tokenizer, self._batcher
         if tokenizer is None or batcher is None:
             raise NotLoaded("the model is not loaded yet")
+        heads: list[Head] = [head for head in HEADS if head in outputs]
+        for head in heads:
+            if head not in self.heads:
+                raise MissingHead(head)
+        dense: list[Kind] = [pooling or self.settings.pooling] if "dense" in outputs else []
+        kinds: tuple[Kind, ...] = (*dense, *heads)
         timeout = self.settings.timeout
         deadline = time.monotonic() + timeout if timeout else None
         start = time.perf_counter_ns()
         tokens = tokenizer.encode(texts, truncate)
+        self._check_size(tokens.counts, outputs)
         tokenized = time.perf_counter_ns()
-        job = batcher.submit(tokens.sequences, pooling or self.settings.pooling, deadline)
-        rows = job.done.result()
+        job = batcher.submit(tokens.sequences, kinds, deadline)
+        found = job.done.result()
         done = time.perf_counter_ns()
-        dense = normalize(np.stack(rows)) if rows else np.empty((0, self.width), np.float32)
-        finite = np.isfinite(dense).all(axis=1)
-        if not finite.all():
-            raise NotFinite(int(np.argmin(finite)))
+        for index, arrays in enumerate(found):
+            if not all(np.isfinite(array).all() for array in arrays):
+                raise NotFinite(index)
+        by_kind = dict(zip(kinds, zip(*found, strict=True), strict=False))
+        rows = [row for kind in dense for row in by_kind.get(kind, ())]
         return Embeddings(
-            dense=dense,
+            dense=normalize(np.stack(rows)) if rows else np.empty((0, self.width), np.float32),
+            sparse=[
+                lexical_weights(ids, values, tokenizer.special_ids)
+                for ids, values in zip(tokens.sequences, by_kind.get("sparse", ()), strict=False)
+            ],
+            multi_vector=[multi_vector(projected) for projected in by_kind.get("colbert", ())],
             token_counts=tokens.counts,
             truncated=tokens.truncated,
             timings=Timings(
@@ -135,6 +175,20 @@ class Encoder:
                 forward=done - tokenized - job.queue_ns,
             ),
         )
+
+    def token_strings(self, ids: IntArray) -> list[str]:
+        """What each token id stands for in a text, as people read it; NotLoaded before `load`."""
+        if self._tokenizer is None:
+            raise NotLoaded("the model is not loaded yet")
+        return self._tokenizer.strings(ids)
+
+    def _check_size(self, counts: list[int], outputs: Collection[Output]) -> None:
+        numbers = len(counts) * self.width if "dense" in outputs else 0
+        numbers += 2 * sum(counts) if "sparse" in outputs else 0
+        numbers += (sum(counts) - len(counts)) * self.width if "colbert" in outputs else 0
+        limit = self.settings.max_numbers
+        if limit is not None and numbers > limit:
+            raise TooMuchOutput(numbers, limit)
 
     def close(self) -> None:
         """Give the weights back; what still waits fails with NotLoaded. Harmless when repeated."""

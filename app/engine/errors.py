@@ -4,6 +4,8 @@ EngineError
 ├── ModelError        the model folder cannot be served as it is
 ├── NotLoaded         encode() before load() or after close()
 ├── TextTooLong       truncation was refused and a text is over the limit
+├── MissingHead       the checkpoint has no weights for an output
+├── TooMuchOutput     the answer would hold too many numbers
 ├── Overloaded        too many tokens wait already
 ├── TooLate           the call waited longer than it may
 └── NotFinite         the model produced NaN or infinity for a text
@@ -32,6 +34,27 @@ class TextTooLong(EngineError):
         )
         self.index = index
         self.tokens = tokens
+        self.limit = limit
+
+
+class MissingHead(EngineError):
+    """The checkpoint came without the weights of `head`."""
+
+    def __init__(self, head: str) -> None:
+        names = {"sparse": "lexical weights", "colbert": "multi-vectors"}
+        super().__init__(f"this model has no {names[head]}")
+        self.head = head
+
+
+class TooMuchOutput(EngineError):
+    """The answer would hold `numbers` numbers, over `limit`."""
+
+    def __init__(self, numbers: int, limit: int) -> None:
+        super().__init__(
+            f"the answer would hold {numbers} numbers, the limit is {limit}: "
+            "send fewer or shorter texts in one request"
+        )
+        self.numbers = numbers
         self.limit = limit
 
 

@@ -22,7 +22,7 @@ from app.engine.errors import ModelError
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # of the graph; raise it with every change of graph.py that changes vectors or inputs
+FORMAT = 2  # of the graph; raise it with every change of graph.py that changes vectors or inputs
 GRAPH = "encoder.xml"
 NOTES = "export.json"
 

@@ -42,11 +42,11 @@ def build_graph(
 
     Inputs: ids (m,), positions (m,), rows (b, t) where in the m tokens each padded row's tokens are,
     back (m,) where in the b x t padded tokens each token is, mask (b, 1, 1, t) 0, or hugely
-    negative for padding, pool (r, m)
-    weights of each answer's mean over tokens.
-    Outputs: `pooled` (r, d); where the checkpoint has the heads `sparse` (m, 1) and `colbert` (m, d),
-    before what is done for each text: maximum per token id, L2 per row. `observe` adds the largest
-    magnitude of every linear layer's inputs, by the layer's name.
+    negative for padding, pool (r, m) weights of each answer's mean over tokens; for each head that the
+    checkpoint has, by its name, which of the m tokens it is computed for.
+    Outputs: `pooled` (r, d), and of the heads `sparse` (tokens asked for, 1) and `colbert` (tokens
+    asked for, d), plain linear: relu, maximum per token id and L2 are the caller's. `observe` adds the
+    largest magnitude of every linear layer's inputs, by the layer's name.
     """
     return _Builder(checkpoint, weights, precision, largest or {}, observe).graph()
 
@@ -68,18 +68,18 @@ class _Builder:
             "back": op.parameter([-1], np.int32),
             "mask": op.parameter([-1, 1, 1, -1], np.float32),
             "pool": op.parameter([-1, -1], np.float32),
-        }
+        } | {head: op.parameter([-1], np.int32) for head in self.checkpoint.heads}
         for name, node in inputs.items():
             node.set_friendly_name(name)
         x = self._embeddings(inputs["ids"], inputs["positions"])
         for layer in range(self.checkpoint.layers):
             x = self._layer(x, inputs, f"encoder.layer.{layer}.")
-        # A matrix product, so that the graph ends in one: the plugin keeps everything after the last
-        # product in float32, along the residual stream back to the embeddings.
+        # Every output is a matrix product: the plugin keeps everything after the last product in
+        # float32, along the residual stream back to the embeddings.
         outputs = {"pooled": op.matmul(inputs["pool"], x, False, False)}
         for name in self.checkpoint.heads:
-            projected = self._linear(x, *self.weights.head(name))
-            outputs[name] = op.relu(projected) if name == "sparse" else projected
+            asked = op.gather(x, inputs[name], op.constant(np.int32(0)))
+            outputs[name] = self._linear(asked, *self.weights.head(name))
         results = []
         for name, node in (outputs | self.observed).items():
             results.append(op.result(node))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from app.engine.embeddings import FloatArray, Pooling
+from app.engine.embeddings import FloatArray, IntArray, Lexical, Pooling
 
 
 def mean_pooling(hidden: FloatArray) -> FloatArray:
@@ -25,6 +25,28 @@ def normalize(vector: FloatArray) -> FloatArray:
     """L2 norm 1 along the last axis; a zero vector stays zero. (..., d) -> (..., d)"""
     norm = np.linalg.norm(vector, axis=-1, keepdims=True)
     return np.asarray(vector / np.maximum(norm, 1e-12), dtype=np.float32)
+
+
+def lexical_weights(ids: IntArray, values: FloatArray, dropped: IntArray) -> Lexical:
+    """Weight of each token id of a text: relu, maximum over its places. (t,), (t,) -> (k,), (k,)
+
+    As M3Embedder computes it (Chen et al. 2024, 3.2, "lexical retrieval"; FlagEmbedding drops the
+    special tokens `dropped`, and weights that are 0).
+    """
+    kept = ~np.isin(ids, dropped)
+    found, places = np.unique(ids[kept], return_inverse=True)
+    weights = np.zeros(len(found), np.float32)
+    np.maximum.at(weights, places, values[kept])
+    positive = weights > 0
+    return found[positive].astype(np.int32), weights[positive]
+
+
+def multi_vector(projected: FloatArray) -> FloatArray:
+    """A vector of length 1 for every token but the first. (t, d) -> (t - 1, d)
+
+    Chen et al. 2024, 3.2, "multi-vector retrieval"; the last special token stays.
+    """
+    return normalize(projected[1:])
 
 
 POOLING: dict[Pooling, Callable[[FloatArray], FloatArray]] = {

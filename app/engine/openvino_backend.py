@@ -6,14 +6,14 @@ from typing import Any, Literal
 import numpy as np
 import openvino as ov
 
-from app.engine.checkpoint import Checkpoint
-from app.engine.embeddings import FloatArray, IntArray, Pooling, Precision
+from app.engine.checkpoint import HEADS, Checkpoint
+from app.engine.embeddings import FloatArray, IntArray, Kind, Precision
 from app.engine.errors import ModelError
+from app.engine.heads import POOLING
 
-# Shapes are rounded up to these steps, so that there are few of them: the plugin keeps what it
-# prepared for each shape, and a request with a new one waits for that.
-TOKEN_STEP = 16
-LENGTH_STEP = 8
+# Shapes are rounded up to multiples of this, and of a share of themselves, so that there are few of
+# them: the plugin keeps what it prepared for each shape, and a request with a new one waits for that.
+STEP = 16
 # Added to the attention scores of padding: 0 after the softmax, in float32 and bf16 alike.
 MASKED = -1e9
 
@@ -59,12 +59,8 @@ class OpenVINOBackend:
         graph: Path | ov.Model,
         precision: str,
         threads: int = 0,
-        everything: bool = False,
     ) -> None:
-        """Compile a graph, exported or just built; ModelError names its file.
-
-        Only what `forward` answers is computed, or `everything` the graph can. 0 threads: all.
-        """
+        """Compile a graph, exported or just built; ModelError names its file. 0 threads: all."""
         self.precision = precision
         self._offset = checkpoint.pad_id + 1 if checkpoint.offset_positions else 0
         self._pad_id = checkpoint.pad_id
@@ -72,9 +68,6 @@ class OpenVINOBackend:
         hint = "bf16" if precision != "fp32" and native_bf16() else "f32"
         try:
             model = core.read_model(graph) if isinstance(graph, Path) else graph
-            results = {node.friendly_name: node for node in model.get_results()}
-            if not everything:
-                model = ov.Model([results["pooled"]], model.get_parameters(), "encoder")
             compiled = core.compile_model(
                 model,
                 "CPU",
@@ -84,26 +77,25 @@ class OpenVINOBackend:
                     "NUM_STREAMS": 1,
                 },
             )
-        except (RuntimeError, KeyError) as error:
+        except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
             raise ModelError(f"OpenVINO cannot load {graph}: {reason}") from error
         self._inputs = [node.friendly_name for node in model.get_parameters()]
         self._outputs = [node.friendly_name for node in model.get_results()]
         self._request = compiled.create_infer_request()
 
-    def forward(self, sequences: list[IntArray], wanted: list[tuple[int, Pooling]]) -> FloatArray:
-        """A row (d,) for each wanted (index of a sequence, pooling), not normalised."""
-        rows = self.outputs(sequences, wanted)["pooled"]
-        finite = np.isfinite(rows).all(axis=1)
-        if len(sequences) > 1 and not finite.all():
+    def forward(self, sequences: list[IntArray], wanted: list[tuple[int, Kind]]) -> list[FloatArray]:
+        """What is wanted of each (index of a sequence, kind): shapes as for Kind, not normalised."""
+        found = self._answers(sequences, wanted)
+        if len(sequences) > 1:
             # In a product 0 times NaN is NaN: in a packed batch one bad text takes others with it.
-            for row in np.flatnonzero(~finite):
-                index, pooling = wanted[row]
-                rows[row] = self.outputs([sequences[index]], [(0, pooling)])["pooled"][0]
-        return rows
+            for place, (index, kind) in enumerate(wanted):
+                if not np.isfinite(found[place]).all():
+                    found[place] = self._answers([sequences[index]], [(0, kind)])[0]
+        return found
 
-    def outputs(self, sequences: list[IntArray], wanted: list[tuple[int, Pooling]]) -> dict[str, FloatArray]:
-        """Every output the graph was compiled for, by its name."""
+    def outputs(self, sequences: list[IntArray], wanted: list[tuple[int, Kind]]) -> dict[str, FloatArray]:
+        """Every output of the graph, by its name, padded as the inputs were."""
         inputs = self._pack(sequences, wanted)
         self._request.infer({index: inputs[name] for index, name in enumerate(self._inputs)})
         return {
@@ -111,18 +103,29 @@ class OpenVINOBackend:
             for index, name in enumerate(self._outputs)
         }
 
-    def _pack(self, sequences: list[IntArray], wanted: list[tuple[int, Pooling]]) -> dict[str, Any]:
+    def _answers(self, sequences: list[IntArray], wanted: list[tuple[int, Kind]]) -> list[FloatArray]:
+        found = self.outputs(sequences, wanted)
+        starts = dict.fromkeys(found, 0)
+        answers: list[FloatArray] = []
+        for index, kind in wanted:
+            name = "pooled" if kind in POOLING else kind
+            start = starts[name]
+            starts[name] = end = start + (1 if name == "pooled" else len(sequences[index]))
+            rows = found[name][start:end]
+            answers.append(rows if kind == "colbert" else rows.reshape(-1))
+        return answers
+
+    def _pack(self, sequences: list[IntArray], wanted: list[tuple[int, Kind]]) -> dict[str, Any]:
         lengths = [len(sequence) for sequence in sequences]
         starts = np.concatenate([[0], np.cumsum(lengths)])
-        tokens = _up(int(starts[-1]), TOKEN_STEP)
-        longest = _up(max(lengths), LENGTH_STEP)
-        texts = len(sequences)
+        tokens = _up(int(starts[-1]), STEP, 16)
+        longest = _up(max(lengths), STEP, 16)
+        texts = _up(len(sequences), 1, 4)
         ids = np.full(tokens, self._pad_id, np.int32)
         positions = np.full(tokens, self._offset, np.int32)
         rows = np.zeros((texts, longest), np.int32)
         back = np.zeros(tokens, np.int32)
         mask = np.full((texts, 1, 1, longest), MASKED, np.float32)
-        pool = np.zeros((len(wanted), tokens), np.float32)
         for row, sequence in enumerate(sequences):
             start, end = starts[row], starts[row + 1]
             ids[start:end] = sequence
@@ -130,13 +133,19 @@ class OpenVINOBackend:
             rows[row, : end - start] = np.arange(start, end)
             back[start:end] = row * longest + np.arange(end - start)
             mask[row, ..., : end - start] = 0
-        for row, (index, pooling) in enumerate(wanted):
-            start, end = starts[index], starts[index + 1]
-            if pooling == "mean":
-                pool[row, start:end] = 1 / (end - start)
+        packed = {"ids": ids, "positions": positions, "rows": rows, "back": back, "mask": mask}
+        pooled = [(starts[index], lengths[index], kind) for index, kind in wanted if kind in POOLING]
+        pool = packed["pool"] = np.zeros((_up(len(pooled), STEP, 1), tokens), np.float32)
+        for row, (start, length, kind) in enumerate(pooled):
+            if kind == "mean":
+                pool[row, start : start + length] = 1 / length
             else:
                 pool[row, start] = 1
-        return {"ids": ids, "positions": positions, "rows": rows, "back": back, "mask": mask, "pool": pool}
+        for head in HEADS:
+            asked = [np.arange(starts[index], starts[index + 1]) for index, kind in wanted if kind == head]
+            places = np.concatenate([np.zeros(0, np.int32), *asked]).astype(np.int32)
+            packed[head] = np.pad(places, (0, _up(len(places), STEP, 16) - len(places)))
+        return packed
 
     def _positions(self, sequence: IntArray) -> IntArray:
         """Where each token stands. XLM-RoBERTa gives a padding id in a text no place of its own."""
@@ -146,5 +155,7 @@ class OpenVINOBackend:
         return np.asarray(np.cumsum(counted) * counted + self._pad_id)
 
 
-def _up(number: int, step: int) -> int:
+def _up(number: int, step: int, parts: int) -> int:
+    """The next multiple of `step`, or of a power of two that is at most 1 / `parts` of the number."""
+    step = max(step, 2 ** ((number - 1) // parts).bit_length() // 2)
     return -(-number // step) * step

@@ -23,7 +23,7 @@ NEIGHBOURS = 10
 def largest_inputs(checkpoint: Checkpoint, weights: "Weights") -> dict[str, FloatArray]:
     """Largest magnitude of each input of every linear layer, over the calibration texts."""
     graph = build_graph(checkpoint, weights, "fp32", observe=True)
-    backend = OpenVINOBackend(checkpoint, graph, "fp32", everything=True)
+    backend = OpenVINOBackend(checkpoint, graph, "fp32")
     found: dict[str, FloatArray] = {}
     for sequence in _sequences(checkpoint, held_out=False):
         for name, values in backend.outputs([sequence], [(0, "mean")]).items():

@@ -10,6 +10,10 @@ from app.engine.embeddings import IntArray
 from app.engine.errors import ModelError, TextTooLong
 
 
+# First, padding, last and unknown token, in the spellings of the two families of tokenizers.
+SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "[CLS]", "[PAD]", "[SEP]", "[UNK]")
+
+
 @dataclass(frozen=True)
 class Tokens:
     """Token ids of n texts, special tokens included."""
@@ -38,6 +42,8 @@ class Tokenizer:
             raise ModelError(f"{file} does not frame a text with one first and one last token")
         self._last = frame[-1]
         self.max_tokens = max_tokens
+        known = [self._tokenizer.token_to_id(token) for token in SPECIAL]
+        self.special_ids = np.array([token for token in known if token is not None], np.int64)
 
     @property
     def vocabulary(self) -> int:
@@ -61,3 +67,7 @@ class Tokenizer:
                 truncated.append(index)
             sequences.append(np.asarray(ids, dtype=np.int64))
         return Tokens(sequences, truncated)
+
+    def strings(self, ids: IntArray) -> list[str]:
+        """Each token as it reads in a text, without the mark of a word's beginning."""
+        return [self._tokenizer.decode([int(token)], skip_special_tokens=False) for token in ids]

@@ -11,7 +11,7 @@ from transformers import AutoModel
 from transformers.utils import logging as transformers_logging
 
 from app.engine.checkpoint import Checkpoint
-from app.engine.embeddings import FloatArray, IntArray, Pooling
+from app.engine.embeddings import FloatArray, IntArray, Kind
 from app.engine.errors import ModelError
 from app.engine.heads import POOLING
 from app.engine.weights import read_head
@@ -30,11 +30,10 @@ class TorchBackend:
             torch.set_num_interop_threads(1)
         self._pad_id = checkpoint.pad_id
         self._model = _load_model(checkpoint)
-        for head in checkpoint.heads:
-            read_head(checkpoint, head)  # a folder with a damaged head is refused, as for an export
+        self._heads = {name: read_head(checkpoint, name) for name in checkpoint.heads}
 
-    def forward(self, sequences: list[IntArray], wanted: list[tuple[int, Pooling]]) -> FloatArray:
-        """A row (d,) for each wanted (index of a sequence, pooling), not normalised."""
+    def forward(self, sequences: list[IntArray], wanted: list[tuple[int, Kind]]) -> list[FloatArray]:
+        """What is wanted of each (index of a sequence, kind): shapes as for Kind, not normalised."""
         longest = max(map(len, sequences))
         ids = np.full((len(sequences), longest), self._pad_id, dtype=np.int64)
         mask = np.zeros_like(ids)
@@ -44,7 +43,14 @@ class TorchBackend:
         with torch.inference_mode():
             output = self._model(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask))
         hidden = output.last_hidden_state.numpy()  # (b, t, d)
-        return np.stack([POOLING[pooling](hidden[row, : len(sequences[row])]) for row, pooling in wanted])
+        return [self._one(hidden[row, : len(sequences[row])], kind) for row, kind in wanted]
+
+    def _one(self, hidden: FloatArray, kind: Kind) -> FloatArray:
+        if kind == "mean" or kind == "cls":
+            return POOLING[kind](hidden)
+        matrix, bias = self._heads[kind]
+        projected = hidden @ matrix.T + bias
+        return projected if kind == "colbert" else projected[:, 0]
 
 
 def _load_model(checkpoint: Checkpoint) -> Any:

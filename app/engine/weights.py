@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 
 from app.engine.checkpoint import HEADS, Checkpoint
-from app.engine.embeddings import FloatArray
+from app.engine.embeddings import FloatArray, Head
 from app.engine.errors import ModelError
 
 # What checkpoints saved from a larger model put in front of every name of the backbone.
@@ -43,12 +43,12 @@ class Weights:
             )
         return np.asarray(tensor.float().numpy())
 
-    def head(self, name: str) -> tuple[FloatArray, FloatArray]:
+    def head(self, name: Head) -> tuple[FloatArray, FloatArray]:
         """See read_head."""
         return read_head(self._checkpoint, name)
 
 
-def read_head(checkpoint: Checkpoint, name: str) -> tuple[FloatArray, FloatArray]:
+def read_head(checkpoint: Checkpoint, name: Head) -> tuple[FloatArray, FloatArray]:
     """Matrix (rows, width) and bias (rows,) of a linear head that the checkpoint has.
 
     `sparse` has one row, `colbert` as many as a state is wide. ModelError names the file at fault.
