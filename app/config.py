@@ -88,6 +88,9 @@ class Settings:
     )
     max_texts: int = _setting(2048, "EMBED_MAX_TEXTS", _whole(1), "texts in one request")
     max_body_bytes: int = _setting(32 * 2**20, "EMBED_MAX_BODY_BYTES", _whole(1), "size of a request's body")
+    max_output_numbers: int = _setting(
+        2**25, "EMBED_MAX_OUTPUT_NUMBERS", _whole(1), "numbers in one answer: multi-vectors are large"
+    )
     threads: int = _setting(
         0,
         "OMP_NUM_THREADS",

@@ -13,9 +13,10 @@ from flask.testing import FlaskClient
 
 from app import create_app
 from app.config import Settings
-from app.engine.embeddings import Embeddings, Timings
+from app.engine.embeddings import Embeddings, Scores, Timings
 from app.engine.encoder import Encoder, EncoderSettings
 from app.engine.errors import MissingHead, TextTooLong
+from app.engine.scores import score_pairs
 
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "models" / "demo"
@@ -37,9 +38,7 @@ class FakeEncoder:
     def encode(self, texts: list[str], *, pooling=None, outputs=("dense",), truncate=True) -> Embeddings:
         if self.fails:
             raise self.fails
-        self.calls.append(
-            {"texts": texts, "pooling": pooling, "outputs": set(outputs), "truncate": truncate}
-        )
+        self.calls.append({"texts": texts, "pooling": pooling, "outputs": set(outputs), "truncate": truncate})
         for head in {"sparse", "colbert"} & set(outputs):
             if head not in self.heads:
                 raise MissingHead(head)
@@ -60,6 +59,12 @@ class FakeEncoder:
             truncated=over,
             timings=Timings(load=7),
         )
+
+    def score(self, pairs, weights=(0.4, 0.2, 0.4), *, pooling=None, truncate=True) -> Scores:
+        def encode(texts):
+            return self.encode(texts, pooling=pooling, outputs=("dense", *self.heads), truncate=truncate)
+
+        return score_pairs(encode, pairs, weights, self.heads)
 
     def lexical(self, text: str):
         ids = np.array(sorted({len(word) for word in text.split()}), np.int32)

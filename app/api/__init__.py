@@ -2,7 +2,7 @@
 
 from flask import Flask
 
-from app.api import docs, embed, errors, health, wire
+from app.api import docs, embed, errors, health, rerank, wire
 
 
 def init_app(app: Flask, version: str) -> None:
@@ -10,5 +10,6 @@ def init_app(app: Flask, version: str) -> None:
     wire.init_app(app)
     errors.init_app(app)
     app.register_blueprint(embed.bp)
+    app.register_blueprint(rerank.bp)
     app.register_blueprint(health.bp)
     docs.init_app(app, version)  # last: it documents what is registered

@@ -1,11 +1,12 @@
 """What a view may ask of the application it runs in: its settings and its encoder, typed."""
 
+from collections.abc import Collection, Iterable
 from typing import Protocol, cast
 
 from flask import current_app
 
 from app.config import Settings
-from app.engine.embeddings import Embeddings, Pooling
+from app.engine.embeddings import Embeddings, Head, Output, Pooling, Scores, Weights
 
 
 class Encoder(Protocol):
@@ -17,9 +18,28 @@ class Encoder(Protocol):
     @property
     def width(self) -> int: ...
 
+    @property
+    def heads(self) -> tuple[Head, ...]: ...
+
     def encode(
-        self, texts: list[str], *, pooling: Pooling | None = None, truncate: bool = True
+        self,
+        texts: list[str],
+        *,
+        pooling: Pooling | None = None,
+        outputs: Collection[Output] = ...,
+        truncate: bool = True,
     ) -> Embeddings: ...
+
+    def score(
+        self,
+        pairs: list[tuple[str, str]],
+        weights: Weights = ...,
+        *,
+        pooling: Pooling | None = None,
+        truncate: bool = True,
+    ) -> Scores: ...
+
+    def token_strings(self, ids: Iterable[int]) -> list[str]: ...
 
 
 def encoder() -> Encoder:

@@ -12,7 +12,7 @@ from flasgger import Swagger
 from flask import Blueprint, Flask, make_response, redirect, render_template, url_for
 from werkzeug.wrappers import Response
 
-from app.api.schemas import TextOrTexts
+from app.api.schemas import OwnField
 from app.config import Settings
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -35,12 +35,14 @@ def documented(
     *,
     responses: Bodies,
     tag: str,
-    request: type | None = None,
+    request: type | tuple[type, ...] | None = None,
+    many: bool = False,
     examples: dict[str, Any] | None = None,
 ) -> Callable[[View], View]:
     """Attach to a view what the document says of it; the docstring is its longer description.
 
-    `examples` are request bodies as OpenAPI example objects; Swagger UI offers and sends them.
+    `request`: a schema, or several of which one must fit. `many`: a 200 is a list of what its schema
+    says. `examples` are request bodies as OpenAPI example objects; Swagger UI offers and sends them.
     """
 
     def attach(view: View) -> View:
@@ -50,7 +52,11 @@ def documented(
             "responses": {
                 str(status): {
                     "description": meaning,
-                    "content": {"application/json": {"schema": schema}},
+                    "content": {
+                        "application/json": {
+                            "schema": {"type": "array", "items": schema} if many and status == 200 else schema
+                        }
+                    },
                 }
                 for status, (schema, meaning) in responses.items()
             },
@@ -58,7 +64,8 @@ def documented(
         if view.__doc__:
             operation["description"] = view.__doc__.strip()
         if request:
-            content: dict[str, Any] = {"schema": request}
+            either = {"oneOf": list(request)} if isinstance(request, tuple) else request
+            content: dict[str, Any] = {"schema": either}
             if examples:
                 content["examples"] = examples
             operation["requestBody"] = {
@@ -123,13 +130,10 @@ def openapi(app: Flask, version: str) -> dict[str, Any]:
         info={"description": "Texts to BGE-M3 vectors on ordinary CPUs."},
     )
 
-    def text_or_texts(converter: Any, field: Any, **_: Any) -> dict[str, Any]:
-        if not isinstance(field, TextOrTexts):
-            return {}
-        texts = {"type": "array", "items": {"type": "string"}, "maxItems": settings.max_texts}
-        return {"oneOf": [{"type": "string"}, texts]}
+    def own_field(converter: Any, field: Any, **_: Any) -> dict[str, Any]:
+        return field.openapi(settings.max_texts) if isinstance(field, OwnField) else {}
 
-    plugin.converter.add_attribute_function(text_or_texts)  # type: ignore[union-attr]
+    plugin.converter.add_attribute_function(own_field)  # type: ignore[union-attr]
     for rule in sorted(app.url_map.iter_rules(), key=lambda rule: rule.rule):
         operation = getattr(app.view_functions[rule.endpoint], "__apispec_doc__", None)
         if operation:

@@ -1,20 +1,31 @@
 """POST /api/embed: texts to vectors."""
 
 import time
+from typing import Any
 
+import numpy as np
 from flask import Blueprint, Response
 from marshmallow import ValidationError
+from numpy.typing import NDArray
 
 from app.api.context import encoder, settings
 from app.api.docs import documented
 from app.api.errors import UnknownModel
-from app.api.schemas import EmbedRequest, EmbedResponse, ErrorResponse
-from app.api.wire import ENCODINGS, answer, cut, read_json
+from app.api.schemas import ErrorResponse
+from app.api.schemas.embed import EmbedRequest, EmbedResponse
+from app.api.wire import ENCODINGS, answer, cut, matrix, read_json
+from app.engine.embeddings import FloatArray, Output
 
 bp = Blueprint("embed", __name__)
 
 # Names under which people already know the model, accepted whatever the folder is called.
 ALIASES = ("bge-m3", "BAAI/bge-m3")
+
+OUTPUTS: dict[Output, str] = {
+    "dense": "return_dense",
+    "sparse": "return_sparse",
+    "colbert": "return_colbert_vecs",
+}
 
 REFUSALS = {
     400: "not JSON, not an object, not UTF-8, or nested absurdly deep",
@@ -39,6 +50,10 @@ EXAMPLES = {
     "compact": {
         "summary": "CLS pooling, base64",
         "value": {"input": ["a passage"], "pooling": "cls", "encoding_format": "base64"},
+    },
+    "lexical": {
+        "summary": "Lexical weights beside the dense vector, readable (for models that have them)",
+        "value": {"input": "What is BGE M3?", "return_sparse": True, "lexical_weights": "tokens"},
     },
     "refusal": {
         "summary": "A refusal: another model is asked for",
@@ -67,7 +82,10 @@ def embed() -> Response:
         raise ValidationError(
             {"dimensions": [f"must be at most {encoder().width}, the width of this model's vectors"]}
         )
-    found = encoder().encode(asked["input"], pooling=asked["pooling"], truncate=asked["truncate"])
+    outputs = [output for output, field in OUTPUTS.items() if asked[field]]
+    found = encoder().encode(
+        asked["input"], pooling=asked["pooling"], outputs=outputs, truncate=asked["truncate"]
+    )
     content = {
         "model": name,
         "embeddings": ENCODINGS[asked["encoding_format"]](cut(found.dense, dimensions)),
@@ -75,9 +93,26 @@ def embed() -> Response:
         "load_duration": found.timings.load,
         "prompt_eval_count": sum(found.token_counts),
     }
+    if "sparse" in outputs:
+        write = _tokens if asked["lexical_weights"] == "tokens" else _indices
+        content["sparse"] = [write(*weights) for weights in found.sparse]
+    if "colbert" in outputs:
+        content["colbert_vecs"] = [matrix(rows, asked["encoding_format"]) for rows in found.multi_vector]
     if found.truncated:
         content["truncated"] = found.truncated
     return answer(content, found.timings)
+
+
+def _indices(ids: NDArray[np.int32], weights: FloatArray) -> dict[str, Any]:
+    return {"indices": ids, "values": weights}
+
+
+def _tokens(ids: NDArray[np.int32], weights: FloatArray) -> dict[str, Any]:
+    """Weights by token, the larger one of two tokens that read the same."""
+    found: dict[str, float] = {}
+    for token, weight in zip(encoder().token_strings(ids), weights.tolist(), strict=True):
+        found[token] = max(weight, found.get(token, 0.0))
+    return found
 
 
 def served_name(asked: str | None) -> str:

@@ -7,7 +7,15 @@ from flask import Flask, Response, json
 from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException
 
-from app.engine.errors import NotFinite, NotLoaded, Overloaded, TextTooLong, TooLate
+from app.engine.errors import (
+    MissingHead,
+    NotFinite,
+    NotLoaded,
+    Overloaded,
+    TextTooLong,
+    TooLate,
+    TooMuchOutput,
+)
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +34,8 @@ class UnknownModel(Exception):
 def init_app(app: Flask) -> None:
     app.register_error_handler(ValidationError, _validation)
     app.register_error_handler(TextTooLong, _too_long)
+    app.register_error_handler(MissingHead, _missing_head)
+    app.register_error_handler(TooMuchOutput, _too_much_output)
     app.register_error_handler(UnknownModel, _unknown_model)
     app.register_error_handler(NotLoaded, _not_loaded)
     app.register_error_handler(Overloaded, _overloaded)
@@ -57,6 +67,14 @@ def _first(messages: Any) -> str:
 def _too_long(error: TextTooLong) -> Response:
     sentence = str(error)
     return refusal(422, f"input: {sentence}", {"input": [sentence]})
+
+
+def _missing_head(error: MissingHead) -> Response:
+    return refusal(422, str(error), {error.head: [str(error)]})
+
+
+def _too_much_output(error: TooMuchOutput) -> Response:
+    return refusal(422, f"{error} (EMBED_MAX_OUTPUT_NUMBERS)", {"input": [str(error)]})
 
 
 def _unknown_model(error: UnknownModel) -> Response:

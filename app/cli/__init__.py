@@ -126,7 +126,7 @@ def info(folder: Path | None) -> None:
         "limit": f"{min(found.max_tokens, settings.max_length)} tokens",
         "vocabulary": f"{found.vocabulary} tokens",
         "weights": f"{', '.join(file.name for file in found.weights)}, {found.size / 1e9:.2f} GB",
-        "pooling": f"{settings.pooling} in use, trained for {found.trained_pooling}",
+        "pooling": f"{settings.pooling} in use, trained for {found.trained_pooling or 'unknown'}",
         "heads": ", ".join(heads) + (f" (no {', no '.join(absent)})" if absent else ""),
         **_engine_rows(found, settings),
     }

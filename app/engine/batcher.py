@@ -85,8 +85,8 @@ class Batcher:
         `deadline`, a time.monotonic().
         """
         job = Job(sequences, kinds, deadline)
-        if not sequences:
-            job.done.set_result([])
+        if not sequences or not kinds:
+            job.done.set_result(job.found)
             return job
         tokens = sum(map(len, sequences))
         with self._changed:

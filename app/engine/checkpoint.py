@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.engine.embeddings import Head
+from app.engine.embeddings import Head, Pooling
 from app.engine.errors import ModelError
 
 # Positions of these families start after the padding id, so that many are lost to the text.
@@ -40,7 +40,7 @@ class Checkpoint:
     pad_id: int
     max_tokens: int  # of one text, special tokens included
     weights: tuple[Path, ...]
-    trained_pooling: str  # "cls", "mean" or "unknown", what the folder's 1_Pooling says
+    trained_pooling: Pooling | None  # what the folder's 1_Pooling says, if anything
     heads: tuple[Head, ...]
 
     @property
@@ -135,11 +135,11 @@ def _find_weights(path: Path) -> tuple[Path, ...]:
     raise ModelError(f"the model folder {path} has neither model.safetensors nor pytorch_model.bin")
 
 
-def _trained_pooling(path: Path) -> str:
+def _trained_pooling(path: Path) -> Pooling | None:
     pooling = _read_json(path / "1_Pooling", "config.json", required=False)
     if pooling.get("pooling_mode_cls_token"):
         return "cls"
-    return "mean" if pooling.get("pooling_mode_mean_tokens") else "unknown"
+    return "mean" if pooling.get("pooling_mode_mean_tokens") else None
 
 
 def _read_json(folder: Path, name: str, required: bool = True) -> dict[str, Any]:

@@ -15,6 +15,7 @@ Output = Literal["dense", "sparse", "colbert"]
 # What a backend computes of a text of t tokens: a pooling's state (d,), or a head's value of every
 # token, (t,) for sparse and (t, d) for colbert.
 Kind = Literal["mean", "cls", "sparse", "colbert"]
+Weights = tuple[float, float, float]  # of dense, sparse and colbert in a hybrid score
 Lexical = tuple[NDArray[np.int32], FloatArray]  # token ids (k,) ascending, weights (k,) > 0
 
 
@@ -30,6 +31,15 @@ class Timings:
     queue: int = 0
     forward: int = 0
 
+    def __add__(self, other: "Timings") -> "Timings":
+        """Of two calls, one after the other."""
+        return Timings(
+            self.load,
+            self.tokenize + other.tokenize,
+            self.queue + other.queue,
+            self.forward + other.forward,
+        )
+
 
 @dataclass(frozen=True)
 class Embeddings:
@@ -41,3 +51,17 @@ class Embeddings:
     token_counts: list[int]  # (n,), special tokens included, after truncation
     truncated: list[int]  # indices of the texts that were cut
     timings: Timings = field(default_factory=Timings)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How near the texts of n pairs are, in the order of the pairs."""
+
+    by_name: dict[str, FloatArray]  # (n,) each; the last, which takes in most, ranks best
+    token_count: int  # of all texts, each counted once
+    timings: Timings = field(default_factory=Timings)
+
+    @property
+    def best(self) -> str:
+        """Name of the score to rank by."""
+        return list(self.by_name)[-1]

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -20,15 +20,20 @@ from app.engine.embeddings import (
     Output,
     Pooling,
     Precision,
+    Scores,
     Timings,
+    Weights,
 )
 from app.engine.errors import MissingHead, ModelError, NotFinite, NotLoaded, TooMuchOutput
 from app.engine.heads import lexical_weights, multi_vector, normalize
+from app.engine.scores import score_pairs
 from app.engine.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
 DENSE: tuple[Output, ...] = ("dense",)
+# Of dense, sparse and colbert: what BGE-M3's authors give for compute_score.
+HYBRID: Weights = (0.4, 0.2, 0.4)
 
 
 @dataclass(frozen=True)
@@ -176,7 +181,30 @@ class Encoder:
             ),
         )
 
-    def token_strings(self, ids: IntArray) -> list[str]:
+    def score(
+        self,
+        pairs: list[tuple[str, str]],
+        weights: Weights = HYBRID,
+        *,
+        pooling: Pooling | None = None,
+        truncate: bool = True,
+    ) -> Scores:
+        """How near the texts of n pairs (query, passage) are, by everything the checkpoint has.
+
+        Dense vectors are pooled as the checkpoint was trained, where it says so, unless `pooling` is
+        given; `weights` are those of dense, sparse and colbert. Raises what `encode` raises.
+        """
+        if self._checkpoint is None:
+            raise NotLoaded("the model is not loaded yet")
+        outputs: tuple[Output, ...] = ("dense", *self.heads)
+
+        def encode(texts: list[str]) -> Embeddings:
+            trained = self._checkpoint.trained_pooling if self._checkpoint else None
+            return self.encode(texts, pooling=pooling or trained, outputs=outputs, truncate=truncate)
+
+        return score_pairs(encode, pairs, weights, self.heads)
+
+    def token_strings(self, ids: Iterable[int]) -> list[str]:
         """What each token id stands for in a text, as people read it; NotLoaded before `load`."""
         if self._tokenizer is None:
             raise NotLoaded("the model is not loaded yet")

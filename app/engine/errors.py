@@ -51,7 +51,7 @@ class TooMuchOutput(EngineError):
 
     def __init__(self, numbers: int, limit: int) -> None:
         super().__init__(
-            f"the answer would hold {numbers} numbers, the limit is {limit}: "
+            f"these texts would give {numbers} numbers, the limit is {limit}: "
             "send fewer or shorter texts in one request"
         )
         self.numbers = numbers

@@ -1,5 +1,6 @@
 """Texts to token ids, with the truncation reported."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,6 @@ import tokenizers
 
 from app.engine.embeddings import IntArray
 from app.engine.errors import ModelError, TextTooLong
-
 
 # First, padding, last and unknown token, in the spellings of the two families of tokenizers.
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "[CLS]", "[PAD]", "[SEP]", "[UNK]")
@@ -68,6 +68,6 @@ class Tokenizer:
             sequences.append(np.asarray(ids, dtype=np.int64))
         return Tokens(sequences, truncated)
 
-    def strings(self, ids: IntArray) -> list[str]:
+    def strings(self, ids: Iterable[int]) -> list[str]:
         """Each token as it reads in a text, without the mark of a word's beginning."""
         return [self._tokenizer.decode([int(token)], skip_special_tokens=False) for token in ids]
