@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from flask.testing import FlaskClient
 
 from app import create_app
 from app.config import Settings
-from app.engine.embeddings import Embeddings, Scores, Timings
+from app.engine.embeddings import Embeddings, ModelInfo, Scores, Timings, Token
 from app.engine.encoder import Encoder, EncoderSettings
 from app.engine.errors import MissingHead, TextTooLong
 from app.engine.scores import score_pairs
@@ -65,6 +66,35 @@ class FakeEncoder:
             return self.encode(texts, pooling=pooling, outputs=("dense", *self.heads), truncate=truncate)
 
         return score_pairs(encode, pairs, weights, self.heads)
+
+    @property
+    def info(self) -> ModelInfo:
+        return ModelInfo(
+            family="xlm-roberta",
+            parameters=1000,
+            size=4000,
+            digest="0" * 64,
+            modified=1.7e9,
+            layers=2,
+            width=self.width,
+            vocabulary=9,
+            max_tokens=self.limit,
+            pooling="mean",
+            heads=self.heads,
+            engine="openvino",
+            precision="fp32",
+        )
+
+    def tokenize(self, texts: list[str], special: bool = True) -> list[list[Token]]:
+        found = []
+        for text in texts:
+            words = [
+                Token(len(word.group()), word.group(), False, *word.span())
+                for word in re.finditer(r"\S+", text)
+            ]
+            first, last = Token(0, "<s>", True, None, None), Token(2, "</s>", True, None, None)
+            found.append([first, *words, last] if special else words)
+        return found
 
     def lexical(self, text: str):
         ids = np.array(sorted({len(word) for word in text.split()}), np.int32)

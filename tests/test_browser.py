@@ -75,7 +75,7 @@ def test_try_it_out_sends_the_examples(page, server, tmp_path):
 def test_try_it_out_shows_a_refusal(page, server):
     operation = open_embed(page, server)
     operation.locator(".examples-select select").first.select_option("refusal")
-    execute(operation, "404", "is not served here")
+    execute(operation, "404", "is served here")
 
 
 def test_a_foreign_document_is_not_loaded(page, server):

@@ -16,8 +16,8 @@ from app.config import Settings
 from tests.conftest import FakeEncoder
 
 STATIC = Path(__file__).parent.parent / "app" / "static"
-# Pages and what they are made of; everything else is an endpoint and has to be documented.
-PAGES = ("docs.docs", "docs.redoc", "flasgger.")
+# Pages and what they are made of, and what is only refused; the rest has to be documented.
+PAGES = ("docs.docs", "docs.redoc", "flasgger.", "ollama.generate")
 
 
 class Roomy(FakeEncoder):

@@ -107,7 +107,7 @@ def test_a_text_too_long_to_be_whole_is_422_with_index_and_tokens(client):
 
 def test_another_model_is_404(client):
     answer = refused(client.post("/api/embed", json={"input": "a", "model": "gpt-4"}), 404)
-    assert answer["error"] == "model 'gpt-4' is not served here, 'fake' is"
+    assert answer["error"] == "model 'gpt-4' not found: 'fake' is served here"
     assert list(answer["details"]) == ["model"]
 
 

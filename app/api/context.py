@@ -6,7 +6,7 @@ from typing import Protocol, cast
 from flask import current_app
 
 from app.config import Settings
-from app.engine.embeddings import Embeddings, Head, Output, Pooling, Scores, Weights
+from app.engine.embeddings import Embeddings, Head, ModelInfo, Output, Pooling, Scores, Token, Weights
 
 
 class Encoder(Protocol):
@@ -38,6 +38,11 @@ class Encoder(Protocol):
         pooling: Pooling | None = None,
         truncate: bool = True,
     ) -> Scores: ...
+
+    @property
+    def info(self) -> ModelInfo: ...
+
+    def tokenize(self, texts: list[str], special: bool = True) -> list[list[Token]]: ...
 
     def token_strings(self, ids: Iterable[int]) -> list[str]: ...
 

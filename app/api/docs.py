@@ -16,7 +16,7 @@ from app.api.schemas import OwnField
 from app.config import Settings
 
 View = TypeVar("View", bound=Callable[..., Any])
-Bodies = Mapping[int, tuple[type, str]]  # status -> schema and meaning
+Bodies = Mapping[int, tuple[Any, str]]  # status -> schema, or OpenAPI around one, and meaning
 
 ROOM = Path(__file__).parent.parent
 TITLE = "BGE-M3 embeddings"
@@ -37,12 +37,14 @@ def documented(
     tag: str,
     request: type | tuple[type, ...] | None = None,
     many: bool = False,
+    media: tuple[str, ...] = ("application/json",),
     examples: dict[str, Any] | None = None,
 ) -> Callable[[View], View]:
     """Attach to a view what the document says of it; the docstring is its longer description.
 
     `request`: a schema, or several of which one must fit. `many`: a 200 is a list of what its schema
-    says. `examples` are request bodies as OpenAPI example objects; Swagger UI offers and sends them.
+    says, `media` the types it comes in. `examples` are request bodies as OpenAPI example objects;
+    Swagger UI offers and sends them.
     """
 
     def attach(view: View) -> View:
@@ -53,9 +55,10 @@ def documented(
                 str(status): {
                     "description": meaning,
                     "content": {
-                        "application/json": {
+                        kind: {
                             "schema": {"type": "array", "items": schema} if many and status == 200 else schema
                         }
+                        for kind in (media if status == 200 else ("application/json",))
                     },
                 }
                 for status, (schema, meaning) in responses.items()

@@ -5,21 +5,17 @@ from typing import Any
 
 import numpy as np
 from flask import Blueprint, Response
-from marshmallow import ValidationError
 from numpy.typing import NDArray
 
-from app.api.context import encoder, settings
+from app.api.context import encoder
 from app.api.docs import documented
-from app.api.errors import UnknownModel
+from app.api.encode import encode, served_name
 from app.api.schemas import ErrorResponse
 from app.api.schemas.embed import EmbedRequest, EmbedResponse
-from app.api.wire import ENCODINGS, answer, cut, matrix, read_json
+from app.api.wire import ENCODINGS, answer, matrix, read_json
 from app.engine.embeddings import FloatArray, Output
 
 bp = Blueprint("embed", __name__)
-
-# Names under which people already know the model, accepted whatever the folder is called.
-ALIASES = ("bge-m3", "BAAI/bge-m3")
 
 OUTPUTS: dict[Output, str] = {
     "dense": "return_dense",
@@ -77,18 +73,17 @@ def embed() -> Response:
     start = time.perf_counter_ns()
     asked = EmbedRequest().load(read_json())
     name = served_name(asked["model"])
-    dimensions = asked["dimensions"]
-    if dimensions and dimensions > encoder().width:
-        raise ValidationError(
-            {"dimensions": [f"must be at most {encoder().width}, the width of this model's vectors"]}
-        )
     outputs = [output for output, field in OUTPUTS.items() if asked[field]]
-    found = encoder().encode(
-        asked["input"], pooling=asked["pooling"], outputs=outputs, truncate=asked["truncate"]
+    found = encode(
+        asked["input"],
+        dimensions=asked["dimensions"],
+        pooling=asked["pooling"],
+        outputs=outputs,
+        truncate=asked["truncate"],
     )
     content = {
         "model": name,
-        "embeddings": ENCODINGS[asked["encoding_format"]](cut(found.dense, dimensions)),
+        "embeddings": ENCODINGS[asked["encoding_format"]](found.dense),
         "total_duration": time.perf_counter_ns() - start,
         "load_duration": found.timings.load,
         "prompt_eval_count": sum(found.token_counts),
@@ -113,13 +108,3 @@ def _tokens(ids: NDArray[np.int32], weights: FloatArray) -> dict[str, Any]:
     for token, weight in zip(encoder().token_strings(ids), weights.tolist(), strict=True):
         found[token] = max(weight, found.get(token, 0.0))
     return found
-
-
-def served_name(asked: str | None) -> str:
-    """The name to answer with: the one that was asked for, if it means the model served here."""
-    served = settings().served_name
-    if asked is None:
-        return served
-    if asked.removesuffix(":latest") not in (served, *ALIASES, *settings().model_aliases):
-        raise UnknownModel(f"model {asked!r} is not served here, {served!r} is")
-    return asked

@@ -3,7 +3,7 @@
 import logging
 from typing import Any
 
-from flask import Flask, Response, json
+from flask import Flask, Response, json, request
 from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException
 
@@ -27,8 +27,18 @@ SENTENCES = {
 }
 
 
+# OpenAI's name for each kind of error; its clients choose an exception by status.
+OPENAI_TYPES = {401: "authentication_error", 404: "not_found_error", 503: "overloaded_error"}
+# text-embeddings-inference's; its clients only show it.
+TEI_TYPES = {401: "Unauthorized", 500: "Backend", 503: "Overloaded", 504: "Backend"}
+TEI_PATHS = ("/", "/embed", "/embed_sparse", "/rerank", "/tokenize", "/info")
+
+
 class UnknownModel(Exception):
     """A request names a model that is not served here."""
+
+    def __init__(self, asked: str, served: str) -> None:
+        super().__init__(f"model {asked!r} not found: {served!r} is served here")
 
 
 def init_app(app: Flask) -> None:
@@ -46,9 +56,24 @@ def init_app(app: Flask) -> None:
 
 
 def refusal(status: int, sentence: str, details: dict[str, Any] | None = None) -> Response:
-    """The shape of every error: one sentence a person can act on, and the fields it is about."""
-    body = json.dumps({"error": sentence, "details": details or {}})
-    return Response(body, status=status, mimetype="application/json")
+    """An error as the clients of this path parse it: one sentence a person can act on, and its fields."""
+    body: dict[str, Any]
+    details = details or {}
+    if request.path.startswith("/v1/"):
+        status = 400 if status == 422 else status
+        about: dict[str, Any] = {"type": OPENAI_TYPES.get(status, _openai_type(status))}
+        about["param"] = next(iter(details), None)
+        about["code"] = "model_not_found" if status == 404 and "model" in details else None
+        body = {"error": {"message": sentence, **about}}
+    elif request.path in TEI_PATHS:
+        body = {"error": sentence, "error_type": TEI_TYPES.get(status, "Validation")}
+    else:
+        body = {"error": sentence, "details": details}
+    return Response(json.dumps(body), status=status, mimetype="application/json")
+
+
+def _openai_type(status: int) -> str:
+    return "server_error" if status >= 500 else "invalid_request_error"
 
 
 def _validation(error: ValidationError) -> Response:

@@ -8,7 +8,9 @@ from flask import Blueprint, Response
 
 from app.api.context import encoder
 from app.api.docs import documented
-from app.api.embed import REFUSALS, served_name
+from app.api.embed import REFUSALS
+from app.api.encode import served_name
+from app.api.openai import OPENAI_REFUSALS
 from app.api.schemas import ErrorResponse
 from app.api.schemas.rerank import (
     Ranked,
@@ -20,12 +22,14 @@ from app.api.schemas.rerank import (
     V1RerankResponse,
     score_request,
 )
+from app.api.tei import TEI_REFUSALS
 from app.api.wire import answer, read_json
 from app.engine.embeddings import Scores
 from app.engine.errors import MissingHead
 
 bp = Blueprint("rerank", __name__)
 
+SCORE_REFUSALS = {status: (ErrorResponse, meaning) for status, meaning in REFUSALS.items()}
 QUERY = "What is BGE M3?"
 PASSAGES = [
     "BM25 is a bag-of-words retrieval function that ranks a set of documents.",
@@ -33,17 +37,11 @@ PASSAGES = [
 ]
 
 
-def _refusals(*left_out: int) -> dict[int, tuple[type, str]]:
-    return {
-        status: (ErrorResponse, meaning) for status, meaning in REFUSALS.items() if status not in left_out
-    }
-
-
 @bp.post("/api/score")
 @documented(
     "Compare pairs of texts by dense, lexical, multi-vector and hybrid score",
     request=(ScorePairs, ScoreQuery),
-    responses={200: (ScoreResponse, "a score of each kind for every pair"), **_refusals()},
+    responses={200: (ScoreResponse, "a score of each kind for every pair"), **SCORE_REFUSALS},
     tag="Ranking",
     examples={
         "pairs": {"summary": "Pairs", "value": {"pairs": [[QUERY, passage] for passage in PASSAGES]}},
@@ -75,7 +73,7 @@ def score() -> Response:
 @documented(
     "Order texts by how well they answer a query, in the protocol of text-embeddings-inference",
     request=RerankRequest,
-    responses={200: (Ranked, "the best first"), **_refusals(404)},
+    responses={200: (Ranked, "the best first"), **TEI_REFUSALS},
     many=True,
     tag="Ranking",
     examples={"ranking": {"summary": "Two texts", "value": {"query": QUERY, "texts": PASSAGES}}},
@@ -98,7 +96,7 @@ def rerank() -> Response:
 @documented(
     "Order documents by how well they answer a query, in the protocol of Jina and Cohere",
     request=V1RerankRequest,
-    responses={200: (V1RerankResponse, "the best first"), **_refusals()},
+    responses={200: (V1RerankResponse, "the best first"), **OPENAI_REFUSALS},
     tag="Ranking",
     examples={
         "ranking": {

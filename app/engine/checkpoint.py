@@ -1,8 +1,10 @@
 """A model folder: which files it has, its width and limits, which heads came with it."""
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,27 @@ class Checkpoint:
     def size(self) -> int:
         """Bytes of the weight files on disk."""
         return sum(file.stat().st_size for file in self.weights)
+
+    @property
+    def parameters(self) -> int:
+        """Weights of the backbone."""
+        d = self.width
+        embeddings = (self.vocabulary + self.positions + self.token_types + 2) * d
+        return embeddings + self.layers * (4 * d * (d + 1) + 2 * d * self.inner + self.inner + 5 * d)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of the files a graph is made of: names, sizes, first and last megabyte of each."""
+        digest = hashlib.sha256()
+        heads = [self.path / HEADS[head] for head in self.heads]
+        for file in (self.path / "config.json", *self.weights, *heads):
+            with file.open("rb") as content:
+                size = file.stat().st_size
+                digest.update(f"{file.name} {size} ".encode())
+                digest.update(content.read(1 << 20))
+                content.seek(max(0, size - (1 << 20)))
+                digest.update(content.read())
+        return digest.hexdigest()
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -65,3 +65,33 @@ class Scores:
     def best(self) -> str:
         """Name of the score to rank by."""
         return list(self.by_name)[-1]
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token of a text; start and stop count the text's characters, None for special tokens."""
+
+    id: int
+    text: str
+    special: bool
+    start: int | None
+    stop: int | None
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is served, for those who ask before they send texts."""
+
+    family: str  # model_type of its config.json
+    parameters: int  # of the backbone
+    size: int  # bytes of its weight files
+    digest: str  # sha256 that changes with the weights
+    modified: float  # seconds since 1970
+    layers: int
+    width: int
+    vocabulary: int
+    max_tokens: int
+    pooling: Pooling  # the server's own
+    heads: tuple[Head, ...]
+    engine: str
+    precision: str

@@ -5,23 +5,24 @@ import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
+from app.engine.backend import load_backend
 from app.engine.batcher import Batcher
 from app.engine.checkpoint import HEADS, Checkpoint, read_checkpoint
 from app.engine.embeddings import (
     Embeddings,
-    FloatArray,
     Head,
-    IntArray,
     Kind,
+    ModelInfo,
     Output,
     Pooling,
     Precision,
     Scores,
     Timings,
+    Token,
     Weights,
 )
 from app.engine.errors import MissingHead, ModelError, NotFinite, NotLoaded, TooMuchOutput
@@ -52,16 +53,6 @@ class EncoderSettings:
     max_numbers: int | None = None  # of one call's outputs before TooMuchOutput; None: no limit
 
 
-class Backend(Protocol):
-    """What runs the model."""
-
-    name: str
-    precision: str
-
-    def forward(self, sequences: list[IntArray], wanted: list[tuple[int, Kind]]) -> list[FloatArray]:
-        """What is wanted of each (index of a sequence, kind): shapes as for Kind, not normalised."""
-
-
 class Encoder:
     """Texts in, arrays out. Cheap to make; `load` is the heavy part, once, in the worker."""
 
@@ -70,6 +61,7 @@ class Encoder:
         self._tokenizer: Tokenizer | None = None
         self._batcher: Batcher | None = None
         self._checkpoint: Checkpoint | None = None
+        self._precision = ""
         self._load_ns = 0
 
     @property
@@ -85,16 +77,32 @@ class Encoder:
     @property
     def width(self) -> int:
         """Numbers in a dense vector; NotLoaded before `load`."""
-        if self._checkpoint is None:
-            raise NotLoaded("the model is not loaded yet")
-        return self._checkpoint.width
+        return self._loaded()[0].width
 
     @property
     def heads(self) -> tuple[Head, ...]:
         """What the checkpoint has besides dense vectors; NotLoaded before `load`."""
-        if self._checkpoint is None:
-            raise NotLoaded("the model is not loaded yet")
-        return self._checkpoint.heads
+        return self._loaded()[0].heads
+
+    @property
+    def info(self) -> ModelInfo:
+        """What is served; NotLoaded before `load`."""
+        checkpoint, _, _ = self._loaded()
+        return ModelInfo(
+            family=checkpoint.model_type,
+            parameters=checkpoint.parameters,
+            size=checkpoint.size,
+            digest=checkpoint.fingerprint,
+            modified=max(file.stat().st_mtime for file in checkpoint.weights),
+            layers=checkpoint.layers,
+            width=checkpoint.width,
+            vocabulary=checkpoint.vocabulary,
+            max_tokens=self.max_tokens,
+            pooling=self.settings.pooling,
+            heads=checkpoint.heads,
+            engine=self.settings.engine,
+            precision=self._precision,
+        )
 
     def load(self) -> None:
         """Read the model folder and warm it up; ModelError names the file that is at fault."""
@@ -109,8 +117,10 @@ class Encoder:
                 f"{checkpoint.tokenizer} has {tokenizer.vocabulary} token ids, "
                 f"the weights of {checkpoint.path} have {checkpoint.vocabulary}"
             )
-        backend = _load_backend(checkpoint, settings)
-        self._tokenizer = tokenizer
+        backend = load_backend(
+            checkpoint, settings.engine, settings.precision, settings.threads, settings.cache
+        )
+        self._tokenizer, self._precision = tokenizer, backend.precision
         self._batcher = Batcher(backend.forward, checkpoint.width, max_waiting=settings.max_waiting)
         self.encode(["warm up", "warm up " * min(100, self.max_tokens // 4)])
         self._load_ns = time.perf_counter_ns() - start
@@ -141,12 +151,10 @@ class Encoder:
         cannot give, TooMuchOutput, Overloaded and TooLate where the settings limit what a call may
         ask, NotFinite for a vector with NaN or infinity, NotLoaded outside load() .. close().
         """
-        tokenizer, batcher = self._tokenizer, self._batcher
-        if tokenizer is None or batcher is None:
-            raise NotLoaded("the model is not loaded yet")
+        checkpoint, tokenizer, batcher = self._loaded()
         heads: list[Head] = [head for head in HEADS if head in outputs]
         for head in heads:
-            if head not in self.heads:
+            if head not in checkpoint.heads:
                 raise MissingHead(head)
         dense: list[Kind] = [pooling or self.settings.pooling] if "dense" in outputs else []
         kinds: tuple[Kind, ...] = (*dense, *heads)
@@ -165,7 +173,7 @@ class Encoder:
         by_kind = dict(zip(kinds, zip(*found, strict=True), strict=False))
         rows = [row for kind in dense for row in by_kind.get(kind, ())]
         return Embeddings(
-            dense=normalize(np.stack(rows)) if rows else np.empty((0, self.width), np.float32),
+            dense=normalize(np.stack(rows)) if rows else np.empty((0, checkpoint.width), np.float32),
             sparse=[
                 lexical_weights(ids, values, tokenizer.special_ids)
                 for ids, values in zip(tokens.sequences, by_kind.get("sparse", ()), strict=False)
@@ -194,21 +202,27 @@ class Encoder:
         Dense vectors are pooled as the checkpoint was trained, where it says so, unless `pooling` is
         given; `weights` are those of dense, sparse and colbert. Raises what `encode` raises.
         """
-        if self._checkpoint is None:
-            raise NotLoaded("the model is not loaded yet")
-        outputs: tuple[Output, ...] = ("dense", *self.heads)
+        checkpoint, _, _ = self._loaded()
+        outputs: tuple[Output, ...] = ("dense", *checkpoint.heads)
 
         def encode(texts: list[str]) -> Embeddings:
-            trained = self._checkpoint.trained_pooling if self._checkpoint else None
-            return self.encode(texts, pooling=pooling or trained, outputs=outputs, truncate=truncate)
+            trained = pooling or checkpoint.trained_pooling
+            return self.encode(texts, pooling=trained, outputs=outputs, truncate=truncate)
 
-        return score_pairs(encode, pairs, weights, self.heads)
+        return score_pairs(encode, pairs, weights, checkpoint.heads)
 
     def token_strings(self, ids: Iterable[int]) -> list[str]:
         """What each token id stands for in a text, as people read it; NotLoaded before `load`."""
-        if self._tokenizer is None:
+        return self._loaded()[1].strings(ids)
+
+    def tokenize(self, texts: list[str], special: bool = True) -> list[list[Token]]:
+        """The tokens of each text, none cut off; `special`: its first and last too."""
+        return self._loaded()[1].tokens(texts, special)
+
+    def _loaded(self) -> tuple[Checkpoint, Tokenizer, Batcher]:
+        if self._checkpoint is None or self._tokenizer is None or self._batcher is None:
             raise NotLoaded("the model is not loaded yet")
-        return self._tokenizer.strings(ids)
+        return self._checkpoint, self._tokenizer, self._batcher
 
     def _check_size(self, counts: list[int], outputs: Collection[Output]) -> None:
         numbers = len(counts) * self.width if "dense" in outputs else 0
@@ -223,26 +237,3 @@ class Encoder:
         batcher, self._batcher = self._batcher, None
         if batcher is not None:
             batcher.close()
-
-
-def _load_backend(checkpoint: Checkpoint, settings: EncoderSettings) -> Backend:
-    # Each imported only where it is asked for: torch costs seconds and memory, and either may be absent.
-    if settings.engine == "torch":
-        if settings.precision not in ("auto", "fp32"):
-            raise ModelError(
-                f"the torch engine runs in fp32, not in {settings.precision}, set EMBED_ENGINE=openvino"
-            )
-        from app.engine.torch_backend import TorchBackend
-
-        return TorchBackend(checkpoint, settings.threads)
-    try:
-        from app.engine.export import ensure_export
-        from app.engine.openvino_backend import OpenVINOBackend, choose_precision
-    except ImportError as error:
-        raise ModelError(
-            f"the openvino engine cannot be loaded ({error}), the torch engine is another"
-        ) from error
-    precision, reason = choose_precision(settings.precision)
-    log.info("precision %s: %s", precision, reason)
-    graph = ensure_export(checkpoint, precision, settings.cache)
-    return OpenVINOBackend(checkpoint, graph, precision, settings.threads)

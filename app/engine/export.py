@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import hashlib
 import json
 import logging
 import os
@@ -16,7 +15,7 @@ from typing import Any
 
 import openvino as ov
 
-from app.engine.checkpoint import HEADS, Checkpoint
+from app.engine.checkpoint import Checkpoint
 from app.engine.embeddings import Precision
 from app.engine.errors import ModelError
 
@@ -119,30 +118,16 @@ def _places(checkpoint: Checkpoint, precision: Precision, cache: Path | None) ->
     yield checkpoint.path / "openvino" / precision
     if cache is not None:
         # By content, so that one cache serves several models and a replaced one is not confused.
-        yield cache / f"{checkpoint.path.resolve().name}-{_fingerprint(checkpoint)[:12]}" / precision
+        yield cache / f"{checkpoint.path.resolve().name}-{checkpoint.fingerprint[:12]}" / precision
 
 
 def _identity(checkpoint: Checkpoint, precision: Precision) -> dict[str, Any]:
     return {
-        "checkpoint": _fingerprint(checkpoint),
+        "checkpoint": checkpoint.fingerprint,
         "precision": precision,
         "format": FORMAT,
         "openvino": ov.__version__,
     }
-
-
-def _fingerprint(checkpoint: Checkpoint) -> str:
-    """Of the files the graph is made of: names, sizes, first and last megabyte of each."""
-    digest = hashlib.sha256()
-    heads = [checkpoint.path / HEADS[head] for head in checkpoint.heads]
-    for file in (checkpoint.path / "config.json", *checkpoint.weights, *heads):
-        with file.open("rb") as content:
-            size = file.stat().st_size
-            digest.update(f"{file.name} {size} ".encode())
-            digest.update(content.read(1 << 20))
-            content.seek(max(0, size - (1 << 20)))
-            digest.update(content.read())
-    return digest.hexdigest()
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 
-from app.engine.embeddings import IntArray
+from app.engine.embeddings import IntArray, Token
 from app.engine.errors import ModelError, TextTooLong
 
 # First, padding, last and unknown token, in the spellings of the two families of tokenizers.
@@ -71,3 +71,22 @@ class Tokenizer:
     def strings(self, ids: Iterable[int]) -> list[str]:
         """Each token as it reads in a text, without the mark of a word's beginning."""
         return [self._tokenizer.decode([int(token)], skip_special_tokens=False) for token in ids]
+
+    def tokens(self, texts: list[str], special: bool = True) -> list[list[Token]]:
+        """Every token of each text and where it stands, none cut off; `special`: the frame too."""
+        found = []
+        for text, encoding in zip(
+            texts, self._tokenizer.encode_batch(texts, add_special_tokens=special), strict=True
+        ):
+            rows = zip(
+                encoding.ids, encoding.tokens, encoding.special_tokens_mask, encoding.offsets, strict=True
+            )
+            found.append(
+                [
+                    Token(token, name, True, None, None)
+                    if frame
+                    else Token(token, text[start:stop], False, start, stop)
+                    for token, name, frame, (start, stop) in rows
+                ]
+            )
+        return found

@@ -1,0 +1,43 @@
+"""The one call under every protocol: the name checked, the texts encoded, the vectors cut."""
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from marshmallow import ValidationError
+
+from app.api.context import encoder, settings
+from app.api.errors import UnknownModel
+from app.api.wire import cut
+from app.engine.embeddings import Embeddings, Output, Pooling
+
+# Names under which people already know the model, accepted whatever the folder is called.
+ALIASES = ("bge-m3", "BAAI/bge-m3")
+
+DENSE: tuple[Output, ...] = ("dense",)
+
+
+def served_name(asked: str | None) -> str:
+    """The name to answer with: the one that was asked for, if it means the model served here."""
+    served = settings().served_name
+    if asked is None:
+        return served
+    if asked.removesuffix(":latest") not in (served, *ALIASES, *settings().model_aliases):
+        raise UnknownModel(asked, served)
+    return asked
+
+
+def encode(
+    texts: list[str],
+    *,
+    dimensions: int | None = None,
+    pooling: Pooling | None = None,
+    outputs: Collection[Output] = DENSE,
+    truncate: bool = True,
+) -> Embeddings:
+    """As Encoder.encode, with dense vectors of `dimensions` numbers; None or 0 keeps all."""
+    if dimensions and dimensions > encoder().width:
+        raise ValidationError(
+            {"dimensions": [f"must be at most {encoder().width}, the width of this model's vectors"]}
+        )
+    found = encoder().encode(texts, pooling=pooling, outputs=outputs, truncate=truncate)
+    return replace(found, dense=cut(found.dense, dimensions))

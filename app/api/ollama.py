@@ -1,0 +1,185 @@
+"""The rest of Ollama's protocol: what its clients ask besides /api/embed."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from flask import Blueprint, Response, current_app, render_template, request
+from werkzeug.exceptions import BadRequest
+
+from app.api.context import encoder
+from app.api.docs import TITLE, documented, strict
+from app.api.embed import REFUSALS
+from app.api.encode import encode, served_name
+from app.api.schemas import ErrorResponse
+from app.api.schemas.ollama import (
+    LegacyRequest,
+    LegacyResponse,
+    ListResponse,
+    NamedRequest,
+    PullRequest,
+    PullResponse,
+    ShowResponse,
+    VersionResponse,
+)
+from app.api.wire import answer, read_json
+
+bp = Blueprint("ollama", __name__)
+
+# Clients look under "<architecture>.context_length" and the like; Ollama files BGE-M3 under this name.
+ARCHITECTURE = "bert"
+POOLING_TYPES = {"mean": 1, "cls": 2}  # llama.cpp's numbers
+LOADED_FOR_GOOD = "9999-12-31T23:59:59Z"
+
+
+def _refusals(*statuses: int) -> dict[int, tuple[type, str]]:
+    return {status: (ErrorResponse, REFUSALS[status]) for status in statuses}
+
+
+BODY = _refusals(400, 404, 413, 415, 422)
+
+
+@bp.get("/")
+@documented(
+    "The words Ollama's clients wait for, or a page for a browser",
+    responses={200: ({"type": "string", "example": "Ollama is running"}, "it is up")},
+    media=("text/plain", "text/html"),
+    tag="Ollama",
+)
+def home() -> Response | str:
+    """A page for people; the words Ollama's clients wait for otherwise."""
+    if request.accept_mimetypes.best_match(["text/plain", "text/html"]) == "text/html":
+        return _page()
+    return Response("Ollama is running", mimetype="text/plain")
+
+
+@strict
+def _page() -> str:
+    return render_template("home.html", title=TITLE, model=served_name(None))
+
+
+@bp.get("/api/version")
+@documented("This server's version", responses={200: (VersionResponse, "its version")}, tag="Ollama")
+def version() -> dict[str, Any]:
+    return {"version": current_app.config["VERSION"]}
+
+
+@bp.get("/api/tags")
+@documented("The model served here", responses={200: (ListResponse, "a list of one")}, tag="Ollama")
+def tags() -> dict[str, Any]:
+    return {"models": [_model()]}
+
+
+@bp.get("/api/ps")
+@documented(
+    "The model in memory, which is the one served here",
+    responses={200: (ListResponse, "a list of one")},
+    tag="Ollama",
+)
+def running() -> dict[str, Any]:
+    loaded = {
+        "expires_at": LOADED_FOR_GOOD,
+        "size_vram": 0,
+        "context_length": encoder().info.max_tokens,
+    }
+    return {"models": [_model() | loaded]}
+
+
+@bp.post("/api/show")
+@documented(
+    "What the model is: length, width, pooling",
+    request=NamedRequest,
+    responses={200: (ShowResponse, "its description"), **BODY},
+    tag="Ollama",
+    examples={"served": {"summary": "The served model", "value": {"model": "bge-m3"}}},
+)
+def show() -> dict[str, Any]:
+    served_name(NamedRequest().load(read_json())["model"])
+    info = encoder().info
+    return {
+        "details": _details(),
+        "model_info": {
+            "general.architecture": ARCHITECTURE,
+            "general.parameter_count": info.parameters,
+            f"{ARCHITECTURE}.block_count": info.layers,
+            f"{ARCHITECTURE}.context_length": info.max_tokens,
+            f"{ARCHITECTURE}.embedding_length": info.width,
+            f"{ARCHITECTURE}.pooling_type": POOLING_TYPES[info.pooling],
+            f"{ARCHITECTURE}.vocab_size": info.vocabulary,
+            "pooling": info.pooling,
+            "outputs": ["dense", *info.heads],
+            "engine": info.engine,
+            "precision": info.precision,
+        },
+        "capabilities": ["embedding"],
+        "modified_at": _modified(),
+    }
+
+
+@bp.post("/api/embeddings")
+@documented(
+    "Turn one text into a vector (the older form of /api/embed)",
+    request=LegacyRequest,
+    responses={200: (LegacyResponse, "the vector, of length 1"), **BODY, **_refusals(503, 504)},
+    tag="Ollama",
+    examples={"one": {"summary": "A text", "value": {"model": "bge-m3", "prompt": "a text"}}},
+)
+def embeddings() -> Response:
+    asked = LegacyRequest().load(read_json())
+    served_name(asked["model"])
+    found = encode([asked["prompt"]] if asked["prompt"] else [])
+    return answer({"embedding": found.dense[0] if len(found.dense) else []}, found.timings)
+
+
+@bp.post("/api/pull")
+@documented(
+    "Fetch a model: the one served here is there already, no other is fetched",
+    request=PullRequest,
+    responses={200: (PullResponse, "it is there; JSON line by line unless `stream` is false"), **BODY},
+    media=("application/json", "application/x-ndjson"),
+    tag="Ollama",
+    examples={"served": {"summary": "The served model", "value": {"model": "bge-m3", "stream": False}}},
+)
+def pull() -> Response | dict[str, Any]:
+    asked = PullRequest().load(read_json())
+    served_name(asked["model"])
+    if not asked["stream"]:
+        return {"status": "success"}
+    steps = [{"status": "pulling manifest"}, {"status": "success"}]
+    lines = b"".join(orjson.dumps(step) + b"\n" for step in steps)
+    return Response(lines, mimetype="application/x-ndjson")
+
+
+@bp.post("/api/generate")
+@bp.post("/api/chat")
+def generate() -> Response:
+    raise BadRequest(f"{served_name(None)!r} does not generate text, it only embeds: POST /api/embed")
+
+
+def _model() -> dict[str, Any]:
+    name = f"{served_name(None)}:latest"
+    info = encoder().info
+    return {
+        "name": name,
+        "model": name,
+        "modified_at": _modified(),
+        "size": info.size,
+        "digest": info.digest,
+        "details": _details(),
+    }
+
+
+def _details() -> dict[str, Any]:
+    info = encoder().info
+    return {
+        "parent_model": "",
+        "format": info.engine,
+        "family": ARCHITECTURE,
+        "families": [ARCHITECTURE],
+        "parameter_size": f"{info.parameters / 1e6:.2f}M",
+        "quantization_level": info.precision.upper(),
+    }
+
+
+def _modified() -> str:
+    return datetime.fromtimestamp(encoder().info.modified, UTC).isoformat()
