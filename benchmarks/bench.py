@@ -45,6 +45,8 @@ PROFILES = [
 ]
 QUICK = 4  # times less work in a quick run, never less than one request for each client
 AGREEMENT_TEXTS = 8
+# What one forward can give; the cost of each is measured beside dense alone.
+OUTPUTS = {"dense": ["dense"], "sparse": ["dense", "sparse"], "all": ["dense", "sparse", "colbert"]}
 
 
 def main() -> None:
@@ -69,7 +71,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     environ = services.our_environ(model, options.engine, options.precision)
     plain, ours = functools.partial(services.plain, model), functools.partial(services.ours, environ)
 
-    report = machine.describe() | {"model": _shape(model)}
+    report = machine.describe() | {"model": shape(model)}
     report["profiles"] = {profile.name: profile.meaning for profile in options.profiles}
     say("measuring what the processors can multiply")
     before = machine.matmul_limit()
@@ -81,6 +83,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         with InProcess(environ) as encoder:
             parts: dict[str, Process] = {"plain": left, "ours": right, "inprocess": encoder}
             report["runs"] = all_rounds(options, parts, corpus)
+            report["outputs"] = costs_of_outputs(encoder, options.rounds, corpus, options.quick)
     say("starting each by itself again, for time and memory")
     full = None if options.quick else corpus
     report["footprint"] = {"plain": footprint(plain(), full), "ours": footprint(ours(), full)}
@@ -120,6 +123,18 @@ def one_round(
         yield {"round": turn, "profile": profile.name, "of": name} | figures
 
 
+def costs_of_outputs(encoder: InProcess, rounds: int, corpus: Corpus, quick: bool) -> dict[str, list[float]]:
+    """Tokens a second of the encoder, without HTTP, for each set of outputs in every round."""
+    found: dict[str, list[float]] = {name: [] for name in OUTPUTS}
+    for turn in range(rounds):
+        requests = requests_of(corpus, corpus.texts("mixed", 64 if quick else 160, seed=turn), 32)
+        for name in OUTPUTS if turn % 2 == 0 else reversed(OUTPUTS):
+            figures = encoder.measure(requests, outputs=OUTPUTS[name])
+            found[name].append(figures["tokens_per_second"])
+            say(f"round {turn + 1}, outputs {name}: {figures['tokens_per_second']:.0f} tokens/s")
+    return found
+
+
 def agreement(plain: Server, ours: Server, corpus: Corpus) -> float:
     """The lowest cosine between the two's vectors of the same texts, which warms both up too."""
     requests = requests_of(corpus, corpus.texts("mixed", AGREEMENT_TEXTS, seed=-1), each=1)
@@ -145,7 +160,8 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _shape(model: Path) -> dict[str, Any]:
+def shape(model: Path) -> dict[str, Any]:
+    """What decides how much there is to compute."""
     config = json.loads((model / "config.json").read_text())
     keys = ("num_hidden_layers", "hidden_size", "intermediate_size", "max_position_embeddings")
     return {"folder": model.name} | {key: config[key] for key in keys}

@@ -1,9 +1,11 @@
 """The encoder without HTTP, told on its standard input what to encode; the server's settings apply.
 
-A line in is a list of calls, each a list of texts; a line out their tokens and seconds, one by one.
+A line in has calls, each a list of texts, and may name outputs; a line out the tokens and seconds of the
+calls, one by one, and their dense vectors if the line asked for them.
 """
 
 import json
+import logging
 import sys
 import time
 from typing import Any
@@ -12,17 +14,20 @@ from app import create_app
 
 
 def main() -> None:
+    logging.basicConfig(level=logging.INFO)  # what was loaded, to standard error
     encoder: Any = create_app().extensions["encoder"]
     encoder.load()
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
-        tokens, seconds = 0, []
-        for texts in json.loads(line):
+        asked = json.loads(line)
+        tokens, seconds, vectors = 0, [], []
+        for texts in asked["calls"]:
             start = time.perf_counter()
-            found = encoder.encode(texts)
+            found = encoder.encode(texts, outputs=asked.get("outputs", ["dense"]))
             seconds.append(time.perf_counter() - start)
             tokens += sum(found.token_counts)
-        print(json.dumps({"tokens": tokens, "seconds": seconds}), flush=True)
+            vectors += found.dense.tolist() if asked.get("vectors") else []
+        print(json.dumps({"tokens": tokens, "seconds": seconds, "vectors": vectors}), flush=True)
     encoder.close()
 
 

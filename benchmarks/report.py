@@ -29,7 +29,16 @@ def summary(report: dict[str, Any]) -> dict[str, Any]:
             strict=True,
         )
     ]
-    return {"rows": rows, "kept_over_http": round(median(shares), 3) if shares else None}
+    dense = report["outputs"]["dense"]
+    costs = {
+        name: round(median(alone / speed for alone, speed in zip(dense, speeds, strict=True)), 3)
+        for name, speeds in report["outputs"].items()
+    }
+    return {
+        "rows": rows,
+        "kept_over_http": round(median(shares), 3) if shares else None,
+        "cost_of_outputs": costs,
+    }
 
 
 def table(report: dict[str, Any]) -> str:
@@ -62,6 +71,9 @@ def table(report: dict[str, Any]) -> str:
     if report["summary"]["kept_over_http"]:
         kept = report["summary"]["kept_over_http"]
         lines.append(f"{'of the encoder alone, kept over HTTP':<44}{'':>9}{kept:>10.1%}")
+    costs = report["summary"]["cost_of_outputs"]
+    lines.append(f"{'dense and sparse cost, of dense alone':<44}{'':>9}{costs['sparse']:>10.1%}")
+    lines.append(f"{'all three outputs cost, of dense alone':<44}{'':>9}{costs['all']:>10.1%}")
     lines.append(f"{'lowest cosine between the two':<44}{'':>9}{report['lowest_cosine']:>10.5f}")
     return "\n".join(lines)
 

@@ -74,6 +74,11 @@ class Process:
     def log(self) -> str:
         return os.pread(self._log.fileno(), 2**20, 0).decode(errors="replace")
 
+    def running(self) -> tuple[str, str] | None:
+        """Engine and precision that ours logged after loading, if it did."""
+        found = re.search(r"loaded .* s: (\w+), (\w+),", self.log)
+        return (found[1], found[2]) if found else None
+
     @property
     def pids(self) -> list[int]:
         """The process and its children."""
@@ -136,22 +141,18 @@ class Server(Process):
         found = re.findall(r"^(VmRSS|VmHWM|RssAnon|RssFile):\s+(\d+) kB", status, re.MULTILINE)
         return {name: int(size) // 1024 for name, size in found}
 
-    def running(self) -> tuple[str, str] | None:
-        """Engine and precision that the server logged after loading, if it did."""
-        found = re.search(r"loaded .* s: (\w+), (\w+),", self.log)
-        return (found[1], found[2]) if found else None
-
 
 class InProcess(Process):
-    """The encoder by itself, with the settings of the server."""
+    """An encoder without HTTP: a line of JSON in, a line of JSON out. Ours, unless told how else to start."""
 
-    def __init__(self, environ: dict[str, str]) -> None:
+    def __init__(self, environ: dict[str, str], command: list[str] | None = None) -> None:
         environ = environ | {"OMP_NUM_THREADS": str(thread_budget(workers=1))}  # as gunicorn.conf.py does
-        command = [sys.executable, "-m", "benchmarks.inprocess"]
+        command = command or [sys.executable, "-m", "benchmarks.inprocess"]
         super().__init__(command, environ, subprocess.PIPE, subprocess.PIPE)
+        self.hello: dict[str, Any] = {}  # what it says when it is ready
 
     def wait_until_ready(self) -> None:
-        self._answer()
+        self.hello = self._answer()
 
     def _answer(self) -> dict[str, Any]:
         assert self.popen.stdout
@@ -160,13 +161,19 @@ class InProcess(Process):
             raise StartFailed(f"the encoder stopped:\n{self.log[-3000:]}")
         return json.loads(line)
 
-    def measure(self, requests: list[Request], clients: int = 1) -> dict[str, Any]:
+    def ask(self, requests: list[Request], **also: Any) -> dict[str, Any]:
+        """Its answer to all requests, one after another; WrongAnswer if it computed other tokens."""
         assert self.popen.stdin
-        self.popen.stdin.write(json.dumps([request.texts for request in requests]).encode() + b"\n")
+        line = json.dumps({"calls": [request.texts for request in requests]} | also)
+        self.popen.stdin.write(line.encode() + b"\n")
         self.popen.stdin.flush()
         answer = self._answer()
         load.check_tokens(answer["tokens"], requests)
-        return load.figures(requests, sum(answer["seconds"]), answer["seconds"])
+        return answer
+
+    def measure(self, requests: list[Request], clients: int = 1, **also: Any) -> dict[str, Any]:
+        seconds = self.ask(requests, **also)["seconds"]
+        return load.figures(requests, sum(seconds), seconds)
 
 
 def our_environ(model: Path, engine: str, precision: str) -> dict[str, str]:
