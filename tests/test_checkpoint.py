@@ -46,6 +46,9 @@ def test_what_a_bge_m3_folder_says(tiny_folder):
     assert found.weights == (tiny_folder / "pytorch_model.bin",)
     assert found.heads == ("sparse", "colbert")
     assert found.trained_pooling == "cls"
+    weights = torch.load(found.weights[0], weights_only=True)
+    backbone = {name: tensor for name, tensor in weights.items() if not name.startswith("pooler.")}
+    assert found.parameters == sum(tensor.numel() for tensor in backbone.values())
 
 
 def test_what_the_demo_folder_says(demo_folder):

@@ -177,7 +177,11 @@ def test_what_auto_chooses_is_said(monkeypatch):
     assert choose_precision("auto") == ("bf16", "the processor has amx_bf16")
     monkeypatch.setattr("app.engine.openvino_backend.native_bf16", lambda: "")
     assert choose_precision("auto") == ("fp32", "the processor does not multiply bf16")
+    assert "computed in fp32" in choose_precision("bf16")[1]
+    monkeypatch.setattr("app.engine.openvino_backend.cpu_features", lambda: frozenset({"avx512_vnni"}))
     assert choose_precision("int8") == ("int8", "asked for")
+    monkeypatch.setattr("app.engine.openvino_backend.cpu_features", lambda: frozenset({"avx2"}))
+    assert "no VNNI" in choose_precision("int8")[1]
 
 
 def test_the_torch_engine_runs_in_fp32_only(tiny_folder):

@@ -14,6 +14,8 @@ from app.engine.heads import POOLING
 # Shapes are rounded up to multiples of this, and of a share of themselves, so that there are few of
 # them: the plugin keeps what it prepared for each shape, and a request with a new one waits for that.
 STEP = 16
+# Extensions that multiply int8: x86's, and Arm's.
+INT8_FEATURES = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
 # Added to the attention scores of padding: 0 after the softmax, in float32 and bf16 alike.
 MASKED = -1e9
 
@@ -41,6 +43,10 @@ def native_bf16() -> str:
 
 def choose_precision(asked: Literal["auto"] | Precision) -> tuple[Precision, str]:
     """The precision to run in and the reason, for the log."""
+    if asked == "bf16" and not native_bf16():
+        return asked, "asked for, but the processor does not multiply bf16: computed in fp32, no faster"
+    if asked == "int8" and not cpu_features() & INT8_FEATURES:
+        return asked, "asked for, but the processor has no VNNI or the like: fp32 may be as fast"
     if asked != "auto":
         return asked, "asked for"
     if extension := native_bf16():
