@@ -16,24 +16,53 @@ control_socket_disable = True
 timeout = 120
 graceful_timeout = 60  # compose and Kubernetes must grant more than this
 keepalive = 0  # every connection is tied to a thread, see _tie_connections
-if os.path.isdir("/dev/shm") and os.access("/dev/shm", os.W_OK):
-    worker_tmp_dir = "/dev/shm"  # the heartbeat file, off the disk; works on a read-only root
+# The heartbeat file, off the disk; works on a read-only root.
+worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") and os.access("/dev/shm", os.W_OK) else None
 # The model comes from a folder; nothing may ask a hub for more.
 raw_env = ["HF_HUB_OFFLINE=1", "TRANSFORMERS_OFFLINE=1", "HF_HUB_DISABLE_TELEMETRY=1"]
+
+
+def _log_config():
+    from app.config import ConfigError, Settings
+    from app.logs import log_config
+
+    try:
+        return log_config(Settings.from_env().log_format)
+    except ConfigError:  # on_starting says which
+        return log_config("text")
+
+
+logconfig_dict = _log_config()
 
 
 def on_starting(server):
     """In the master, before anything listens: refuse wrong settings, in one sentence."""
     import sys
+    import tempfile
 
     from app.config import ConfigError, Settings
 
     try:
-        Settings.from_env()
+        _ = Settings.from_env().keys
     except ConfigError as error:
         server.log.critical("%s", error)
         sys.exit(1)
     _tie_connections(server)
+    # Where the workers add up their metrics; prometheus-client reads the variable when it is imported.
+    folder = worker_tmp_dir or None
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="embed-metrics-", dir=folder)
+
+
+def on_exit(server):
+    import shutil
+
+    shutil.rmtree(os.environ.get("PROMETHEUS_MULTIPROC_DIR", ""), ignore_errors=True)
+
+
+def child_exit(server, worker):
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(worker.pid)
 
 
 def on_reload(server):
@@ -59,10 +88,7 @@ def post_fork(server, worker):
         os.environ["TMPDIR"] = "/dev/shm"
 
     os.environ.setdefault("OMP_NUM_THREADS", str(thread_budget(worker.cfg.workers)))
-    application = logging.getLogger("app")
-    application.handlers = worker.log.error_log.handlers
-    application.setLevel(worker.log.error_log.level)
-    application.propagate = False
+    logging.getLogger("app").setLevel(worker.log.error_log.level)  # --log-level is for ours too
 
 
 def post_worker_init(worker):
@@ -71,10 +97,13 @@ def post_worker_init(worker):
 
     from gunicorn.arbiter import Arbiter
 
+    from app.api.metrics import announce
     from app.engine.errors import ModelError
 
+    application = worker.wsgi
     try:
-        worker.wsgi.extensions["encoder"].load()
+        application.extensions["encoder"].load()
+        announce(application)
     except ModelError as error:
         worker.log.critical(
             "%s. Run `flask model download` for BGE-M3 or `flask model demo` for the small demo "

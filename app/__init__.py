@@ -4,6 +4,7 @@ from flask import Flask
 
 from app import api, cli
 from app.api.context import Encoder as EncoderLike
+from app.api.metrics import watch_batch
 from app.config import Settings, thread_budget
 from app.engine.encoder import Encoder, EncoderSettings
 
@@ -20,7 +21,8 @@ def create_app(config: Settings | None = None, encoder: EncoderLike | None = Non
     app = Flask(__name__, static_folder=None)  # flasgger serves app/static, at /assets
     app.config["EMBED"] = settings
     app.extensions["encoder"] = encoder or Encoder(
-        EncoderSettings(
+        watch=watch_batch,
+        settings=EncoderSettings(
             path=settings.model_path,
             max_tokens=settings.max_length,
             pooling=settings.pooling,
@@ -31,7 +33,7 @@ def create_app(config: Settings | None = None, encoder: EncoderLike | None = Non
             timeout=settings.request_timeout,
             max_numbers=settings.max_output_numbers,
             threads=settings.threads or thread_budget(workers=1),
-        )
+        ),
     )
     api.init_app(app, __version__)
     cli.init_app(app)

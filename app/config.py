@@ -34,6 +34,16 @@ def _whole(least: int) -> Callable[[str], int]:
     return read
 
 
+def _listed(*choices: str) -> Callable[[str], tuple[str, ...]]:
+    def read(value: str) -> tuple[str, ...]:
+        names = _names(value.lower())
+        if names != ("none",) and set(names) - set(choices):
+            raise ValueError(f"must be none or some of {', '.join(choices)}")
+        return () if names == ("none",) else names
+
+    return read
+
+
 def _one_of(*choices: str) -> Callable[[str], str]:
     def read(value: str) -> str:
         if value.strip().lower() not in choices:
@@ -43,8 +53,11 @@ def _one_of(*choices: str) -> Callable[[str], str]:
     return read
 
 
-def _setting(default: Any, variable: str, read: Callable[[str], Any], meaning: str) -> Any:
-    return field(default=default, metadata={"env": variable, "read": read, "meaning": meaning})
+def _setting(
+    default: Any, variable: str, read: Callable[[str], Any], meaning: str, secret: bool = False
+) -> Any:
+    metadata = {"env": variable, "read": read, "meaning": meaning}
+    return field(default=default, metadata=metadata, repr=not secret)
 
 
 @dataclass(frozen=True)
@@ -87,9 +100,29 @@ class Settings:
         600, "EMBED_REQUEST_TIMEOUT", _whole(1), "seconds a request may wait; over it it gets 504"
     )
     max_texts: int = _setting(2048, "EMBED_MAX_TEXTS", _whole(1), "texts in one request")
+    max_characters: int = _setting(1_000_000, "EMBED_MAX_CHARACTERS", _whole(1), "characters of one text")
     max_body_bytes: int = _setting(32 * 2**20, "EMBED_MAX_BODY_BYTES", _whole(1), "size of a request's body")
     max_output_numbers: int = _setting(
         2**25, "EMBED_MAX_OUTPUT_NUMBERS", _whole(1), "numbers in one answer: multi-vectors are large"
+    )
+    api_keys: tuple[str, ...] = _setting(
+        (),
+        "EMBED_API_KEYS",
+        _names,
+        "keys of which a request must bring one, with commas between",
+        secret=True,
+    )
+    api_keys_file: Path | None = _setting(
+        None, "EMBED_API_KEYS_FILE", _path, "a file of such keys, one to a line, for mounted secrets"
+    )
+    open_paths: tuple[str, ...] = _setting(
+        ("docs",), "EMBED_OPEN", _listed("docs", "metrics"), "`docs`, `metrics`: what needs no key; `none`"
+    )
+    cors_origins: tuple[str, ...] = _setting(
+        (), "EMBED_CORS_ORIGINS", _names, "pages on other hosts that may call from a browser"
+    )
+    log_format: Literal["text", "json"] = _setting(
+        "text", "EMBED_LOG_FORMAT", _one_of("text", "json"), "`text` for people, or `json`, an object a line"
     )
     threads: int = _setting(
         0,
@@ -102,6 +135,20 @@ class Settings:
     def served_name(self) -> str:
         """The model's name in answers."""
         return self.model_name or self.model_path.resolve().name
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Every key that opens the server; none: it is open. ConfigError if their file cannot be read."""
+        if self.api_keys_file is None:
+            return self.api_keys
+        try:
+            lines = self.api_keys_file.read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"EMBED_API_KEYS_FILE cannot be read: {error}") from error
+        found = tuple(line.strip() for line in lines if line.strip())
+        if not found:
+            raise ConfigError(f"EMBED_API_KEYS_FILE is {self.api_keys_file}, it holds no key")
+        return self.api_keys + found
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":

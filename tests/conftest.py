@@ -30,13 +30,17 @@ class FakeEncoder:
     width = 16
     limit = 8
     heads = ("sparse", "colbert")
+    full = False
+    busy_seconds = 0.0
 
     def __init__(self) -> None:
         self.ready = True
         self.calls: list[dict] = []
         self.fails: Exception | None = None
 
-    def encode(self, texts: list[str], *, pooling=None, outputs=("dense",), truncate=True) -> Embeddings:
+    def encode(
+        self, texts: list[str], *, pooling=None, outputs=("dense",), truncate=True, gone=None
+    ) -> Embeddings:
         if self.fails:
             raise self.fails
         self.calls.append({"texts": texts, "pooling": pooling, "outputs": set(outputs), "truncate": truncate})
@@ -61,7 +65,7 @@ class FakeEncoder:
             timings=Timings(load=7),
         )
 
-    def score(self, pairs, weights=(0.4, 0.2, 0.4), *, pooling=None, truncate=True) -> Scores:
+    def score(self, pairs, weights=(0.4, 0.2, 0.4), *, pooling=None, truncate=True, gone=None) -> Scores:
         def encode(texts):
             return self.encode(texts, pooling=pooling, outputs=("dense", *self.heads), truncate=truncate)
 

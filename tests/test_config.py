@@ -67,7 +67,8 @@ def test_the_readme_has_every_setting_with_its_default():
         if value in ("", (), 0, None):
             assert setting.metadata["env"] in rows
         else:
-            assert rows[setting.metadata["env"]] == str(value)
+            shown = ",".join(value) if isinstance(value, tuple) else str(value)
+            assert rows[setting.metadata["env"]] == shown
     assert len(rows) == len(fields(Settings)), "the README names a setting that is none"
 
 

@@ -2,14 +2,18 @@
 
 from flask import Flask
 
-from app.api import docs, embed, errors, health, ollama, openai, rerank, tei, wire
+from app.api import auth, docs, embed, errors, health, metrics, ollama, openai, requests, rerank, tei, wire
+from app.config import Settings
 
 
 def init_app(app: Flask, version: str) -> None:
     """Register every endpoint, the error table and the documentation made from both."""
+    settings: Settings = app.config["EMBED"]
+    app.config["VERSION"] = version
     wire.init_app(app)
     errors.init_app(app)
-    app.config["VERSION"] = version
-    for room in (embed, ollama, openai, tei, rerank, health):
+    requests.init_app(app)  # before who may in: a refused request has an id and a line too
+    auth.init_app(app, settings.keys, settings.cors_origins)
+    for room in (embed, ollama, openai, tei, rerank, health, metrics):
         app.register_blueprint(room.bp)
     docs.init_app(app, version)  # last: it documents what is registered

@@ -1,6 +1,6 @@
 """What a view may ask of the application it runs in: its settings and its encoder, typed."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Protocol, cast
 
 from flask import current_app
@@ -16,6 +16,12 @@ class Encoder(Protocol):
     def ready(self) -> bool: ...
 
     @property
+    def full(self) -> bool: ...
+
+    @property
+    def busy_seconds(self) -> float: ...
+
+    @property
     def width(self) -> int: ...
 
     @property
@@ -28,6 +34,7 @@ class Encoder(Protocol):
         pooling: Pooling | None = None,
         outputs: Collection[Output] = ...,
         truncate: bool = True,
+        gone: Callable[[], bool] | None = None,
     ) -> Embeddings: ...
 
     def score(
@@ -37,6 +44,7 @@ class Encoder(Protocol):
         *,
         pooling: Pooling | None = None,
         truncate: bool = True,
+        gone: Callable[[], bool] | None = None,
     ) -> Scores: ...
 
     @property

@@ -95,7 +95,7 @@ def embed() -> Response:
         content["colbert_vecs"] = [matrix(rows, asked["encoding_format"]) for rows in found.multi_vector]
     if found.truncated:
         content["truncated"] = found.truncated
-    return answer(content, found.timings)
+    return answer(content, found)
 
 
 def _indices(ids: NDArray[np.int32], weights: FloatArray) -> dict[str, Any]:

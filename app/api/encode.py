@@ -1,8 +1,11 @@
 """The one call under every protocol: the name checked, the texts encoded, the vectors cut."""
 
-from collections.abc import Collection
+import socket
+from collections.abc import Callable, Collection
 from dataclasses import replace
+from typing import Any
 
+from flask import request
 from marshmallow import ValidationError
 
 from app.api.context import encoder, settings
@@ -26,6 +29,27 @@ def served_name(asked: str | None) -> str:
     return asked
 
 
+def client_gone(environ: dict[str, Any]) -> Callable[[], bool] | None:
+    """Whether the client has closed its connection meanwhile, where the server lets us look.
+
+    One that only closed its sending half cannot be told from one that left, and counts as gone, as
+    it does for most proxies.
+    """
+    connection: socket.socket | None = environ.get("gunicorn.socket")
+    if connection is None:
+        return None
+
+    def gone() -> bool:
+        try:
+            return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    return gone
+
+
 def encode(
     texts: list[str],
     *,
@@ -39,5 +63,7 @@ def encode(
         raise ValidationError(
             {"dimensions": [f"must be at most {encoder().width}, the width of this model's vectors"]}
         )
-    found = encoder().encode(texts, pooling=pooling, outputs=outputs, truncate=truncate)
+    found = encoder().encode(
+        texts, pooling=pooling, outputs=outputs, truncate=truncate, gone=client_gone(request.environ)
+    )
     return replace(found, dense=cut(found.dense, dimensions))

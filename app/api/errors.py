@@ -8,6 +8,7 @@ from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException
 
 from app.engine.errors import (
+    Abandoned,
     MissingHead,
     NotFinite,
     NotLoaded,
@@ -34,6 +35,10 @@ TEI_TYPES = {401: "Unauthorized", 500: "Backend", 503: "Overloaded", 504: "Backe
 TEI_PATHS = ("/", "/embed", "/embed_sparse", "/rerank", "/tokenize", "/info")
 
 
+class Stuck(Exception):
+    """A forward has taken longer than any does."""
+
+
 class UnknownModel(Exception):
     """A request names a model that is not served here."""
 
@@ -50,6 +55,8 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(NotLoaded, _not_loaded)
     app.register_error_handler(Overloaded, _overloaded)
     app.register_error_handler(TooLate, _too_late)
+    app.register_error_handler(Abandoned, _abandoned)
+    app.register_error_handler(Stuck, _stuck)
     app.register_error_handler(NotFinite, _not_finite)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(Exception, _unexpected)
@@ -118,6 +125,14 @@ def _overloaded(error: Overloaded) -> Response:
 
 def _too_late(error: TooLate) -> Response:
     return refusal(504, str(error))
+
+
+def _abandoned(error: Abandoned) -> Response:
+    return refusal(499, str(error))  # nginx's number; nobody reads it but the log
+
+
+def _stuck(error: Stuck) -> Response:
+    return refusal(503, str(error))
 
 
 def _not_finite(error: NotFinite) -> Response:

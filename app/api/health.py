@@ -6,29 +6,40 @@ from flask import Blueprint
 
 from app.api.context import encoder
 from app.api.docs import documented
+from app.api.errors import Stuck
 from app.api.schemas import ErrorResponse, HealthResponse
 from app.engine.errors import NotLoaded
 
 bp = Blueprint("health", __name__)
 
-READY = {200: (HealthResponse, "the encoder is loaded"), 503: (ErrorResponse, "not loaded yet")}
+# The longest text takes a slow processor about a minute.
+STUCK_SECONDS = 300
+READY = {
+    200: (HealthResponse, "the encoder is loaded and has room"),
+    503: (ErrorResponse, "not loaded, or as much waits as may"),
+}
+ALIVE = {200: (HealthResponse, "it is"), 503: (ErrorResponse, "it hangs: start it again")}
 
 
 @bp.get("/healthz")
-@documented("Is the process alive", responses={200: (HealthResponse, "it is")}, tag="Health")
+@documented("Is the process alive", responses=ALIVE, tag="Health")
 def alive() -> dict[str, Any]:
+    if encoder().busy_seconds > STUCK_SECONDS:
+        raise Stuck(f"one forward has taken {encoder().busy_seconds:.0f} s")
     return {"status": "ok"}
 
 
 @bp.get("/readyz")
-@documented("Is the encoder loaded", responses=READY, tag="Health")
+@documented("Can it take requests", responses=READY, tag="Health")
 def ready() -> dict[str, Any]:
     if not encoder().ready:
-        raise NotLoaded("the model is not loaded yet")
+        raise NotLoaded("the model is not loaded")
+    if encoder().full:
+        raise NotLoaded("as much waits as may")
     return {"status": "ok"}
 
 
 @bp.get("/health")
-@documented("Is the encoder loaded (the name other servers use)", responses=READY, tag="Health")
+@documented("Can it take requests (the name other servers use)", responses=READY, tag="Health")
 def health() -> dict[str, Any]:
     return ready()

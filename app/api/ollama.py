@@ -128,7 +128,7 @@ def embeddings() -> Response:
     asked = LegacyRequest().load(read_json())
     served_name(asked["model"])
     found = encode([asked["prompt"]] if asked["prompt"] else [])
-    return answer({"embedding": found.dense[0] if len(found.dense) else []}, found.timings)
+    return answer({"embedding": found.dense[0] if len(found.dense) else []}, found)
 
 
 @bp.post("/api/pull")

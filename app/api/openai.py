@@ -50,7 +50,7 @@ def embeddings() -> Response:
         "model": name,
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }
-    return answer(content, found.timings)
+    return answer(content, found)
 
 
 @bp.get("/v1/models")

@@ -4,12 +4,12 @@ import time
 from typing import Any
 
 import numpy as np
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 
 from app.api.context import encoder
 from app.api.docs import documented
 from app.api.embed import REFUSALS
-from app.api.encode import served_name
+from app.api.encode import client_gone, served_name
 from app.api.openai import OPENAI_REFUSALS
 from app.api.schemas import ErrorResponse
 from app.api.schemas.rerank import (
@@ -59,14 +59,16 @@ def score() -> Response:
     for head in ("sparse", "colbert"):
         if head not in encoder().heads:
             raise MissingHead(head)
-    found = encoder().score(asked["pairs"], asked["weights"], pooling=asked["pooling"])
+    found = encoder().score(
+        asked["pairs"], asked["weights"], pooling=asked["pooling"], gone=client_gone(request.environ)
+    )
     content = {
         "model": name,
         "scores": {name: np.ascontiguousarray(scores) for name, scores in found.by_name.items()},
         "total_duration": time.perf_counter_ns() - start,
-        "prompt_eval_count": found.token_count,
+        "prompt_eval_count": found.tokens,
     }
-    return answer(content, found.timings)
+    return answer(content, found)
 
 
 @bp.post("/rerank")
@@ -89,7 +91,7 @@ def rerank() -> Response:
             result["text"] = asked["texts"][index]
         result["score"] = value if asked["raw_scores"] else min(1.0, max(0.0, value))
         results.append(result)
-    return answer(results, found.timings)
+    return answer(results, found)
 
 
 @bp.post("/v1/rerank")
@@ -119,14 +121,15 @@ def v1_rerank() -> Response:
     content = {
         "model": name,
         "results": results,
-        "usage": {"prompt_tokens": found.token_count, "total_tokens": found.token_count},
+        "usage": {"prompt_tokens": found.tokens, "total_tokens": found.tokens},
         "model_info": {"ranked_by": found.best},
     }
-    return answer(content, found.timings)
+    return answer(content, found)
 
 
 def _compare(query: str, texts: list[str], truncate: bool = True) -> Scores:
-    return encoder().score([(query, text) for text in texts], truncate=truncate)
+    pairs = [(query, text) for text in texts]
+    return encoder().score(pairs, truncate=truncate, gone=client_gone(request.environ))
 
 
 def _ranking(found: Scores) -> list[tuple[int, float]]:

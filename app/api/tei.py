@@ -42,7 +42,7 @@ def embed() -> Response:
     """At / too, where Hugging Face's clients post when they are given nothing but the host."""
     asked = TEIEmbedRequest().load(read_json())
     found = encode(asked["inputs"], dimensions=asked["dimensions"], truncate=asked["truncate"])
-    return answer(ENCODINGS["float"](found.dense), found.timings)
+    return answer(ENCODINGS["float"](found.dense), found)
 
 
 @bp.post("/embed_sparse")
@@ -62,7 +62,7 @@ def embed_sparse() -> Response:
         [{"index": index, "value": value} for index, value in zip(ids.tolist(), weights, strict=True)]
         for ids, weights in found.sparse
     ]
-    return answer(content, found.timings)
+    return answer(content, found)
 
 
 @bp.post("/tokenize")

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import orjson
-from flask import Flask, Request, Response, current_app, request
+from flask import Flask, Request, Response, current_app, g, request
 from flask.json.provider import JSONProvider
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
 from app.api.context import settings
-from app.engine.embeddings import FloatArray, Timings
+from app.api.metrics import count_work
+from app.engine.embeddings import Embeddings, FloatArray, Scores
 
 CHUNK = 1 << 16
 # A refused body is read to its end up to here, so that the client is there to hear the refusal:
@@ -35,16 +36,21 @@ class OrjsonProvider(JSONProvider):
         return Response(body, mimetype="application/json")
 
 
-def answer(content: Any, timings: Timings) -> Response:
-    """A JSON answer that says in its Server-Timing header where the time went, in milliseconds."""
+def answer(content: Any, done: Embeddings | Scores) -> Response:
+    """A JSON answer that says in its Server-Timing header where the time went, in milliseconds.
+
+    What was done goes to the metrics and to the request's line in the log.
+    """
     start = time.perf_counter_ns()
     response: Response = current_app.json.response(content)  # type: ignore[assignment]
     spent = {
-        "tokenize": timings.tokenize,
-        "queue": timings.queue,
-        "forward": timings.forward,
+        "tokenize": done.timings.tokenize,
+        "queue": done.timings.queue,
+        "forward": done.timings.forward,
         "serialize": time.perf_counter_ns() - start,
     }
+    g.done = done
+    count_work(done, spent)
     response.headers["Server-Timing"] = ", ".join(f"{name};dur={ns / 1e6:.2f}" for name, ns in spent.items())
     return response
 

@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from app.engine.embeddings import FloatArray, IntArray, Kind
-from app.engine.errors import NotLoaded, Overloaded, TooLate
+from app.engine.embeddings import BatchStats, FloatArray, IntArray, Kind
+from app.engine.errors import Abandoned, NotLoaded, Overloaded, TooLate
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +23,7 @@ PAIRS_PER_TOKEN = 3
 # What a batch may waste in that way: this share of its tokens, or what starting another would cost.
 WASTE_SHARE = 0.1
 WASTE_TOKENS = 15
+LOOK_SECONDS = 0.5  # between two looks whether anybody still waits for a job
 
 # Distinct sequences b x (t,), wanted r x (index of a sequence, kind) -> r arrays, shaped as for Kind
 Forward = Callable[[list[IntArray], list[tuple[int, Kind]]], list[FloatArray]]
@@ -59,13 +60,21 @@ class Batcher:
     """
 
     def __init__(
-        self, forward: Forward, width: int, token_budget: int = TOKEN_BUDGET, max_waiting: int | None = None
+        self,
+        forward: Forward,
+        width: int,
+        token_budget: int = TOKEN_BUDGET,
+        max_waiting: int | None = None,
+        watch: Callable[[BatchStats], None] | None = None,
     ) -> None:
+        """`watch` is told of every batch before it is computed."""
         self._forward = forward
         self._pairs_per_token = PAIRS_PER_TOKEN * width
         self._token_budget = token_budget
         self._max_waiting = max_waiting  # tokens
+        self._watch = watch
         self._waiting = 0  # tokens
+        self._started: float | None = None  # by time.monotonic(), of the forward under way
         self._rate = 0.0  # tokens a second, of late
         self._turns: deque[Job] = deque()
         self._lengths: list[tuple[int, int, int]] = []  # sorted (tokens, job's id, index) of all that wait
@@ -102,6 +111,33 @@ class Batcher:
                 insort(self._lengths, (len(sequences[index]), id(job), index))
             self._changed.notify()
         return job
+
+    def wait(self, job: Job, gone: Callable[[], bool] | None = None) -> list[list[FloatArray]]:
+        """The result of a job; Abandoned once `gone` says so, and what had not started is dropped."""
+        while True:
+            try:
+                return job.done.result(timeout=LOOK_SECONDS if gone else None)
+            except TimeoutError:
+                if job.done.done():  # it was the forward's own
+                    raise
+                if gone and gone():
+                    self._drop(job, Abandoned("the client went away before its answer"))
+
+    @property
+    def full(self) -> bool:
+        """Whether as many tokens wait as may."""
+        return self._max_waiting is not None and self._waiting >= self._max_waiting
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is a thread to compute."""
+        return self._thread.is_alive() and not self._closed
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long the forward under way has taken so far, 0 if there is none."""
+        started = self._started
+        return time.monotonic() - started if started is not None else 0.0
 
     def close(self) -> None:
         """Finish the batch under way, fail what waits, and end the thread."""
@@ -179,7 +215,12 @@ class Batcher:
                 sequences.append(sequence)
             answers.append([wanted.setdefault((place, kind), len(wanted)) for kind in job.kinds])
         jobs = {id(job): job for job, _ in batch}.values()
+        if self._watch:
+            lengths = [len(sequence) for sequence in sequences]
+            padded = len(lengths) * max(lengths)
+            self._watch(BatchStats(len(batch), sum(lengths), padded, self._waiting))
         start = time.perf_counter()
+        self._started = time.monotonic()
         try:
             found = self._forward(sequences, list(wanted))
         except Exception as error:
@@ -187,6 +228,8 @@ class Batcher:
             for job in jobs:
                 self._drop(job, error)
             return
+        finally:
+            self._started = None
         rate = sum(map(len, sequences)) / (time.perf_counter() - start)
         self._rate = 0.9 * self._rate + 0.1 * rate if self._rate else rate
         for (job, index), places in zip(batch, answers, strict=True):
@@ -195,7 +238,8 @@ class Batcher:
         for job in jobs:
             if not job.left:
                 self._jobs.pop(id(job), None)
-                job.done.set_result(job.found)
+                if not job.done.done():  # abandoned meanwhile
+                    job.done.set_result(job.found)
 
     def _drop(self, job: Job, error: Exception) -> None:
         """Take what still waits of a job out of the queue and fail it."""

@@ -1,5 +1,6 @@
 """The engine's answer, as plain data."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -41,6 +42,23 @@ class Timings:
         )
 
 
+def count_numbers(token_counts: list[int], width: int, outputs: Collection[Output]) -> int:
+    """How many numbers these outputs of texts of so many tokens are, at most."""
+    texts, tokens = len(token_counts), sum(token_counts)
+    sizes = {"dense": texts * width, "sparse": 2 * tokens, "colbert": (tokens - texts) * width}
+    return sum(sizes[output] for output in outputs)
+
+
+@dataclass(frozen=True)
+class BatchStats:
+    """One forward: what it took in, and what waits behind it."""
+
+    texts: int
+    tokens: int
+    padded: int  # tokens, as attention sees them: every text as long as the longest
+    waiting: int  # tokens
+
+
 @dataclass(frozen=True)
 class Embeddings:
     """What was asked of n texts, in their order; an output that was not asked for is empty."""
@@ -52,14 +70,30 @@ class Embeddings:
     truncated: list[int]  # indices of the texts that were cut
     timings: Timings = field(default_factory=Timings)
 
+    @property
+    def tokens(self) -> int:
+        """Of all texts."""
+        return sum(self.token_counts)
+
+    @property
+    def cut(self) -> int:
+        """How many texts were cut."""
+        return len(self.truncated)
+
 
 @dataclass(frozen=True)
 class Scores:
     """How near the texts of n pairs are, in the order of the pairs."""
 
     by_name: dict[str, FloatArray]  # (n,) each; the last, which takes in most, ranks best
-    token_count: int  # of all texts, each counted once
+    token_counts: list[int]  # of all texts, each once
+    cut: int  # how many texts were cut
     timings: Timings = field(default_factory=Timings)
+
+    @property
+    def tokens(self) -> int:
+        """Of all texts."""
+        return sum(self.token_counts)
 
     @property
     def best(self) -> str:

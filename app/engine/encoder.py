@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,6 +13,7 @@ from app.engine.backend import load_backend
 from app.engine.batcher import Batcher
 from app.engine.checkpoint import HEADS, Checkpoint, read_checkpoint
 from app.engine.embeddings import (
+    BatchStats,
     Embeddings,
     Head,
     Kind,
@@ -24,6 +25,7 @@ from app.engine.embeddings import (
     Timings,
     Token,
     Weights,
+    count_numbers,
 )
 from app.engine.errors import MissingHead, ModelError, NotFinite, NotLoaded, TooMuchOutput
 from app.engine.heads import lexical_weights, multi_vector, normalize
@@ -56,8 +58,10 @@ class EncoderSettings:
 class Encoder:
     """Texts in, arrays out. Cheap to make; `load` is the heavy part, once, in the worker."""
 
-    def __init__(self, settings: EncoderSettings) -> None:
+    def __init__(self, settings: EncoderSettings, watch: Callable[[BatchStats], None] | None = None) -> None:
+        """`watch` is told of every batch before it is computed, in the batcher's thread."""
         self.settings = settings
+        self._watch = watch
         self._tokenizer: Tokenizer | None = None
         self._batcher: Batcher | None = None
         self._checkpoint: Checkpoint | None = None
@@ -66,7 +70,17 @@ class Encoder:
 
     @property
     def ready(self) -> bool:
-        return self._batcher is not None
+        return self._batcher is not None and self._batcher.alive
+
+    @property
+    def full(self) -> bool:
+        """Whether as many tokens wait as may."""
+        return self._batcher is not None and self._batcher.full
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long the forward under way has taken so far, 0 if there is none."""
+        return self._batcher.busy_seconds if self._batcher else 0.0
 
     @property
     def max_tokens(self) -> int:
@@ -121,7 +135,9 @@ class Encoder:
             checkpoint, settings.engine, settings.precision, settings.threads, settings.cache
         )
         self._tokenizer, self._precision = tokenizer, backend.precision
-        self._batcher = Batcher(backend.forward, checkpoint.width, max_waiting=settings.max_waiting)
+        self._batcher = Batcher(
+            backend.forward, checkpoint.width, max_waiting=settings.max_waiting, watch=self._watch
+        )
         self.encode(["warm up", "warm up " * min(100, self.max_tokens // 4)])
         self._load_ns = time.perf_counter_ns() - start
         log.info(
@@ -143,13 +159,15 @@ class Encoder:
         pooling: Pooling | None = None,
         outputs: Collection[Output] = DENSE,
         truncate: bool = True,
+        gone: Callable[[], bool] | None = None,
     ) -> Embeddings:
         """Embed n texts; thread-safe, blocks until all are done, keeps their order.
 
         `pooling` of dense vectors overrides the encoder's own. All `outputs` come from one forward.
         Raises TextTooLong where `truncate` is false, MissingHead for an output that the checkpoint
         cannot give, TooMuchOutput, Overloaded and TooLate where the settings limit what a call may
-        ask, NotFinite for a vector with NaN or infinity, NotLoaded outside load() .. close().
+        ask, Abandoned once `gone` says that nobody waits any more, NotFinite for a vector with NaN or
+        infinity, NotLoaded outside load() .. close().
         """
         checkpoint, tokenizer, batcher = self._loaded()
         heads: list[Head] = [head for head in HEADS if head in outputs]
@@ -162,10 +180,12 @@ class Encoder:
         deadline = time.monotonic() + timeout if timeout else None
         start = time.perf_counter_ns()
         tokens = tokenizer.encode(texts, truncate)
-        self._check_size(tokens.counts, outputs)
+        numbers = count_numbers(tokens.counts, checkpoint.width, outputs)
+        if self.settings.max_numbers is not None and numbers > self.settings.max_numbers:
+            raise TooMuchOutput(numbers, self.settings.max_numbers)
         tokenized = time.perf_counter_ns()
         job = batcher.submit(tokens.sequences, kinds, deadline)
-        found = job.done.result()
+        found = batcher.wait(job, gone)
         done = time.perf_counter_ns()
         for index, arrays in enumerate(found):
             if not all(np.isfinite(array).all() for array in arrays):
@@ -196,6 +216,7 @@ class Encoder:
         *,
         pooling: Pooling | None = None,
         truncate: bool = True,
+        gone: Callable[[], bool] | None = None,
     ) -> Scores:
         """How near the texts of n pairs (query, passage) are, by everything the checkpoint has.
 
@@ -207,7 +228,7 @@ class Encoder:
 
         def encode(texts: list[str]) -> Embeddings:
             trained = pooling or checkpoint.trained_pooling
-            return self.encode(texts, pooling=trained, outputs=outputs, truncate=truncate)
+            return self.encode(texts, pooling=trained, outputs=outputs, truncate=truncate, gone=gone)
 
         return score_pairs(encode, pairs, weights, checkpoint.heads)
 
@@ -223,14 +244,6 @@ class Encoder:
         if self._checkpoint is None or self._tokenizer is None or self._batcher is None:
             raise NotLoaded("the model is not loaded yet")
         return self._checkpoint, self._tokenizer, self._batcher
-
-    def _check_size(self, counts: list[int], outputs: Collection[Output]) -> None:
-        numbers = len(counts) * self.width if "dense" in outputs else 0
-        numbers += 2 * sum(counts) if "sparse" in outputs else 0
-        numbers += (sum(counts) - len(counts)) * self.width if "colbert" in outputs else 0
-        limit = self.settings.max_numbers
-        if limit is not None and numbers > limit:
-            raise TooMuchOutput(numbers, limit)
 
     def close(self) -> None:
         """Give the weights back; what still waits fails with NotLoaded. Harmless when repeated."""

@@ -8,6 +8,7 @@ EngineError
 ├── TooMuchOutput     the answer would hold too many numbers
 ├── Overloaded        too many tokens wait already
 ├── TooLate           the call waited longer than it may
+├── Abandoned         whoever called has gone
 └── NotFinite         the model produced NaN or infinity for a text
 """
 
@@ -70,6 +71,10 @@ class Overloaded(EngineError):
 
 class TooLate(EngineError):
     """The call's turn did not come in time; what had not started was not computed."""
+
+
+class Abandoned(EngineError):
+    """Nobody waits for this call any more; what had not started was not computed."""
 
 
 class NotFinite(EngineError):

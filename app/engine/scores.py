@@ -33,16 +33,17 @@ def score_pairs(
     the first pair with that text.
     """
     counts: dict[str, int] = {}
-    timings = Timings()
+    timings, cut = Timings(), 0
 
     def encoded(texts: list[str]) -> dict[str, _Text]:
-        nonlocal timings
+        nonlocal timings, cut
         try:
             found = encode(texts)
         except TextTooLong as error:
             place = next(place for place, pair in enumerate(pairs) if texts[error.index] in pair)
             raise TextTooLong(place, error.tokens, error.limit) from None
         timings = found.timings + timings
+        cut += found.cut
         counts.update(zip(texts, found.token_counts, strict=True))
         return {
             text: _Text(
@@ -67,7 +68,7 @@ def score_pairs(
         for number in numbers:
             rows[number] = _score(queries[pairs[number][0]], queries[text])
     by_name = {"dense": rows[:, 0]} | {head: rows[:, 1 + place] for place, head in enumerate(heads)}
-    return Scores(by_name | _together(by_name, weights), sum(counts.values()), timings)
+    return Scores(by_name | _together(by_name, weights), list(counts.values()), cut, timings)
 
 
 def dense_score(query: FloatArray, passage: FloatArray) -> float:

@@ -40,6 +40,8 @@ class Text(OwnField[str]):
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> str:
         if not isinstance(value, str):
             raise ValidationError(f"must be a string, not {json_name(value)}")
+        if len(value) > settings().max_characters:
+            raise ValidationError(f"has {len(value)} characters, the limit is {settings().max_characters}")
         return value
 
 
@@ -74,6 +76,10 @@ class Texts(OwnField[list[str]]):
         for index, text in enumerate(value):
             if not isinstance(text, str):
                 raise ValidationError(f"text {index} must be a string, not {json_name(text)}")
+            if len(text) > settings().max_characters:
+                raise ValidationError(
+                    f"text {index} has {len(text)} characters, the limit is {settings().max_characters}"
+                )
         return list(value)
 
 

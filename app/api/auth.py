@@ -1,0 +1,46 @@
+"""Who may in: API keys, and pages on other hosts. Health needs neither."""
+
+import hmac
+
+from flask import Flask, request
+from flask_cors import CORS
+from werkzeug.datastructures import WWWAuthenticate
+from werkzeug.exceptions import Unauthorized
+
+from app.api.context import settings
+
+# What monitors and browsers ask before anybody has a key in hand.
+ALWAYS_OPEN = {"health.alive", "health.ready", "health.health", "ollama.home"}
+DOCS = ("docs.", "flasgger.")
+
+
+def init_app(app: Flask, keys: tuple[str, ...], origins: tuple[str, ...]) -> None:
+    """Ask every request for one of `keys`, if there are any; answer pages on `origins`."""
+    if origins:
+        CORS(app, origins=list(origins), expose_headers=["X-Request-ID", "Retry-After", "Server-Timing"])
+    if not keys:
+        return
+    known = [key.encode() for key in keys]
+
+    @app.before_request
+    def check() -> None:
+        # A browser asks by OPTIONS first and brings no key.
+        if request.method == "OPTIONS" or _open(request.endpoint or ""):
+            return
+        scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+        brought = key.strip().encode() if scheme.lower() == "bearer" else b""
+        # Each is compared, in a time that does not depend on where they differ.
+        if not sum([hmac.compare_digest(brought, one) for one in known]):
+            raise Unauthorized(
+                "a key is needed, and this is none: send Authorization: Bearer <key>",
+                www_authenticate=WWWAuthenticate("bearer", {"realm": "embeddings"}),
+            )
+
+
+def _open(endpoint: str) -> bool:
+    if endpoint in ALWAYS_OPEN:
+        return True
+    opened = settings().open_paths
+    return ("docs" in opened and endpoint.startswith(DOCS)) or (
+        "metrics" in opened and endpoint == "metrics.metrics"
+    )

@@ -1,0 +1,93 @@
+"""GET /metrics: what the server does, in Prometheus' format, over all its workers."""
+
+import os
+from pathlib import Path
+
+from flask import Blueprint, Flask, Response
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from app.api.docs import documented
+from app.engine.embeddings import BatchStats, Embeddings, ModelInfo, Scores
+
+bp = Blueprint("metrics", __name__)
+
+OWN = CollectorRegistry()
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+
+REQUESTS = Counter("embed_requests", "Requests answered.", ["method", "route", "status"], registry=OWN)
+REQUEST_SECONDS = Histogram(
+    "embed_request_seconds",
+    "From the first byte read to the answer.",
+    ["route"],
+    buckets=SECONDS,
+    registry=OWN,
+)
+STAGE_SECONDS = Histogram(
+    "embed_stage_seconds", "Where a request's time goes.", ["stage"], buckets=SECONDS, registry=OWN
+)
+TEXTS_DONE = Counter("embed_texts", "Texts encoded.", registry=OWN)
+TOKENS_DONE = Counter("embed_tokens", "Tokens encoded.", registry=OWN)
+TRUNCATED = Counter("embed_truncated_texts", "Texts that were cut to the model's length.", registry=OWN)
+QUEUE_TOKENS = Gauge("embed_queue_tokens", "Tokens that wait.", registry=OWN, multiprocess_mode="livesum")
+BATCH_TEXTS = Histogram("embed_batch_texts", "Texts of a batch.", buckets=TEXTS, registry=OWN)
+BATCH_TOKENS = Histogram("embed_batch_tokens", "Tokens of a batch.", buckets=TOKENS, registry=OWN)
+PADDED_TOKENS = Counter(
+    "embed_padded_tokens", "Tokens as attention sees them, padding included.", registry=OWN
+)
+RESIDENT = Gauge("embed_resident_bytes", "Memory of a worker.", registry=OWN, multiprocess_mode="liveall")
+MODEL = Gauge(
+    "embed_model",
+    "1, and what is served in the labels.",
+    ["model", "engine", "precision", "pooling", "version"],
+    registry=OWN,
+    multiprocess_mode="livemax",
+)
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@bp.get("/metrics")
+@documented(
+    "Counters and histograms for Prometheus",
+    responses={200: ({"type": "string"}, "in the text format of Prometheus")},
+    media=("text/plain",),
+    tag="Health",
+)
+def metrics() -> Response:
+    registry = OWN
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # prometheus-client's own switch, set by gunicorn.conf.py
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return Response(generate_latest(registry), mimetype="text/plain")
+
+
+def count_request(method: str, route: str, status: int, seconds: float) -> None:
+    REQUESTS.labels(method, route, str(status)).inc()
+    REQUEST_SECONDS.labels(route).observe(seconds)
+    RESIDENT.set(int(Path("/proc/self/statm").read_text().split()[1]) * PAGE)
+
+
+def count_work(done: Embeddings | Scores, stages: dict[str, int]) -> None:
+    """Texts and tokens of a request, and the nanoseconds of each of its stages."""
+    TEXTS_DONE.inc(len(done.token_counts))
+    TOKENS_DONE.inc(done.tokens)
+    TRUNCATED.inc(done.cut)
+    for stage, ns in stages.items():
+        STAGE_SECONDS.labels(stage).observe(ns / 1e9)
+
+
+def watch_batch(batch: BatchStats) -> None:
+    """What the batcher tells before each forward."""
+    BATCH_TEXTS.observe(batch.texts)
+    BATCH_TOKENS.observe(batch.tokens)
+    PADDED_TOKENS.inc(batch.padded)
+    QUEUE_TOKENS.set(batch.waiting)
+
+
+def announce(app: Flask) -> None:
+    """What `app` serves, once its encoder is loaded."""
+    info: ModelInfo = app.extensions["encoder"].info
+    name = app.config["EMBED"].served_name
+    MODEL.labels(name, info.engine, info.precision, info.pooling, app.config["VERSION"]).set(1)

@@ -1,0 +1,30 @@
+"""One format for every line the server prints, ours and Gunicorn's."""
+
+from typing import Any
+
+TEXT = "%(asctime)s [%(process)d] [%(levelname)s] %(message)s"
+FIELDS = "%(asctime)s %(process)d %(levelname)s %(name)s %(message)s"
+NAMES = {"asctime": "time", "process": "pid", "levelname": "level", "name": "logger"}
+
+
+def log_config(format: str) -> dict[str, Any]:
+    """For logging.config.dictConfig: everything on standard error, `text` or `json` a line."""
+    formatters = {
+        "text": {"format": TEXT},
+        "json": {
+            "()": "pythonjsonlogger.json.JsonFormatter",
+            "fmt": FIELDS,
+            "rename_fields": NAMES,
+            "json_ensure_ascii": False,
+        },
+    }
+    handler = {"class": "logging.StreamHandler", "formatter": format, "stream": "ext://sys.stderr"}
+    ours = {"level": "INFO", "handlers": ["stderr"], "propagate": False}
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {format: formatters[format]},
+        "handlers": {"stderr": handler},
+        "root": {"level": "WARNING", "handlers": ["stderr"]},
+        "loggers": {"gunicorn.error": ours, "gunicorn.access": ours, "app": ours},
+    }
