@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
+PEERS_PIP := .venv/peers/bin/pip --quiet --disable-pip-version-check
+PARITY_PIP := .venv/parity/bin/pip --quiet --disable-pip-version-check
+CLIENTS_PIP := .venv/clients/bin/pip --quiet --disable-pip-version-check
 
 # Where PyTorch keeps builds without CUDA. Where it cannot be reached, pip finds the CPU build in the
 # places it knows or stops; it never falls back to a build with CUDA.
@@ -12,7 +15,7 @@ TORCH := $(shell grep '^torch==' requirements.txt)$(if $(filter Linux,$(shell un
 export EMBED_MODEL_PATH ?= $(if $(wildcard models/bge-m3/config.json),models/bge-m3,models/demo)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format test-browser test-container bench model clean
+.PHONY: help run test lint format test-browser test-container test-parity test-clients test-soak bench bench-peers model clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -45,9 +48,21 @@ test-browser: .venv/dev models/demo  ## the documentation pages in headless Chro
 test-container: models/demo  ## build the image, run it as the compose file says
 	@tests/container.sh
 
+test-parity: .venv/dev .venv/parity/installed models/demo  ## every output beside FlagEmbedding's own
+	@$(BIN)/pytest -q -m parity
+
+test-clients: .venv/dev .venv/clients/installed models/demo  ## LangChain, LlamaIndex, Haystack, qdrant and npm's clients
+	@$(BIN)/pytest -q -m clients
+
+test-soak: .venv/dev models/demo  ## memory over 20 000 requests of random lengths
+	@$(BIN)/pytest -q -s -m soak
+
 BENCH ?=
 bench: .venv/dev models/demo models/bench/config.json  ## ours beside the plain service, on full-size random weights; BENCH="--precision int8"
 	@$(BIN)/python -m benchmarks.bench $(BENCH)
+
+bench-peers: .venv/dev .venv/peers/installed models/demo models/bench/config.json  ## ours beside OpenVINO and ONNX Runtime in sentence-transformers; BENCH="--save"
+	@$(BIN)/python -m benchmarks.peers $(BENCH)
 
 models/bench/config.json:
 	@$(BIN)/python -m benchmarks.checkpoint models/bench
@@ -77,4 +92,28 @@ models/demo: | .venv/demo
 .venv/dev: .venv/serve .venv/demo requirements-dev.txt
 	@echo "installing what tests need"
 	@$(PIP) install -r requirements-dev.txt
+	@touch $@
+
+.venv/peers/installed: .venv/torch requirements-peers.txt
+	@echo "installing what ours is measured beside"
+	@test -x .venv/peers/bin/pip || $(PYTHON) -m venv .venv/peers
+	@$(PEERS_PIP) install --no-deps --retries 1 --timeout 20 --extra-index-url $(TORCH_INDEX) "$(TORCH)"
+	@$(PEERS_PIP) install -r requirements-peers.txt
+	@touch $@
+
+.venv/parity/installed: .venv/torch requirements-parity.txt
+	@echo "installing FlagEmbedding"
+	@test -x .venv/parity/bin/pip || $(PYTHON) -m venv .venv/parity
+	@$(PARITY_PIP) install --no-deps --retries 1 --timeout 20 --extra-index-url $(TORCH_INDEX) "$(TORCH)"
+	@$(PARITY_PIP) install -r requirements-parity.txt
+	@touch $@
+
+# The list is whole, so that no dependency can bring torch along; npm's clients run in a Node.js from PyPI.
+.venv/clients/installed: requirements-clients.txt tests/package.json | .venv/torch
+	@echo "installing clients"
+	@test -x .venv/clients/bin/pip || $(PYTHON) -m venv .venv/clients
+	@$(CLIENTS_PIP) install --no-deps -r requirements-clients.txt
+	@$(CLIENTS_PIP) check
+	@mkdir -p .venv/clients/npm && cp tests/package.json .venv/clients/npm/
+	@PATH="$(CURDIR)/.venv/clients/bin:$$PATH" npm install --prefix .venv/clients/npm --silent --no-package-lock
 	@touch $@

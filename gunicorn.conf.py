@@ -5,6 +5,7 @@ Gunicorn takes every global below that has the name of a setting, so hooks impor
 """
 
 import os
+import tempfile
 
 wsgi_app = "wsgi:app"
 worker_class = "gthread"
@@ -20,6 +21,14 @@ keepalive = 0  # every connection is tied to a thread, see _tie_connections
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") and os.access("/dev/shm", os.W_OK) else None
 # The model comes from a folder; nothing may ask a hub for more.
 raw_env = ["HF_HUB_OFFLINE=1", "TRANSFORMERS_OFFLINE=1", "HF_HUB_DISABLE_TELEMETRY=1"]
+
+
+if __name__ == "__config__":  # Gunicorn runs this, and nobody who only looks at it
+    # Where the workers add up their metrics. prometheus-client reads the variable when it is imported,
+    # and so it comes before anything of ours.
+    os.environ.setdefault(
+        "PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="embed-metrics-", dir=worker_tmp_dir)
+    )
 
 
 def _log_config():
@@ -38,7 +47,6 @@ logconfig_dict = _log_config()
 def on_starting(server):
     """In the master, before anything listens: refuse wrong settings, in one sentence."""
     import sys
-    import tempfile
 
     from app.config import ConfigError, Settings
 
@@ -48,9 +56,6 @@ def on_starting(server):
         server.log.critical("%s", error)
         sys.exit(1)
     _tie_connections(server)
-    # Where the workers add up their metrics; prometheus-client reads the variable when it is imported.
-    folder = worker_tmp_dir or None
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="embed-metrics-", dir=folder)
 
 
 def on_exit(server):
@@ -78,7 +83,6 @@ def _tie_connections(server):
 def post_fork(server, worker):
     """In the worker, before the application and its libraries are imported."""
     import logging
-    import tempfile
 
     from app.config import thread_budget
 

@@ -26,5 +26,5 @@ def log_config(format: str) -> dict[str, Any]:
         "formatters": {format: formatters[format]},
         "handlers": {"stderr": handler},
         "root": {"level": "WARNING", "handlers": ["stderr"]},
-        "loggers": {"gunicorn.error": ours, "gunicorn.access": ours, "app": ours},
+        "loggers": {"gunicorn.error": ours, "app": ours},
     }

@@ -54,6 +54,7 @@ class FakeEncoder:
         rows = [self.vector(text) for text in texts]
         return Embeddings(
             dense=np.array(rows if "dense" in outputs else [], np.float32).reshape(-1, self.width),
+            lengths=np.full(len(texts) if "dense" in outputs else 0, 2, np.float32),
             sparse=[self.lexical(text) for text in texts if "sparse" in outputs],
             multi_vector=[
                 np.array([self.vector(word) for word in [*text.split(), "</s>"]], np.float32)
@@ -171,8 +172,8 @@ def tiny_folder(tmp_path_factory, demo_folder: Path) -> Path:
                 parameter.normal_(0.0, 0.15)
     config.save_pretrained(folder)
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
-    torch.save({"weight": torch.randn(1, 64), "bias": torch.zeros(1)}, folder / "sparse_linear.pt")
-    torch.save({"weight": torch.randn(64, 64), "bias": torch.zeros(64)}, folder / "colbert_linear.pt")
+    torch.save({"weight": torch.randn(1, 64), "bias": torch.full((1,), 0.3)}, folder / "sparse_linear.pt")
+    torch.save({"weight": torch.randn(64, 64), "bias": torch.randn(64)}, folder / "colbert_linear.pt")
     (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_cls_token": True}))
     (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 8192}))
     shutil.copy(demo_folder / "tokenizer.json", folder)

@@ -1,5 +1,6 @@
 """The real server, as `gunicorn` starts it, on a free port."""
 
+import base64
 import contextlib
 import os
 import signal
@@ -12,9 +13,15 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import orjson
 
 ROOT = Path(__file__).parent.parent
+
+
+def float32(vectors) -> list[bytes]:
+    """What a client got, as the bytes of float32 numbers, to compare with `Server.bits`."""
+    return [np.asarray(vector, "<f4").tobytes() for vector in vectors]
 
 
 def free_port() -> int:
@@ -66,6 +73,16 @@ class Server:
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, orjson.loads(error.read())
+
+    def vectors(self, **fields) -> list:
+        """What a direct POST /api/embed gives."""
+        status, answer = self.post("/api/embed", fields)
+        assert status == 200, answer
+        return answer["embeddings"]
+
+    def bits(self, **fields) -> list[bytes]:
+        """The same vectors as the bytes of their float32 numbers."""
+        return [base64.b64decode(row) for row in self.vectors(encoding_format="base64", **fields)]
 
     def stop(self, sign: int = signal.SIGTERM, seconds: float = 30) -> int:
         self.process.send_signal(sign)

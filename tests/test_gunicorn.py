@@ -1,16 +1,21 @@
 """The real server: its start, its limits, its end. One process with a real (tiny) model."""
 
 import os
+import re
 import runpy
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import orjson
 import pytest
 from gunicorn.config import KNOWN_SETTINGS
 
@@ -31,7 +36,7 @@ def test_every_setting_in_the_configuration_exists():
     """Gunicorn ignores a misspelt one without a word."""
     known = {setting.name for setting in KNOWN_SETTINGS}
     public = {name for name in CONF if not name.startswith("_")}
-    assert public - known == {"os"}
+    assert public - known == {"os", "tempfile"}
     assert CONF["preload_app"] is False
     assert CONF["control_socket_disable"] is True
 
@@ -241,3 +246,50 @@ def test_it_runs_as_another_user_on_a_read_only_root(tmp_path, tiny_folder):
     process.stdout.close()
     process.wait(30)
     assert " loaded " in seen[-1], "".join(seen)
+
+
+def metric(server, line):
+    """A value out of /metrics, 0 where the line is absent."""
+    with urllib.request.urlopen(f"{server.url}/metrics", timeout=30) as answer:
+        found = re.search(rf"^{re.escape(line)} (\S+)$", answer.read().decode(), re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+def test_a_client_that_hung_up_costs_nothing_more(tmp_path, tiny_folder):
+    environ = {"EMBED_MODEL_PATH": str(tiny_folder), "EMBED_PRECISION": "fp32"}
+    texts = [f"{number} " + "a " * 8180 for number in range(60)]
+    body = orjson.dumps({"input": texts})
+    with serving(tmp_path / "log", **environ) as server:
+        before = metric(server, "embed_batch_tokens_sum")
+        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+            connection.sendall(
+                b"POST /api/embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+            )
+            end = time.monotonic() + 30
+            while metric(server, "embed_batch_tokens_sum") == before and time.monotonic() < end:
+                time.sleep(0.05)
+        end = time.monotonic() + 60
+        while "POST /api/embed 499" not in server.log and time.monotonic() < end:
+            time.sleep(0.1)
+        assert "POST /api/embed 499, 0 texts" in server.log
+        assert metric(server, "embed_batch_tokens_sum") - before < 50 * 8000, "most of it was computed"
+        assert server.post("/api/embed", {"input": "the next one"})[0] == 200
+
+
+def test_metrics_add_up_over_workers_and_outlive_one(tmp_path, tiny_folder):
+    environ = {"EMBED_MODEL_PATH": str(tiny_folder), "EMBED_PRECISION": "fp32", "WEB_CONCURRENCY": "2"}
+    with serving(tmp_path / "log", **environ) as server:
+        for _ in range(20):
+            assert server.post("/api/embed", {"input": "one of twenty"})[0] == 200
+        line = 'embed_requests_total{method="POST",route="/api/embed",status="200"}'
+        assert metric(server, line) == 20
+        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+        victim = children.read_text().split()[0]
+        os.kill(int(victim), signal.SIGKILL)
+        end = time.monotonic() + 30
+        while len(set(children.read_text().split()) - {victim}) < 2 and time.monotonic() < end:
+            time.sleep(0.1)
+        assert metric(server, line) == 20
+        with urllib.request.urlopen(f"{server.url}/metrics", timeout=30) as answer:
+            assert f'pid="{victim}"' not in answer.read().decode()

@@ -98,6 +98,12 @@ def test_asking_for_nothing_counts_tokens(tiny):
     assert (len(found.dense), found.sparse, found.multi_vector) == (0, [], [])
 
 
+def test_the_length_a_vector_had_is_kept(tiny, states):
+    found = tiny.encode(TEXTS)
+    expected = [hidden.mean(axis=0) for _, hidden in states]
+    np.testing.assert_allclose(found.dense * found.lengths[:, None], expected, atol=1e-4)
+
+
 def test_a_text_alone_gets_what_it_gets_among_others(tiny):
     together = tiny.encode(TEXTS, outputs=ALL)
     for index, text in enumerate(TEXTS):
@@ -168,7 +174,7 @@ def test_scores_are_those_of_compute_score(tiny):
         assert list(found.by_name) == list(expected)
         for name, value in expected.items():
             assert found.by_name[name][number] == pytest.approx(value, abs=1e-4), name
-    assert found.token_count == sum(one.token_counts)
+    assert found.tokens == sum(one.token_counts)
     assert found.best == "colbert+sparse+dense"
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -32,6 +33,8 @@ def test_the_model_is_listed(client):
     (model,) = client.get("/api/tags").json["models"]
     assert model["name"] == model["model"] == "fake:latest"
     assert model["details"]["quantization_level"] == "FP32"
+    client.application.config["EMBED"] = replace(client.application.config["EMBED"], model_aliases=("m3",))
+    assert [model["name"] for model in client.get("/api/tags").json["models"]] == ["fake:latest", "m3:latest"]
     (loaded,) = client.get("/api/ps").json["models"]
     assert loaded["context_length"] == 8
     assert loaded["digest"] == model["digest"]
@@ -76,11 +79,11 @@ def test_pulling_the_served_model_succeeds(client):
     assert client.post("/api/pull", json={"model": "fake", "stream": False}).json == {"status": "success"}
 
 
-@pytest.mark.parametrize("path", ["/api/generate", "/api/chat"])
+@pytest.mark.parametrize("path", ["/api/generate", "/api/chat", "/v1/chat/completions", "/v1/completions"])
 def test_text_is_not_generated(client, path):
     answer = client.post(path, json={"model": "fake", "prompt": "hello"})
     assert answer.status_code == 400
-    assert "only embeds" in answer.json["error"]
+    assert "only embeds" in answer.text
 
 
 def test_openais_embeddings(client, direct):
@@ -146,6 +149,10 @@ def test_teis_embed(client, direct, path):
     assert client.post(path, json={"inputs": TEXTS}).json == direct
     assert client.post(path, json={"inputs": TEXTS[0], "truncate": None}).json == direct[:1]
     assert np.shape(client.post(path, json={"inputs": TEXTS, "dimensions": 4}).json) == (2, 4)
+    long = client.post(path, json={"inputs": TEXTS, "normalize": False}).json
+    np.testing.assert_allclose(long, 2 * np.array(direct), rtol=1e-6)
+    body = {"inputs": TEXTS, "normalize": False, "dimensions": 4}
+    np.testing.assert_allclose(client.post(path, json=body).json, np.array(long)[:, :4], rtol=1e-6)
 
 
 def test_teis_embed_sparse(client):
@@ -173,7 +180,6 @@ def test_teis_info(client):
     [
         {},
         {"inputs": [1]},
-        {"inputs": "a", "normalize": False},
         {"inputs": "a", "prompt_name": "query"},
         {"inputs": "a", "truncation_direction": "Left"},
         {"inputs": "a " * 9, "truncate": False},

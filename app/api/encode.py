@@ -57,8 +57,12 @@ def encode(
     pooling: Pooling | None = None,
     outputs: Collection[Output] = DENSE,
     truncate: bool = True,
+    unit: bool = True,
 ) -> Embeddings:
-    """As Encoder.encode, with dense vectors of `dimensions` numbers; None or 0 keeps all."""
+    """As Encoder.encode, with dense vectors of `dimensions` numbers; None or 0 keeps all.
+
+    Without `unit` vectors keep the length that the model gave them.
+    """
     if dimensions and dimensions > encoder().width:
         raise ValidationError(
             {"dimensions": [f"must be at most {encoder().width}, the width of this model's vectors"]}
@@ -66,4 +70,6 @@ def encode(
     found = encoder().encode(
         texts, pooling=pooling, outputs=outputs, truncate=truncate, gone=client_gone(request.environ)
     )
+    if not unit:
+        return replace(found, dense=(found.dense * found.lengths[:, None])[:, : dimensions or None])
     return replace(found, dense=cut(found.dense, dimensions))

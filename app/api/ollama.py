@@ -7,7 +7,7 @@ import orjson
 from flask import Blueprint, Response, current_app, render_template, request
 from werkzeug.exceptions import BadRequest
 
-from app.api.context import encoder
+from app.api.context import encoder, settings
 from app.api.docs import TITLE, documented, strict
 from app.api.embed import REFUSALS
 from app.api.encode import encode, served_name
@@ -65,9 +65,13 @@ def version() -> dict[str, Any]:
 
 
 @bp.get("/api/tags")
-@documented("The model served here", responses={200: (ListResponse, "a list of one")}, tag="Ollama")
+@documented(
+    "The model served here, under its name and the aliases that were set",
+    responses={200: (ListResponse, "a list of one for each name")},
+    tag="Ollama",
+)
 def tags() -> dict[str, Any]:
-    return {"models": [_model()]}
+    return {"models": [_model(name) for name in (served_name(None), *settings().model_aliases)]}
 
 
 @bp.get("/api/ps")
@@ -82,7 +86,7 @@ def running() -> dict[str, Any]:
         "size_vram": 0,
         "context_length": encoder().info.max_tokens,
     }
-    return {"models": [_model() | loaded]}
+    return {"models": [_model(served_name(None)) | loaded]}
 
 
 @bp.post("/api/show")
@@ -152,16 +156,18 @@ def pull() -> Response | dict[str, Any]:
 
 @bp.post("/api/generate")
 @bp.post("/api/chat")
+@bp.post("/v1/chat/completions")
+@bp.post("/v1/completions")
 def generate() -> Response:
     raise BadRequest(f"{served_name(None)!r} does not generate text, it only embeds: POST /api/embed")
 
 
-def _model() -> dict[str, Any]:
-    name = f"{served_name(None)}:latest"
+def _model(name: str) -> dict[str, Any]:
+    tagged = name if ":" in name else f"{name}:latest"
     info = encoder().info
     return {
-        "name": name,
-        "model": name,
+        "name": tagged,
+        "model": tagged,
         "modified_at": _modified(),
         "size": info.size,
         "digest": info.digest,

@@ -41,7 +41,12 @@ NUMBERS = {"type": "array", "items": {"type": "number"}}
 def embed() -> Response:
     """At / too, where Hugging Face's clients post when they are given nothing but the host."""
     asked = TEIEmbedRequest().load(read_json())
-    found = encode(asked["inputs"], dimensions=asked["dimensions"], truncate=asked["truncate"])
+    found = encode(
+        asked["inputs"],
+        dimensions=asked["dimensions"],
+        truncate=asked["truncate"],
+        unit=asked["normalize"],
+    )
     return answer(ENCODINGS["float"](found.dense), found)
 
 

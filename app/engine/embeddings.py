@@ -64,6 +64,7 @@ class Embeddings:
     """What was asked of n texts, in their order; an output that was not asked for is empty."""
 
     dense: FloatArray  # (n, d), rows of length 1
+    lengths: FloatArray  # (n,), of the dense rows before they were divided by it
     sparse: list[Lexical]  # n
     multi_vector: list[FloatArray]  # n times (t - 1, d), rows of length 1
     token_counts: list[int]  # (n,), special tokens included, after truncation

@@ -192,8 +192,10 @@ class Encoder:
                 raise NotFinite(index)
         by_kind = dict(zip(kinds, zip(*found, strict=True), strict=False))
         rows = [row for kind in dense for row in by_kind.get(kind, ())]
+        pooled = np.stack(rows) if rows else np.empty((0, checkpoint.width), np.float32)
         return Embeddings(
-            dense=normalize(np.stack(rows)) if rows else np.empty((0, checkpoint.width), np.float32),
+            dense=normalize(pooled),
+            lengths=np.linalg.norm(pooled, axis=1),
             sparse=[
                 lexical_weights(ids, values, tokenizer.special_ids)
                 for ids, values in zip(tokens.sequences, by_kind.get("sparse", ()), strict=False)

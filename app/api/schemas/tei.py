@@ -33,7 +33,7 @@ class TEIEmbedRequest(_TruncatedInputs):
     normalize = StrictBoolean(
         load_default=True,
         allow_none=True,
-        validate=validate.OneOf([True], error="must be true: vectors here have length 1"),
+        metadata={"description": "false keeps the length the model gave a vector."},
     )
     dimensions = fields.Integer(
         strict=True,

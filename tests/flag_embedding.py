@@ -1,0 +1,46 @@
+"""What FlagEmbedding makes of texts; run by test_parity.py with the Python that has it.
+
+JSON on stdin: `model`, a folder; `batches`, lists of texts; `pairs` and their `weights`; `output`, the
+.npz to write, with `dense`, `ids`, `lexical` and `colbert` of each text under `<batch>/<text>/` and
+the scores under `score/`.
+"""
+
+import json
+import sys
+
+import numpy as np
+from FlagEmbedding import BGEM3FlagModel
+
+LIMIT = 8192  # FlagEmbedding itself would cut at 512
+
+
+def main() -> None:
+    task = json.load(sys.stdin)
+    model = BGEM3FlagModel(
+        task["model"],
+        use_fp16=False,
+        devices="cpu",
+        query_max_length=LIMIT,
+        passage_max_length=LIMIT,
+        return_sparse=True,
+        return_colbert_vecs=True,
+    )
+    arrays = {}
+    for batch, texts in enumerate(task["batches"]):
+        # All in one padded batch: FlagEmbedding cuts lists longer than its batch size.
+        found = model.encode(texts, batch_size=len(texts), max_length=LIMIT)
+        for text, lexical in enumerate(found["lexical_weights"]):
+            weights = dict(sorted((int(token), weight) for token, weight in lexical.items()))
+            arrays[f"{batch}/{text}/dense"] = found["dense_vecs"][text]
+            arrays[f"{batch}/{text}/ids"] = np.array(list(weights), np.int64)
+            arrays[f"{batch}/{text}/lexical"] = np.array(list(weights.values()), np.float32)
+            arrays[f"{batch}/{text}/colbert"] = found["colbert_vecs"][text]
+    # Pair by pair: the vectors of padding are zeros there, and a zero counts as a match where every
+    # token's cosine is negative, so in a batch a pair's score would depend on the others.
+    scores = model.compute_score(task["pairs"], batch_size=1, weights_for_different_modes=task["weights"])
+    arrays |= {f"score/{name}": np.array(values) for name, values in scores.items()}
+    np.savez(task["output"], **arrays)
+
+
+if __name__ == "__main__":
+    main()

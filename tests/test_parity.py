@@ -1,0 +1,153 @@
+"""Everything BGE-M3 gives, ours beside FlagEmbedding's own, on the tiny model.
+
+FlagEmbedding has an environment of its own, .venv/parity: its pins need not be those of serving.
+"""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from app.engine.encoder import Encoder
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.parity
+
+PYTHON = ROOT / ".venv" / "parity" / "bin" / "python"
+
+LIMIT = 8192
+PHRASE = ["one", "two", "three", "four", "five", "six", "seven", "eight"]  # each a token
+FULL = " ".join((PHRASE * LIMIT)[: LIMIT - 2])  # <s> and </s> beside them
+TEXTS = {
+    "one word": "word",
+    "mixed scripts": "Hello мир, 你好 wereld! مرحبا بالعالم, नमस्ते",
+    "emoji": "🚀 emoji 👩‍👩‍👧‍👦 and ﬁgures ①②③",
+    "empty": "",
+    "repeated words": "a rose is a rose is a rose " * 9,
+    "written special tokens": "<unk> </s> <mask> written out",
+    "spaces": "  \t two  spaces\n\nand a line ",
+    "exactly 8192 tokens": FULL,
+    "one token beyond": FULL + " word",
+}
+NAMES, ALL = list(TEXTS), ("dense", "sparse", "colbert")
+QUERIES = ["What is BGE M3?", "a rose", "什么是机器学习？", "word"]
+PASSAGES = [
+    "BGE M3 is an embedding model supporting dense retrieval, lexical matching and multi-vector interaction.",
+    "roses are red, a rose is a rose is a rose",
+    "Машинное обучение и 机器学习",
+    "",
+]
+PAIRS = [(query, passage) for query in QUERIES for passage in PASSAGES]
+WEIGHTS = (0.4, 0.2, 0.4)
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_folder: Path, tmp_path_factory) -> Path:
+    """The tiny checkpoint with heads more like BGE-M3's, and with what else FlagEmbedding reads."""
+    folder = tmp_path_factory.mktemp("models") / "parity"
+    folder.mkdir()
+    for file in tiny_folder.iterdir():
+        if file.name != "openvino":  # the export of other heads
+            (folder / file.name).symlink_to(file)
+    torch.manual_seed(3)  # some lexical weights come out below 0, most above
+    # Lexical weights below 1 and biases that are not 0, as BGE-M3 has them: of weights 20 times as
+    # large the scores are in the thousands, where float32 itself is no finer than 1e-4.
+    heads = {
+        "sparse": {"weight": torch.randn(1, 64) / 40, "bias": torch.full((1,), -0.05)},
+        "colbert": {"weight": torch.randn(64, 64), "bias": torch.randn(64)},
+    }
+    for name, head in heads.items():
+        (folder / f"{name}_linear.pt").unlink()
+        torch.save(head, folder / f"{name}_linear.pt")
+    # transformers reads tokenizer.json by the class named here.
+    special = {"cls": "<s>", "bos": "<s>", "pad": "<pad>", "sep": "</s>", "eos": "</s>", "unk": "<unk>"}
+    settings = {"tokenizer_class": "XLMRobertaTokenizer", "model_max_length": LIMIT, "mask_token": "<mask>"}
+    settings |= {f"{name}_token": token for name, token in special.items()}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def theirs(folder: Path, tmp_path_factory) -> dict[str, np.ndarray]:
+    """What tests/flag_embedding.py writes: batch 0 is all texts, then each is one of its own."""
+    assert PYTHON.is_file(), "FlagEmbedding is not installed: make test-parity"
+    output = tmp_path_factory.mktemp("parity") / "theirs.npz"
+    texts = list(TEXTS.values())
+    task = {
+        "model": str(folder),
+        "batches": [texts, *([text] for text in texts)],
+        "pairs": PAIRS,
+        "weights": WEIGHTS,
+        "output": str(output),
+    }
+    done = subprocess.run(
+        [PYTHON, ROOT / "tests" / "flag_embedding.py"],
+        input=json.dumps(task),
+        text=True,
+        capture_output=True,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    with np.load(output) as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="module")
+def ours(load_encoder, folder: Path, engine: dict) -> Encoder:
+    return load_encoder(folder, **engine)
+
+
+@pytest.fixture(scope="module")
+def together(ours):
+    return ours.encode(list(TEXTS.values()), pooling="cls", outputs=ALL)
+
+
+def largest(found: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference; arrays of different shapes differ in everything."""
+    return float(np.abs(found - expected).max(initial=0.0)) if found.shape == expected.shape else np.inf
+
+
+def assert_same(name: str, found, row: int, theirs, key: str) -> None:
+    ids, weights = found.sparse[row]
+    dense = largest(found.dense[row], theirs[f"{key}/dense"])
+    sparse = largest(weights, theirs[f"{key}/lexical"])
+    colbert = largest(found.multi_vector[row], theirs[f"{key}/colbert"])
+    print(f"{name}: dense {dense:.1e}, sparse {sparse:.1e}, multi-vector {colbert:.1e}")
+    assert ids.tolist() == theirs[f"{key}/ids"].tolist()
+    assert dense <= 1e-5
+    assert sparse <= 1e-4
+    assert colbert <= 1e-4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_text_alone(ours, theirs, name):
+    found = ours.encode([TEXTS[name]], pooling="cls", outputs=ALL)
+    assert_same(name, found, 0, theirs, f"{1 + NAMES.index(name)}/0")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_text_among_all_of_them(together, theirs, name):
+    assert_same(name, together, NAMES.index(name), theirs, f"0/{NAMES.index(name)}")
+
+
+def test_what_is_compared_is_there(together, theirs):
+    assert together.token_counts[-2:] == [LIMIT, LIMIT]
+    assert together.truncated == [NAMES.index("one token beyond")]
+    weighty = [name for row, name in enumerate(NAMES) if len(theirs[f"0/{row}/ids"])]
+    assert weighty == [name for name in NAMES if name != "empty"]
+    assert (theirs["score/sparse"] > 0).sum() >= 5
+
+
+def test_scores_are_those_of_compute_score(ours, theirs):
+    found = ours.score(PAIRS, WEIGHTS, pooling="cls").by_name
+    expected = {
+        key.removeprefix("score/"): values for key, values in theirs.items() if key.startswith("score/")
+    }
+    assert set(found) == set(expected)
+    differences = {name: largest(scores, expected[name]) for name, scores in found.items()}
+    print(", ".join(f"{name} {difference:.1e}" for name, difference in differences.items()))
+    assert max(differences.values()) <= 1e-4
