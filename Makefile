@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
+DEPLOY_PIP := .venv/deploy/bin/pip --quiet --disable-pip-version-check
 PEERS_PIP := .venv/peers/bin/pip --quiet --disable-pip-version-check
 PARITY_PIP := .venv/parity/bin/pip --quiet --disable-pip-version-check
 CLIENTS_PIP := .venv/clients/bin/pip --quiet --disable-pip-version-check
@@ -15,7 +16,7 @@ TORCH := $(shell grep '^torch==' requirements.txt)$(if $(filter Linux,$(shell un
 export EMBED_MODEL_PATH ?= $(if $(wildcard models/bge-m3/config.json),models/bge-m3,models/demo)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format test-browser test-container test-parity test-clients test-soak bench bench-peers model clean
+.PHONY: help run test lint lint-deploy format test-browser test-container test-parity test-clients test-faults test-soak bench bench-peers model clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -39,6 +40,9 @@ lint: .venv/dev  ## style, types, Dockerfile, compose file
 	  text = re.sub(r'[$$]\{\w+:-(.*?)\}', r'\1', pathlib.Path('docker-compose.yaml').read_text()); \
 	  compose_spec.PyCompose.from_yaml(text).validate()"
 
+lint-deploy: .venv/dev .venv/deploy/installed  ## what is in deploy/: Kubernetes, compose, Prometheus, Grafana, nginx (needs promtool)
+	@deploy/lint.sh
+
 format: .venv/dev  ## rewrite the code in the project's style
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
@@ -53,6 +57,9 @@ test-parity: .venv/dev .venv/parity/installed models/demo  ## every output besid
 
 test-clients: .venv/dev .venv/clients/installed models/demo  ## LangChain, LlamaIndex, Haystack, qdrant and npm's clients
 	@$(BIN)/pytest -q -m clients
+
+test-faults: .venv/dev models/demo  ## kill, vanish, overload, fuzz: what is promised when things go wrong
+	@$(BIN)/pytest -q -s -m faults
 
 test-soak: .venv/dev models/demo  ## memory over 20 000 requests of random lengths
 	@$(BIN)/pytest -q -s -m soak
@@ -92,6 +99,12 @@ models/demo: | .venv/demo
 .venv/dev: .venv/serve .venv/demo requirements-dev.txt
 	@echo "installing what tests need"
 	@$(PIP) install -r requirements-dev.txt
+	@touch $@
+
+.venv/deploy/installed: requirements-deploy.txt
+	@echo "installing what checks deploy/"
+	@test -x .venv/deploy/bin/pip || $(PYTHON) -m venv .venv/deploy
+	@$(DEPLOY_PIP) install -r requirements-deploy.txt
 	@touch $@
 
 .venv/peers/installed: .venv/torch requirements-peers.txt

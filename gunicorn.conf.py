@@ -9,8 +9,8 @@ import tempfile
 
 wsgi_app = "wsgi:app"
 worker_class = "gthread"
-# Threads wait for the encoder, they do not compute: enough of them that health checks find one free.
-threads = 64
+# Threads wait for the encoder, they do not compute; some are kept for health checks, see post_worker_init.
+threads = 256
 # No preload: a fork after torch has started its threads hangs at the first forward.
 preload_app = False
 control_socket_disable = True
@@ -101,10 +101,12 @@ def post_worker_init(worker):
 
     from gunicorn.arbiter import Arbiter
 
+    from app.api.encode import limit_waiting
     from app.api.metrics import announce
     from app.engine.errors import ModelError
 
     application = worker.wsgi
+    limit_waiting(application, max(1, worker.cfg.threads - max(1, worker.cfg.threads // 16)))
     try:
         application.extensions["encoder"].load()
         announce(application)

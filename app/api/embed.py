@@ -26,6 +26,7 @@ OUTPUTS: dict[Output, str] = {
 REFUSALS = {
     400: "not JSON, not an object, not UTF-8, or nested absurdly deep",
     404: "another model is served here",
+    408: "the body came too slowly",
     413: "the body is too large",
     415: "the body is not application/json, or compressed",
     422: "a field is missing, of the wrong type or out of range, or a text is too long to be whole",

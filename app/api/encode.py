@@ -1,17 +1,18 @@
 """The one call under every protocol: the name checked, the texts encoded, the vectors cut."""
 
 import socket
-from collections.abc import Callable, Collection
+import threading
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
-from flask import request
+from flask import Flask, current_app, request
 from marshmallow import ValidationError
 
 from app.api.context import encoder, settings
-from app.api.errors import UnknownModel
+from app.api.errors import Busy, UnknownModel
 from app.api.wire import cut
-from app.engine.embeddings import Embeddings, Output, Pooling
+from app.engine.embeddings import HYBRID, Embeddings, Output, Pooling, Scores, Weights
 
 # Names under which people already know the model, accepted whatever the folder is called.
 ALIASES = ("bge-m3", "BAAI/bge-m3")
@@ -27,27 +28,6 @@ def served_name(asked: str | None) -> str:
     if asked.removesuffix(":latest") not in (served, *ALIASES, *settings().model_aliases):
         raise UnknownModel(asked, served)
     return asked
-
-
-def client_gone(environ: dict[str, Any]) -> Callable[[], bool] | None:
-    """Whether the client has closed its connection meanwhile, where the server lets us look.
-
-    One that only closed its sending half cannot be told from one that left, and counts as gone, as
-    it does for most proxies.
-    """
-    connection: socket.socket | None = environ.get("gunicorn.socket")
-    if connection is None:
-        return None
-
-    def gone() -> bool:
-        try:
-            return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-
-    return gone
 
 
 def encode(
@@ -67,9 +47,67 @@ def encode(
         raise ValidationError(
             {"dimensions": [f"must be at most {encoder().width}, the width of this model's vectors"]}
         )
-    found = encoder().encode(
-        texts, pooling=pooling, outputs=outputs, truncate=truncate, gone=client_gone(request.environ)
-    )
+    with _admitted():
+        found = encoder().encode(
+            texts, pooling=pooling, outputs=outputs, truncate=truncate, gone=_client_gone()
+        )
     if not unit:
         return replace(found, dense=(found.dense * found.lengths[:, None])[:, : dimensions or None])
     return replace(found, dense=cut(found.dense, dimensions))
+
+
+def score(
+    pairs: list[tuple[str, str]],
+    weights: Weights | None = None,
+    *,
+    pooling: Pooling | None = None,
+    truncate: bool = True,
+) -> Scores:
+    """As Encoder.score; None are the usual weights."""
+    with _admitted():
+        return encoder().score(
+            pairs, weights or HYBRID, pooling=pooling, truncate=truncate, gone=_client_gone()
+        )
+
+
+def limit_waiting(app: Flask, places: int) -> None:
+    """Let so many requests wait for the encoder at a time; others get a 503 at once.
+
+    Each waits in a thread of the server, and some threads must be left to answer health checks.
+    """
+    app.extensions["places"] = threading.BoundedSemaphore(places)
+
+
+@contextmanager
+def _admitted() -> Iterator[None]:
+    places: threading.BoundedSemaphore | None = current_app.extensions.get("places")
+    if places is None:
+        yield
+        return
+    if not places.acquire(blocking=False):
+        raise Busy(encoder().drain_seconds)
+    try:
+        yield
+    finally:
+        places.release()
+
+
+def _client_gone() -> Callable[[], bool] | None:
+    """Whether the client has closed its connection meanwhile, where the server lets us look.
+
+    One that only closed its sending half cannot be told from one that left, and counts as gone, as
+    it does for most proxies.
+    """
+    connection: socket.socket | None = request.environ.get("gunicorn.socket")
+    if connection is None:
+        return None
+
+    def gone() -> bool:
+        try:
+            return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    return gone

@@ -35,6 +35,14 @@ TEI_TYPES = {401: "Unauthorized", 500: "Backend", 503: "Overloaded", 504: "Backe
 TEI_PATHS = ("/", "/embed", "/embed_sparse", "/rerank", "/tokenize", "/info")
 
 
+class Busy(Exception):
+    """As many requests wait as may; `seconds` until there should be room."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f"as many requests are waiting as may: try again in {seconds} s")
+        self.seconds = seconds
+
+
 class Stuck(Exception):
     """A forward has taken longer than any does."""
 
@@ -54,6 +62,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(UnknownModel, _unknown_model)
     app.register_error_handler(NotLoaded, _not_loaded)
     app.register_error_handler(Overloaded, _overloaded)
+    app.register_error_handler(Busy, _overloaded)
     app.register_error_handler(TooLate, _too_late)
     app.register_error_handler(Abandoned, _abandoned)
     app.register_error_handler(Stuck, _stuck)
@@ -117,7 +126,7 @@ def _not_loaded(error: NotLoaded) -> Response:
     return refusal(503, str(error))
 
 
-def _overloaded(error: Overloaded) -> Response:
+def _overloaded(error: Overloaded | Busy) -> Response:
     response = refusal(503, str(error))
     response.headers["Retry-After"] = str(error.seconds)
     return response

@@ -4,12 +4,12 @@ import time
 from typing import Any
 
 import numpy as np
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 
 from app.api.context import encoder
 from app.api.docs import documented
 from app.api.embed import REFUSALS
-from app.api.encode import client_gone, served_name
+from app.api.encode import score, served_name
 from app.api.openai import OPENAI_REFUSALS
 from app.api.schemas import ErrorResponse
 from app.api.schemas.rerank import (
@@ -51,7 +51,7 @@ PASSAGES = [
         },
     },
 )
-def score() -> Response:
+def compare() -> Response:
     """What FlagEmbedding's `compute_score` gives; only for models that have all three representations."""
     start = time.perf_counter_ns()
     asked = score_request(read_json())
@@ -59,9 +59,7 @@ def score() -> Response:
     for head in ("sparse", "colbert"):
         if head not in encoder().heads:
             raise MissingHead(head)
-    found = encoder().score(
-        asked["pairs"], asked["weights"], pooling=asked["pooling"], gone=client_gone(request.environ)
-    )
+    found = score(asked["pairs"], asked["weights"], pooling=asked["pooling"])
     content = {
         "model": name,
         "scores": {name: np.ascontiguousarray(scores) for name, scores in found.by_name.items()},
@@ -128,8 +126,7 @@ def v1_rerank() -> Response:
 
 
 def _compare(query: str, texts: list[str], truncate: bool = True) -> Scores:
-    pairs = [(query, text) for text in texts]
-    return encoder().score(pairs, truncate=truncate, gone=client_gone(request.environ))
+    return score([(query, text) for text in texts], truncate=truncate)
 
 
 def _ranking(found: Scores) -> list[tuple[int, float]]:

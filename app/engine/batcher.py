@@ -6,10 +6,10 @@ import time
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 
 from app.engine.embeddings import BatchStats, FloatArray, IntArray, Kind
 from app.engine.errors import Abandoned, NotLoaded, Overloaded, TooLate
+from app.engine.job import Job
 
 log = logging.getLogger(__name__)
 
@@ -27,27 +27,6 @@ LOOK_SECONDS = 0.5  # between two looks whether anybody still waits for a job
 
 # Distinct sequences b x (t,), wanted r x (index of a sequence, kind) -> r arrays, shaped as for Kind
 Forward = Callable[[list[IntArray], list[tuple[int, Kind]]], list[FloatArray]]
-
-
-class Job:
-    """The sequences of one call, and where what it wants of them gathers."""
-
-    def __init__(self, sequences: list[IntArray], kinds: tuple[Kind, ...], deadline: float | None) -> None:
-        self.sequences = sequences
-        self.kinds = kinds
-        self.deadline = deadline  # by time.monotonic(), of the last batch to start
-        self.found: list[list[FloatArray]] = [[]] * len(sequences)  # for each an array for each kind
-        self.left = len(sequences)
-        self.done: Future[list[list[FloatArray]]] = Future()
-        self.queued_at = time.perf_counter_ns()
-        self.started_at = 0  # of its first batch
-        # Indices, the longest last: a text too large for memory fails early.
-        self.waiting = sorted(range(self.left), key=lambda index: len(sequences[index]))
-
-    @property
-    def queue_ns(self) -> int:
-        """Nanoseconds until its first batch started."""
-        return max(0, self.started_at - self.queued_at)
 
 
 class Batcher:
@@ -102,8 +81,7 @@ class Batcher:
             if self._closed:
                 raise NotLoaded("the encoder is closed")
             if self._max_waiting is not None and self._waiting and self._waiting + tokens > self._max_waiting:
-                seconds = max(1, round(self._waiting / self._rate)) if self._rate else 1
-                raise Overloaded(self._waiting, self._max_waiting, seconds)
+                raise Overloaded(self._waiting, self._max_waiting, self.drain_seconds)
             self._waiting += tokens
             self._jobs[id(job)] = job
             self._turns.append(job)
@@ -122,6 +100,11 @@ class Batcher:
                     raise
                 if gone and gone():
                     self._drop(job, Abandoned("the client went away before its answer"))
+
+    @property
+    def drain_seconds(self) -> int:
+        """About how long what waits now will take, at least 1."""
+        return max(1, round(self._waiting / self._rate)) if self._rate else 1
 
     @property
     def full(self) -> bool:

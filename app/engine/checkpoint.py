@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from app.engine.embeddings import Head, Pooling
+from app.engine.embeddings import Head, ModelInfo, Pooling
 from app.engine.errors import ModelError
 
 # Positions of these families start after the padding id, so that many are lost to the text.
@@ -85,6 +85,24 @@ class Checkpoint:
                 content.seek(max(0, size - (1 << 20)))
                 digest.update(content.read())
         return digest.hexdigest()
+
+    def info(self, *, max_tokens: int, pooling: Pooling, engine: str, precision: str) -> ModelInfo:
+        """What is served of it, with what the encoder adds."""
+        return ModelInfo(
+            family=self.model_type,
+            parameters=self.parameters,
+            size=self.size,
+            digest=self.fingerprint,
+            modified=max(file.stat().st_mtime for file in self.weights),
+            layers=self.layers,
+            width=self.width,
+            vocabulary=self.vocabulary,
+            heads=self.heads,
+            max_tokens=max_tokens,
+            pooling=pooling,
+            engine=engine,
+            precision=precision,
+        )
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

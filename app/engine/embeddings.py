@@ -17,6 +17,7 @@ Output = Literal["dense", "sparse", "colbert"]
 # token, (t,) for sparse and (t, d) for colbert.
 Kind = Literal["mean", "cls", "sparse", "colbert"]
 Weights = tuple[float, float, float]  # of dense, sparse and colbert in a hybrid score
+HYBRID: Weights = (0.4, 0.2, 0.4)  # what BGE-M3's authors give for compute_score
 Lexical = tuple[NDArray[np.int32], FloatArray]  # token ids (k,) ascending, weights (k,) > 0
 
 

@@ -13,6 +13,7 @@ from app.engine.backend import load_backend
 from app.engine.batcher import Batcher
 from app.engine.checkpoint import HEADS, Checkpoint, read_checkpoint
 from app.engine.embeddings import (
+    HYBRID,
     BatchStats,
     Embeddings,
     Head,
@@ -35,8 +36,6 @@ from app.engine.tokenizer import Tokenizer
 log = logging.getLogger(__name__)
 
 DENSE: tuple[Output, ...] = ("dense",)
-# Of dense, sparse and colbert: what BGE-M3's authors give for compute_score.
-HYBRID: Weights = (0.4, 0.2, 0.4)
 
 
 @dataclass(frozen=True)
@@ -89,6 +88,11 @@ class Encoder:
         return min(self.settings.max_tokens, own)
 
     @property
+    def drain_seconds(self) -> int:
+        """About how long what waits now will take, at least 1."""
+        return self._batcher.drain_seconds if self._batcher else 1
+
+    @property
     def width(self) -> int:
         """Numbers in a dense vector; NotLoaded before `load`."""
         return self._loaded()[0].width
@@ -101,19 +105,9 @@ class Encoder:
     @property
     def info(self) -> ModelInfo:
         """What is served; NotLoaded before `load`."""
-        checkpoint, _, _ = self._loaded()
-        return ModelInfo(
-            family=checkpoint.model_type,
-            parameters=checkpoint.parameters,
-            size=checkpoint.size,
-            digest=checkpoint.fingerprint,
-            modified=max(file.stat().st_mtime for file in checkpoint.weights),
-            layers=checkpoint.layers,
-            width=checkpoint.width,
-            vocabulary=checkpoint.vocabulary,
+        return self._loaded()[0].info(
             max_tokens=self.max_tokens,
             pooling=self.settings.pooling,
-            heads=checkpoint.heads,
             engine=self.settings.engine,
             precision=self._precision,
         )

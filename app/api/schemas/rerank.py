@@ -7,9 +7,7 @@ from marshmallow import Schema, ValidationError, fields, post_load, validate
 
 from app.api.context import settings
 from app.api.schemas import OwnField, Request, StrictBoolean, Text, Texts, json_name, one_of, required
-from app.engine.embeddings import Pooling
-
-HYBRID = [0.4, 0.2, 0.4]
+from app.engine.embeddings import HYBRID, Pooling
 
 
 class Pairs(OwnField[list[tuple[str, str]]]):
@@ -53,7 +51,7 @@ class HybridWeights(OwnField[tuple[float, float, float]]):
 
 class _ScoreRequest(Request):
     weights = HybridWeights(
-        load_default=HYBRID,
+        load_default=list(HYBRID),
         allow_none=True,
         metadata={"description": "What dense, sparse and colbert count for in the hybrid scores."},
     )
