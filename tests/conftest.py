@@ -32,6 +32,7 @@ class FakeEncoder:
     heads = ("sparse", "colbert")
     full = False
     busy_seconds = 0.0
+    waiting = 0
     drain_seconds = 7
 
     def __init__(self) -> None:

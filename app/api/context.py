@@ -19,6 +19,9 @@ class Encoder(Protocol):
     def full(self) -> bool: ...
 
     @property
+    def waiting(self) -> int: ...
+
+    @property
     def drain_seconds(self) -> int: ...
 
     @property

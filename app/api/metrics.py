@@ -63,7 +63,9 @@ def metrics() -> Response:
     return Response(generate_latest(registry), mimetype="text/plain")
 
 
-def count_request(method: str, route: str, status: int, seconds: float) -> None:
+def count_request(method: str, route: str, status: int, seconds: float, waiting: int) -> None:
+    """One that was answered, and the tokens that wait then."""
+    QUEUE_TOKENS.set(waiting)
     REQUESTS.labels(method, route, str(status)).inc()
     REQUEST_SECONDS.labels(route).observe(seconds)
     RESIDENT.set(int(Path("/proc/self/statm").read_text().split()[1]) * PAGE)
@@ -83,7 +85,6 @@ def watch_batch(batch: BatchStats) -> None:
     BATCH_TEXTS.observe(batch.texts)
     BATCH_TOKENS.observe(batch.tokens)
     PADDED_TOKENS.inc(batch.padded)
-    QUEUE_TOKENS.set(batch.waiting)
 
 
 def announce(app: Flask) -> None:

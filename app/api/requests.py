@@ -8,6 +8,7 @@ import uuid
 from flask import Flask, Response, g, request
 
 from app.api import metrics
+from app.api.context import encoder
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ def _end(response: Response) -> Response:
     response.headers["X-Request-ID"] = g.request_id
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
-    metrics.count_request(request.method, route, response.status_code, seconds)
+    metrics.count_request(request.method, route, response.status_code, seconds, encoder().waiting)
     done = g.get("done")
     fields = {
         "method": request.method,

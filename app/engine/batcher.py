@@ -102,6 +102,11 @@ class Batcher:
                     self._drop(job, Abandoned("the client went away before its answer"))
 
     @property
+    def waiting(self) -> int:
+        """Tokens that wait."""
+        return self._waiting
+
+    @property
     def drain_seconds(self) -> int:
         """About how long what waits now will take, at least 1."""
         return max(1, round(self._waiting / self._rate)) if self._rate else 1
@@ -201,7 +206,7 @@ class Batcher:
         if self._watch:
             lengths = [len(sequence) for sequence in sequences]
             padded = len(lengths) * max(lengths)
-            self._watch(BatchStats(len(batch), sum(lengths), padded, self._waiting))
+            self._watch(BatchStats(len(batch), sum(lengths), padded))
         start = time.perf_counter()
         self._started = time.monotonic()
         try:

@@ -52,12 +52,11 @@ def count_numbers(token_counts: list[int], width: int, outputs: Collection[Outpu
 
 @dataclass(frozen=True)
 class BatchStats:
-    """One forward: what it took in, and what waits behind it."""
+    """What one forward takes in."""
 
     texts: int
     tokens: int
     padded: int  # tokens, as attention sees them: every text as long as the longest
-    waiting: int  # tokens
 
 
 @dataclass(frozen=True)

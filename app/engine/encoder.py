@@ -88,6 +88,11 @@ class Encoder:
         return min(self.settings.max_tokens, own)
 
     @property
+    def waiting(self) -> int:
+        """Tokens that wait."""
+        return self._batcher.waiting if self._batcher else 0
+
+    @property
     def drain_seconds(self) -> int:
         """About how long what waits now will take, at least 1."""
         return self._batcher.drain_seconds if self._batcher else 1

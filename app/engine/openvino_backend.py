@@ -11,8 +11,9 @@ from app.engine.embeddings import FloatArray, IntArray, Kind, Precision
 from app.engine.errors import ModelError
 from app.engine.heads import POOLING
 
-# Shapes are rounded up to multiples of this, and of a share of themselves, so that there are few of
-# them: the plugin keeps what it prepared for each shape, and a request with a new one waits for that.
+# Numbers of tokens are rounded up, so that there are few shapes: the plugin keeps what it prepared for
+# each, and a request with a new one waits for that. A short query pays for every token more, so it is
+# to multiples of 4 first, and from 256 to multiples of this; from 2048 to a 64th and less.
 STEP = 16
 # Extensions that multiply int8: x86's, and Arm's.
 INT8_FEATURES = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
@@ -124,9 +125,9 @@ class OpenVINOBackend:
     def _pack(self, sequences: list[IntArray], wanted: list[tuple[int, Kind]]) -> dict[str, Any]:
         lengths = [len(sequence) for sequence in sequences]
         starts = np.concatenate([[0], np.cumsum(lengths)])
-        tokens = _up(int(starts[-1]), STEP, 16)
-        longest = _up(max(lengths), STEP, 16)
-        texts = _up(len(sequences), 1, 4)
+        tokens = _round_tokens(int(starts[-1]))
+        longest = _round_tokens(max(lengths))
+        texts = _round_up(len(sequences), _share(len(sequences), 4))
         ids = np.full(tokens, self._pad_id, np.int32)
         positions = np.full(tokens, self._offset, np.int32)
         rows = np.zeros((texts, longest), np.int32)
@@ -141,7 +142,7 @@ class OpenVINOBackend:
             mask[row, ..., : end - start] = 0
         packed = {"ids": ids, "positions": positions, "rows": rows, "back": back, "mask": mask}
         pooled = [(starts[index], lengths[index], kind) for index, kind in wanted if kind in POOLING]
-        pool = packed["pool"] = np.zeros((_up(len(pooled), STEP, 1), tokens), np.float32)
+        pool = packed["pool"] = np.zeros((_round_up(len(pooled), STEP), tokens), np.float32)
         for row, (start, length, kind) in enumerate(pooled):
             if kind == "mean":
                 pool[row, start : start + length] = 1 / length
@@ -150,7 +151,7 @@ class OpenVINOBackend:
         for head in HEADS:
             asked = [np.arange(starts[index], starts[index + 1]) for index, kind in wanted if kind == head]
             places = np.concatenate([np.zeros(0, np.int32), *asked]).astype(np.int32)
-            packed[head] = np.pad(places, (0, _up(len(places), STEP, 16) - len(places)))
+            packed[head] = np.pad(places, (0, _round_tokens(len(places)) - len(places)))
         return packed
 
     def _positions(self, sequence: IntArray) -> IntArray:
@@ -161,7 +162,14 @@ class OpenVINOBackend:
         return np.asarray(np.cumsum(counted) * counted + self._pad_id)
 
 
-def _up(number: int, step: int, parts: int) -> int:
-    """The next multiple of `step`, or of a power of two that is at most 1 / `parts` of the number."""
-    step = max(step, 2 ** ((number - 1) // parts).bit_length() // 2)
+def _round_tokens(number: int) -> int:
+    return _round_up(number, max(4, min(STEP, _share(number, 16)), _share(number, 64)))
+
+
+def _share(number: int, parts: int) -> int:
+    """The power of two next below a number's `parts`-th part, at least 1."""
+    return max(1, 2 ** ((number - 1) // parts).bit_length() // 2) if number else 1
+
+
+def _round_up(number: int, step: int) -> int:
     return -(-number // step) * step
