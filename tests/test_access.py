@@ -115,6 +115,11 @@ def test_a_request_is_one_line_without_its_text_or_key(locked, caplog):
     assert SECRET not in caplog.text
 
 
+def test_what_a_client_makes_up_is_no_label(client):
+    client.open("/made/up", method="MADEUP")
+    assert "made" not in client.get("/metrics").text.lower()
+
+
 def test_lines_can_be_json(client, capfd):
     saved = logging.getLogger("app").handlers, logging.getLogger("app").propagate
     try:

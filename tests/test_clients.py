@@ -211,3 +211,30 @@ def test_hugging_faces_client_hears_what_is_wrong(server, sent, words):
     with pytest.raises(HfHubHTTPError, match="422") as caught:
         InferenceClient(model=server.url).feature_extraction(**sent)
     assert words in str(caught.value)
+
+
+def test_a_wrong_key_is_heard_and_the_right_one_opens(tmp_path, demo_folder):
+    environ = {"EMBED_MODEL_PATH": str(demo_folder), "EMBED_PRECISION": "fp32", "EMBED_API_KEYS": "the-key"}
+    with serving(tmp_path / "log", **environ) as server:
+
+        def clients(key):
+            return (
+                ollama.Client(host=server.url, headers={"Authorization": f"Bearer {key}"}),
+                openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0),
+                InferenceClient(model=server.url, token=key),
+            )
+
+        native, compatible, hugging = clients("wrong")
+        with pytest.raises(ollama.ResponseError, match="a key is needed") as caught:
+            native.embed(model="demo", input="a")
+        assert caught.value.status_code == 401
+        with pytest.raises(openai.AuthenticationError, match="a key is needed"):
+            compatible.embeddings.create(model="demo", input="a")
+        with pytest.raises(HfHubHTTPError, match="401"):
+            hugging.feature_extraction("a")
+        native, compatible, hugging = clients("the-key")
+        row = list(native.embed(model="demo", input="a").embeddings[0])
+        assert compatible.embeddings.create(model="demo", input="a", encoding_format="float").data[
+            0
+        ].embedding == pytest.approx(row, abs=1e-7)
+        assert hugging.feature_extraction("a").shape == (1, len(row))

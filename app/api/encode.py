@@ -12,12 +12,10 @@ from marshmallow import ValidationError
 from app.api.context import encoder, settings
 from app.api.errors import Busy, UnknownModel
 from app.api.wire import cut
-from app.engine.embeddings import HYBRID, Embeddings, Output, Pooling, Scores, Weights
+from app.engine.embeddings import DENSE, HYBRID, Embeddings, Output, Pooling, Scores, Weights
 
 # Names under which people already know the model, accepted whatever the folder is called.
 ALIASES = ("bge-m3", "BAAI/bge-m3")
-
-DENSE: tuple[Output, ...] = ("dense",)
 
 
 def served_name(asked: str | None) -> str:

@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 REQUEST_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
 # Asked every few seconds by machines: only logged where somebody looks closely.
 QUIET = {"health.alive", "health.ready", "health.health", "metrics.metrics"}
+METHODS = {"GET", "HEAD", "POST", "OPTIONS", "PUT", "DELETE", "PATCH"}  # a client can make up others
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -40,10 +41,11 @@ def _end(response: Response) -> Response:
     response.headers["X-Request-ID"] = g.request_id
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
-    metrics.count_request(request.method, route, response.status_code, seconds, encoder().waiting)
+    method = request.method if request.method in METHODS else "other"
+    metrics.count_request(method, route, response.status_code, seconds, encoder().waiting)
     done = g.get("done")
     fields = {
-        "method": request.method,
+        "method": method,
         "route": route,
         "status": response.status_code,
         "texts": len(done.token_counts) if done else 0,

@@ -86,7 +86,7 @@ class Checkpoint:
                 digest.update(content.read())
         return digest.hexdigest()
 
-    def info(self, *, max_tokens: int, pooling: Pooling, engine: str, precision: str) -> ModelInfo:
+    def info(self, max_tokens: int, pooling: Pooling, engine: str, precision: str) -> ModelInfo:
         """What is served of it, with what the encoder adds."""
         return ModelInfo(
             family=self.model_type,

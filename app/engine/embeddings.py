@@ -13,6 +13,7 @@ Pooling = Literal["mean", "cls"]
 Precision = Literal["fp32", "bf16", "int8"]
 Head = Literal["sparse", "colbert"]
 Output = Literal["dense", "sparse", "colbert"]
+DENSE: tuple[Output, ...] = ("dense",)
 # What a backend computes of a text of t tokens: a pooling's state (d,), or a head's value of every
 # token, (t,) for sparse and (t, d) for colbert.
 Kind = Literal["mean", "cls", "sparse", "colbert"]

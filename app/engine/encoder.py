@@ -13,6 +13,7 @@ from app.engine.backend import load_backend
 from app.engine.batcher import Batcher
 from app.engine.checkpoint import HEADS, Checkpoint, read_checkpoint
 from app.engine.embeddings import (
+    DENSE,
     HYBRID,
     BatchStats,
     Embeddings,
@@ -34,8 +35,6 @@ from app.engine.scores import score_pairs
 from app.engine.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
-
-DENSE: tuple[Output, ...] = ("dense",)
 
 
 @dataclass(frozen=True)
@@ -110,12 +109,8 @@ class Encoder:
     @property
     def info(self) -> ModelInfo:
         """What is served; NotLoaded before `load`."""
-        return self._loaded()[0].info(
-            max_tokens=self.max_tokens,
-            pooling=self.settings.pooling,
-            engine=self.settings.engine,
-            precision=self._precision,
-        )
+        settings = self.settings
+        return self._loaded()[0].info(self.max_tokens, settings.pooling, settings.engine, self._precision)
 
     def load(self) -> None:
         """Read the model folder and warm it up; ModelError names the file that is at fault."""
