@@ -1,11 +1,8 @@
 # make run: set everything up and serve. make test: set everything up and test. The rest: make help.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/pip --quiet --disable-pip-version-check
-DEPLOY_PIP := .venv/deploy/bin/pip --quiet --disable-pip-version-check
-PEERS_PIP := .venv/peers/bin/pip --quiet --disable-pip-version-check
-PARITY_PIP := .venv/parity/bin/pip --quiet --disable-pip-version-check
-CLIENTS_PIP := .venv/clients/bin/pip --quiet --disable-pip-version-check
+QUIETLY := --quiet --disable-pip-version-check
+PIP := $(BIN)/pip $(QUIETLY)
 
 # Where PyTorch keeps builds without CUDA. Where it cannot be reached, pip finds the CPU build in the
 # places it knows or stops; it never falls back to a build with CUDA.
@@ -103,30 +100,24 @@ models/demo: | .venv/demo
 
 .venv/deploy/installed: requirements-deploy.txt
 	@echo "installing what checks deploy/"
-	@test -x .venv/deploy/bin/pip || $(PYTHON) -m venv .venv/deploy
-	@$(DEPLOY_PIP) install -r requirements-deploy.txt
+	@test -x $(@D)/bin/pip || $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/pip $(QUIETLY) install -r $<
 	@touch $@
 
-.venv/peers/installed: .venv/torch requirements-peers.txt
-	@echo "installing what ours is measured beside"
-	@test -x .venv/peers/bin/pip || $(PYTHON) -m venv .venv/peers
-	@$(PEERS_PIP) install --no-deps --retries 1 --timeout 20 --extra-index-url $(TORCH_INDEX) "$(TORCH)"
-	@$(PEERS_PIP) install -r requirements-peers.txt
-	@touch $@
-
-.venv/parity/installed: .venv/torch requirements-parity.txt
-	@echo "installing FlagEmbedding"
-	@test -x .venv/parity/bin/pip || $(PYTHON) -m venv .venv/parity
-	@$(PARITY_PIP) install --no-deps --retries 1 --timeout 20 --extra-index-url $(TORCH_INDEX) "$(TORCH)"
-	@$(PARITY_PIP) install -r requirements-parity.txt
+# Environments of their own, with the same build of torch.
+.venv/peers/installed .venv/parity/installed: .venv/%/installed: requirements-%.txt .venv/torch
+	@echo "installing $<"
+	@test -x $(@D)/bin/pip || $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/pip $(QUIETLY) install --no-deps --retries 1 --timeout 20 --extra-index-url $(TORCH_INDEX) "$(TORCH)"
+	@$(@D)/bin/pip $(QUIETLY) install -r $<
 	@touch $@
 
 # The list is whole, so that no dependency can bring torch along; npm's clients run in a Node.js from PyPI.
 .venv/clients/installed: requirements-clients.txt tests/package.json | .venv/torch
 	@echo "installing clients"
 	@test -x .venv/clients/bin/pip || $(PYTHON) -m venv .venv/clients
-	@$(CLIENTS_PIP) install --no-deps -r requirements-clients.txt
-	@$(CLIENTS_PIP) check
+	@$(@D)/bin/pip $(QUIETLY) install --no-deps -r requirements-clients.txt
+	@$(@D)/bin/pip $(QUIETLY) check
 	@mkdir -p .venv/clients/npm && cp tests/package.json .venv/clients/npm/
 	@PATH="$(CURDIR)/.venv/clients/bin:$$PATH" npm install --prefix .venv/clients/npm --silent --no-package-lock
 	@touch $@

@@ -56,16 +56,14 @@ def encode(
 
 def score(
     pairs: list[tuple[str, str]],
-    weights: Weights | None = None,
+    weights: Weights = HYBRID,
     *,
     pooling: Pooling | None = None,
     truncate: bool = True,
 ) -> Scores:
-    """As Encoder.score; None are the usual weights."""
+    """As Encoder.score."""
     with _admitted():
-        return encoder().score(
-            pairs, weights or HYBRID, pooling=pooling, truncate=truncate, gone=_client_gone()
-        )
+        return encoder().score(pairs, weights, pooling=pooling, truncate=truncate, gone=_client_gone())
 
 
 def limit_waiting(app: Flask, places: int) -> None:

@@ -60,12 +60,12 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(MissingHead, _missing_head)
     app.register_error_handler(TooMuchOutput, _too_much_output)
     app.register_error_handler(UnknownModel, _unknown_model)
-    app.register_error_handler(NotLoaded, _not_loaded)
+    app.register_error_handler(NotLoaded, _unavailable)
     app.register_error_handler(Overloaded, _overloaded)
     app.register_error_handler(Busy, _overloaded)
     app.register_error_handler(TooLate, _too_late)
     app.register_error_handler(Abandoned, _abandoned)
-    app.register_error_handler(Stuck, _stuck)
+    app.register_error_handler(Stuck, _unavailable)
     app.register_error_handler(NotFinite, _not_finite)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(Exception, _unexpected)
@@ -122,7 +122,7 @@ def _unknown_model(error: UnknownModel) -> Response:
     return refusal(404, str(error), {"model": [str(error)]})
 
 
-def _not_loaded(error: NotLoaded) -> Response:
+def _unavailable(error: NotLoaded | Stuck) -> Response:
     return refusal(503, str(error))
 
 
@@ -138,10 +138,6 @@ def _too_late(error: TooLate) -> Response:
 
 def _abandoned(error: Abandoned) -> Response:
     return refusal(499, str(error))  # nginx's number; nobody reads it but the log
-
-
-def _stuck(error: Stuck) -> Response:
-    return refusal(503, str(error))
 
 
 def _not_finite(error: NotFinite) -> Response:

@@ -102,6 +102,18 @@ def required(what: str) -> dict[str, Any]:
     return {"required": True, "error_messages": {"required": f"is required: {what}"}}
 
 
+def positive(description: str) -> fields.Integer:
+    """A whole number of at least 1, or none."""
+    return fields.Integer(
+        strict=True,
+        load_default=None,
+        allow_none=True,
+        validate=validate.Range(min=1, error="must be a positive number"),
+        error_messages={"invalid": "must be a whole number"},
+        metadata={"description": description},
+    )
+
+
 class StrictBoolean(fields.Boolean):
     """true or false, none of the words and numbers that marshmallow takes for them."""
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from marshmallow import Schema, ValidationError, fields, validate
+from marshmallow import Schema, ValidationError, fields
 
-from app.api.schemas import Request, StrictBoolean, Text, TextOrTexts, one_of, required
+from app.api.schemas import Request, StrictBoolean, Text, TextOrTexts, one_of, positive, required
 from app.engine.embeddings import Pooling
 
 
@@ -61,14 +61,7 @@ class EmbeddingsRequest(Request):
         allow_none=True,
         metadata={"description": "`float`: numbers; `base64`: little-endian float32."},
     )
-    dimensions = fields.Integer(
-        strict=True,
-        load_default=None,
-        allow_none=True,
-        validate=validate.Range(min=1, error="must be a positive number"),
-        error_messages={"invalid": "must be a whole number"},
-        metadata={"description": "So many numbers of each vector, its length 1 again."},
-    )
+    dimensions = positive("So many numbers of each vector, its length 1 again.")
     user = fields.Raw(allow_none=True, metadata={"description": "Accepted and ignored."})
     truncate = StrictBoolean(
         load_default=True,

@@ -3,10 +3,20 @@
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from marshmallow import Schema, ValidationError, fields, post_load, validate
+from marshmallow import Schema, ValidationError, fields, post_load
 
 from app.api.context import settings
-from app.api.schemas import OwnField, Request, StrictBoolean, Text, Texts, json_name, one_of, required
+from app.api.schemas import (
+    OwnField,
+    Request,
+    StrictBoolean,
+    Text,
+    Texts,
+    json_name,
+    one_of,
+    positive,
+    required,
+)
 from app.engine.embeddings import HYBRID, Pooling
 
 
@@ -140,14 +150,7 @@ class V1RerankRequest(Request):
     model = Text(load_default=None, allow_none=True)
     query = Text(**required("a string"))
     documents = Texts(objects=True, **required('a list of strings, or of objects with a string under "text"'))
-    top_n = fields.Integer(
-        strict=True,
-        load_default=None,
-        allow_none=True,
-        validate=validate.Range(min=1, error="must be a positive number"),
-        error_messages={"invalid": "must be a whole number"},
-        metadata={"description": "So many of the best; all if left out."},
-    )
+    top_n = positive("So many of the best; all if left out.")
     return_documents = StrictBoolean(load_default=False, allow_none=True)
 
 

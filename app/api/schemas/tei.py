@@ -2,7 +2,7 @@
 
 from marshmallow import Schema, fields, validate
 
-from app.api.schemas import Request, StrictBoolean, TextOrTexts, required
+from app.api.schemas import Request, StrictBoolean, TextOrTexts, positive, required
 
 
 class _Inputs(Request):
@@ -35,14 +35,7 @@ class TEIEmbedRequest(_TruncatedInputs):
         allow_none=True,
         metadata={"description": "false keeps the length the model gave a vector."},
     )
-    dimensions = fields.Integer(
-        strict=True,
-        load_default=None,
-        allow_none=True,
-        validate=validate.Range(min=1, error="must be a positive number"),
-        error_messages={"invalid": "must be a whole number"},
-        metadata={"description": "So many numbers of each vector, its length 1 again."},
-    )
+    dimensions = positive("So many numbers of each vector, its length 1 again.")
 
 
 class TEISparseRequest(_TruncatedInputs):
