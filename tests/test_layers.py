@@ -14,8 +14,9 @@ FORBIDDEN = {
     "app/engine": ("flask", "werkzeug", "marshmallow", "gunicorn", "app.api", "app.cli", "app.config"),
     "app/config.py": ("app", "flask", "numpy", "torch"),
     "app/cli": ("app.api", "gunicorn"),
+    "app/bulk": ("app.api", "app.cli", "app.config", "flask", "click", "gunicorn"),
 }
-ALLOWED = {"app/api": ("app.engine.errors", "app.engine.embeddings")}
+ALLOWED = {"app/api": ("app.engine.errors", "app.engine.embeddings", "app.engine.encodings")}
 
 
 def imports(path: Path) -> Iterator[str]:

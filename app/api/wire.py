@@ -14,6 +14,7 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, RequestTimeou
 from app.api.context import settings
 from app.api.metrics import count_work
 from app.engine.embeddings import Embeddings, FloatArray, Scores
+from app.engine.encodings import QUANTIZED
 
 CHUNK = 1 << 16
 # A refused body is read to its end up to here, so that the client is there to hear the refusal:
@@ -110,28 +111,8 @@ def _as_base64(vectors: FloatArray) -> Any:
     return [base64.b64encode(np.ascontiguousarray(row, "<f4").data).decode() for row in vectors]
 
 
-def _as_int8(vectors: FloatArray) -> Any:
-    largest = np.abs(vectors).max(axis=1, keepdims=True, initial=1e-12)
-    return np.rint(vectors / largest * 127).astype(np.int8)
-
-
-def _as_ubinary(vectors: FloatArray) -> Any:
-    return np.packbits(vectors > 0, axis=1)
-
-
-def _as_binary(vectors: FloatArray) -> Any:
-    return (_as_ubinary(vectors).astype(np.int16) - 128).astype(np.int8)
-
-
-# (n, d) float32 -> what orjson writes. The two binary ones are those of sentence-transformers'
-# quantize_embeddings: one bit a number, eight of them in a byte, as uint8 or shifted to int8.
-ENCODINGS: dict[str, Callable[[FloatArray], Any]] = {
-    "float": _as_float,
-    "base64": _as_base64,
-    "int8": _as_int8,
-    "binary": _as_binary,
-    "ubinary": _as_ubinary,
-}
+# (n, d) float32 -> what orjson writes.
+ENCODINGS: dict[str, Callable[[FloatArray], Any]] = {"float": _as_float, "base64": _as_base64, **QUANTIZED}
 
 
 def matrix(rows: FloatArray, encoding: str) -> Any:

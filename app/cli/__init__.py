@@ -1,4 +1,4 @@
-"""`flask model ...`: get a model folder, prepare it, look into it."""
+"""`flask model ...`: get a model folder, prepare it, look into it. `flask embed`: a whole corpus."""
 
 from pathlib import Path
 from typing import Literal, get_args
@@ -7,6 +7,7 @@ import click
 from flask import Flask, current_app
 from flask.cli import AppGroup
 
+from app.cli.embed import embed
 from app.config import Settings
 from app.engine.checkpoint import HEADS, Checkpoint, read_checkpoint
 from app.engine.embeddings import Precision
@@ -19,6 +20,7 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 
 def init_app(app: Flask) -> None:
     app.cli.add_command(model)
+    app.cli.add_command(embed)
 
 
 def _engine_rows(found: Checkpoint, settings: Settings) -> dict[str, str]:

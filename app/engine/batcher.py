@@ -158,7 +158,7 @@ class Batcher:
         """Take the next batch out of the queue; the lock is held."""
         job = self._turns[0]
         self._turns.rotate(-1)
-        index = job.waiting[-1]
+        index = next(reversed(job.waiting))
         longest = room = len(job.sequences[index])
         first = bisect_left(self._lengths, (longest, id(job), index))
         end = first + 1
@@ -184,7 +184,7 @@ class Batcher:
         for tokens, job_id, index in taken:
             job = self._jobs[job_id]
             job.started_at = job.started_at or now
-            job.waiting.remove(index)
+            del job.waiting[index]
             self._waiting -= tokens
             if not job.waiting:
                 self._turns.remove(job)

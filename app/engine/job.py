@@ -18,8 +18,8 @@ class Job:
         self.done: Future[list[list[FloatArray]]] = Future()
         self.queued_at = time.perf_counter_ns()
         self.started_at = 0  # of its first batch
-        # Indices, the longest last: a text too large for memory fails early.
-        self.waiting = sorted(range(self.left), key=lambda index: len(sequences[index]))
+        # Indices, the longest last and the first to go: a text too large for memory fails early.
+        self.waiting = dict.fromkeys(sorted(range(self.left), key=lambda index: len(sequences[index])))
 
     @property
     def queue_ns(self) -> int:

@@ -1,0 +1,142 @@
+"""The same parts on a Ray cluster: Ray Data hands them to a pool of actors, each with an encoder."""
+
+import logging
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from app.bulk.errors import BulkError, Stopped
+from app.bulk.formats import Part
+from app.bulk.options import Counts
+from app.bulk.progress import Progress
+from app.bulk.work import Work
+from app.engine.checkpoint import read_checkpoint
+from app.engine.encoder import Encoder, EncoderSettings
+from app.engine.errors import EngineError
+
+log = logging.getLogger(__name__)
+
+MOST_CPUS = 16  # of one actor: a wider node holds several, each with weights of its own
+BLOCKS = 10_000  # of parts that go to an actor together, at most
+
+
+class Embedder:
+    """The actor: one encoder, parts in, counts out.
+
+    What goes wrong for good is an answer, not an exception: Ray would try it again on every node.
+    """
+
+    def __init__(self, work: Work, settings: EncoderSettings) -> None:
+        import ray
+
+        self.work = work
+        self.error = ""
+        self.node = ray.util.get_node_ip_address()
+        self.encoder = Encoder(settings)
+        try:
+            work.model.check(read_checkpoint(settings.path), f"the node {self.node}")
+            self.encoder.load()
+        except (EngineError, BulkError) as error:
+            self.error = f"the node {self.node} cannot embed: {error}"
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """One row in, with a part; one row out, with its counts or an error."""
+        part = Part(**{name: int(values[0]) for name, values in batch.items()})
+        counts = Counts()
+        error = self.error
+        try:
+            if not error:
+                counts = self.work.embed(self.encoder, part)
+        except BulkError as fault:
+            error = f"{fault} (on the node {self.node})"
+        return {name: [value] for name, value in {**asdict(counts), "error": error}.items()}
+
+
+def embed_there(
+    work: Work,
+    settings: EncoderSettings,
+    parts: list[Part],
+    progress: Progress,
+    address: str | None,
+    actors: int | None,
+    cpus: int | None,
+) -> Counts:
+    """Embed the parts on the cluster at `address`; None: RAY_ADDRESS, else this machine alone.
+
+    `actors`: at most so many, as many as the cluster has room for if None; `cpus`: of each, those of
+    the smallest node if None. An actor or a node that is lost is replaced, and its parts done again.
+    """
+    ray = connect(address)
+    try:
+        nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+        nodes = [size for size in nodes if size]
+        if not nodes:
+            raise BulkError("the cluster has no node with a processor to spare")
+        each = cpus or min(MOST_CPUS, *nodes)
+        room = max(1, sum(size // each for size in nodes))
+        most = actors or room
+        log.info("%d parts, up to %d actors with %d processors each", len(parts), most, each)
+        settings = replace(settings, threads=each)
+        return _run(ray, work, settings, parts, progress, (min(most, room), most), each)
+    except KeyboardInterrupt:
+        raise Stopped from None
+    finally:
+        ray.shutdown()
+
+
+def connect(address: str | None) -> Any:
+    """The ray module, connected; BulkError if there is no ray or nobody at `address`."""
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise BulkError(f"Ray is not installed ({error}): pip install -r requirements-bulk.txt") from error
+    package = Path(sys.modules["app"].__file__ or "").parent
+    try:
+        ray.init(
+            address=address,
+            runtime_env={"py_modules": [str(package)]},  # every node runs the code that is here
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise BulkError(f"there is no Ray cluster at {address or 'RAY_ADDRESS'}: {reason}") from error
+    return ray
+
+
+def _run(
+    ray: Any,
+    work: Work,
+    settings: EncoderSettings,
+    parts: list[Part],
+    progress: Progress,
+    size: tuple[int, int],
+    cpus: int,
+) -> Counts:
+    """`size`: of the pool, at first and at most; `cpus`: of each actor."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False  # ours tells more
+    first, most = size
+    items = ray.data.from_items([asdict(part) for part in parts], override_num_blocks=min(len(parts), BLOCKS))
+    rows = items.map_batches(
+        Embedder,
+        fn_constructor_args=(work, settings),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(
+            min_size=1, max_size=most, initial_size=first, max_tasks_in_flight_per_actor=2
+        ),
+        num_cpus=cpus,
+    )
+    total = Counts()
+    try:
+        for row in rows.iter_rows():
+            if error := row.pop("error"):
+                raise BulkError(error)
+            counts = Counts(**row)
+            total.add(counts)
+            progress.add(counts.rows, counts.tokens)
+    except ray.exceptions.RayError as error:
+        raise BulkError(f"the cluster gave up: {str(error).strip().splitlines()[-1]}") from error
+    return total

@@ -1,0 +1,150 @@
+"""Where the parts go: a folder on any file system, each part there whole or not at all."""
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from app.bulk.errors import BulkError
+from app.bulk.options import Counts
+from app.bulk.source import open_place
+from app.engine.embeddings import Output
+
+# Readers of folders skip names that begin with _ or a dot.
+MANIFEST = "_embed.json"
+SUMMARY = "_summary.json"
+UNFINISHED = "."
+
+
+@dataclass(frozen=True)
+class Destination:
+    """A folder of parts, and what they were made of in its manifest."""
+
+    place: str
+
+    def begin(self, manifest: dict[str, Any]) -> None:
+        """Take the folder, or go on in it; BulkError if it holds something else, or other vectors."""
+        files, path = self._open()
+        with _told(path):
+            files.create_dir(path, recursive=True)
+            names = self._names()
+        if MANIFEST not in names:
+            if visible := [name for name in names if not name.startswith(("_", "."))]:
+                raise BulkError(f"{self.place} holds something else already, such as {visible[0]}")
+            self._write_json(MANIFEST, manifest)
+            return
+        before = self._read_json(MANIFEST)
+        for name, value in manifest.items():
+            if before.get(name) != value:
+                was, now = _short(before.get(name)), _short(value)
+                raise BulkError(
+                    f"{self.place} was begun with another {name.replace('_', ' ')} ({was}, now {now}): "
+                    "give another --out, or delete that one"
+                )
+
+    def done(self) -> set[str]:
+        """Names of the parts that are there."""
+        return {name for name in self._names() if name.endswith(".parquet") and not name.startswith(".")}
+
+    def counts(self, names: set[str]) -> Counts:
+        """What became of the rows of these parts."""
+        files, path = self._open()
+        total = Counts()
+        for name in sorted(names):
+            with _told(f"{path}/{name}"):
+                found = pq.read_metadata(files.open_input_file(f"{path}/{name}")).metadata or {}
+            if b"counts" not in found:
+                raise BulkError(f"{path}/{name} was not written by this program")
+            total.add(Counts(**json.loads(found[b"counts"])))
+        return total
+
+    @contextmanager
+    def part(self, name: str, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+        """Write into a part; it appears under its name when all is written."""
+        files, path = self._open()
+        unfinished = f"{path}/{UNFINISHED}{name}.{uuid.uuid4().hex}"
+        others = [field.name for field in schema if field.name not in get_args(Output)]
+        with _told(unfinished):
+            try:
+                with pq.ParquetWriter(
+                    unfinished,
+                    schema,
+                    filesystem=files,
+                    compression="zstd",
+                    # No two vectors are the same, and none is least; texts and labels are.
+                    use_dictionary=others,
+                    write_statistics=others,
+                ) as writer:
+                    yield writer
+                _flush(files, unfinished)
+                files.move(unfinished, f"{path}/{name}")
+                _flush(files, path)
+            except BaseException:
+                _remove(files, unfinished)
+                raise
+
+    def end(self, summary: dict[str, Any]) -> None:
+        """Everything is there: say so, and remove what an interruption left."""
+        files, path = self._open()
+        for name in self._names():
+            if name.startswith(UNFINISHED):
+                _remove(files, f"{path}/{name}")
+        self._write_json(SUMMARY, summary)
+
+    def _open(self) -> tuple[fs.FileSystem, str]:
+        return open_place(self.place)
+
+    def _names(self) -> list[str]:
+        files, path = self._open()
+        return [info.base_name for info in files.get_file_info(fs.FileSelector(path))]
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        files, path = self._open()
+        with _told(f"{path}/{name}"), files.open_input_stream(f"{path}/{name}") as stream:
+            content: dict[str, Any] = json.loads(stream.read())
+            return content
+
+    def _write_json(self, name: str, content: dict[str, Any]) -> None:
+        files, path = self._open()
+        unfinished = f"{path}/{UNFINISHED}{name}.{uuid.uuid4().hex}"
+        with _told(f"{path}/{name}"):
+            with files.open_output_stream(unfinished) as stream:
+                stream.write(json.dumps(content, indent=1).encode())
+            _flush(files, unfinished)
+            files.move(unfinished, f"{path}/{name}")
+
+
+def _short(value: Any) -> str:
+    return str(value) if len(str(value)) < 40 else f"{str(value)[:12]}..."
+
+
+@contextmanager
+def _told(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException, json.JSONDecodeError) as error:
+        raise BulkError(f"{path} cannot be read or written: {error}") from error
+
+
+def _remove(files: fs.FileSystem, path: str) -> None:
+    try:
+        files.delete_file(path)
+    except OSError:  # nothing is there yet, or the disk has gone
+        return
+
+
+def _flush(files: fs.FileSystem, path: str) -> None:
+    """Onto the disk, so that a part that has its name survives a power cut."""
+    if isinstance(files, fs.LocalFileSystem):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,78 @@
+"""Kinds of source: how files of each are cut into parts, and how a part is read."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pyarrow as pa
+from pyarrow import fs
+
+# A part of long texts has fewer rows than asked for, so that it fits into memory.
+PART_BYTES = 1 << 26
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of the source."""
+
+    path: str
+    name: str  # below the folder that was given
+    size: int
+    modified: int  # nanoseconds since 1970
+
+
+@dataclass(frozen=True)
+class Part:
+    """A run of rows that are read, embedded and written together."""
+
+    file: int  # of the source's, from 0
+    number: int  # in that file, from 0
+    row: int  # in that file, its first, from 0
+    start: int  # where that is: the row, the byte or the file, as the format counts
+    rows: int
+
+    @property
+    def name(self) -> str:
+        """Of the file it is written to: their names sort as the rows do."""
+        return f"part-{self.file:05d}-{self.number:06d}.parquet"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What was read of a part: n rows to keep, and what stands where their texts should be."""
+
+    table: Any  # pyarrow.Table (n rows)
+    texts: list[object]  # (n,) str where all is well
+
+
+class Format(Protocol):
+    """How files of one kind are read; whatever cannot be read is a BulkError that names the file."""
+
+    def columns(self, files: fs.FileSystem, found: list[File]) -> pa.Schema:
+        """The columns that all of the files have."""
+
+    def parts(self, files: fs.FileSystem, found: list[File], rows: int) -> Iterator[Part]:
+        """The files in parts of at most so many rows."""
+
+    def read(
+        self, files: fs.FileSystem, found: list[File], part: Part, column: str, schema: pa.Schema
+    ) -> Rows:
+        """The rows of a part, in the columns of `schema`; the texts are in `column`."""
+
+
+def cut_files(
+    found: list[File], rows: int, sizes: Callable[[File], Iterable[tuple[int, int]]]
+) -> Iterator[Part]:
+    """Parts of at most `rows` rows and about PART_BYTES; `sizes`: where each row starts, and its bytes."""
+    for index, file in enumerate(found):
+        number, row, start, held, size = 0, 0, 0, 0, 0
+        for place, length in sizes(file):
+            if held and (held == rows or size + length > PART_BYTES):
+                yield Part(index, number, row, start, held)
+                number, row, held, size = number + 1, row + held, 0, 0
+            if not held:
+                start = place
+            held += 1
+            size += length
+        if held:
+            yield Part(index, number, row, start, held)

@@ -1,0 +1,88 @@
+"""What is asked of an embedding of a corpus, and what is written down about it."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from app.bulk.errors import BulkError
+from app.engine.checkpoint import Checkpoint
+from app.engine.embeddings import Output, Pooling
+
+OnError = Literal["null", "skip", "fail"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Whatever changes what is written."""
+
+    outputs: tuple[Output, ...]
+    encoding: str  # of dense and multi-vectors: float32, float16, int8, binary, ubinary
+    truncate: bool  # else a text that is too long is a fault
+    on_error: OnError
+    part_rows: int
+    limit: int | None
+    id_column: str | None
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the vectors come from; two files with the same can be searched together."""
+
+    name: str
+    version: str  # sha256 that changes with the weights
+    pooling: Pooling
+    precision: str
+    engine: str
+    width: int
+    max_tokens: int
+
+    def check(self, found: Checkpoint, where: str) -> None:
+        """BulkError unless the model folder at `where` holds the same weights."""
+        if found.fingerprint != self.version:
+            raise BulkError(
+                f"the model on {where} has the version {found.fingerprint[:12]}, "
+                f"here it is {self.version[:12]}: copy the same model folder to every node"
+            )
+
+
+@dataclass
+class Counts:
+    """What became of rows; those of several parts add up."""
+
+    rows: int = 0
+    null: int = 0
+    empty: int = 0
+    not_text: int = 0
+    too_long: int = 0
+    not_finite: int = 0
+    truncated: int = 0
+    tokens: int = 0
+
+    def add(self, other: "Counts") -> None:
+        for field in fields(self):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+
+    @property
+    def faults(self) -> dict[str, int]:
+        """How many rows have no vector, by reason."""
+        names = ("null", "empty", "not_text", "too_long", "not_finite")
+        return {name.replace("_", " "): count for name in names if (count := getattr(self, name))}
+
+
+def metadata(model: Model, options: Options) -> dict[str, str]:
+    """For the schema of every file: what its vectors are, as one JSON object under `embedding`."""
+    return {
+        "embedding": json.dumps({**told(model), "outputs": options.outputs, "encoding": options.encoding})
+    }
+
+
+def told(model: Model) -> dict[str, Any]:
+    """The model as files tell of it."""
+    record = as_record(model)
+    return {"model": record.pop("name"), "model_version": record.pop("version"), **record}
+
+
+def as_record(value: Any) -> dict[str, Any]:
+    """A data class as JSON gives it back."""
+    record: dict[str, Any] = json.loads(json.dumps(asdict(value)))
+    return record

@@ -1,0 +1,160 @@
+"""`flask embed`: a whole corpus, here or on a Ray cluster."""
+
+import logging
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+from flask import current_app
+from flask.cli import with_appcontext
+
+from app.config import Settings
+from app.engine.checkpoint import read_checkpoint
+from app.engine.embeddings import Output, Pooling, Precision
+from app.engine.encoder import EncoderSettings
+from app.engine.errors import EngineError
+
+if TYPE_CHECKING:
+    from app.bulk.options import Counts
+
+# Exit statuses beside 0, 1 for an error and 2 for a wrong command line.
+INCOMPLETE = 3  # all is written, but rows are without a vector
+STOPPED = 130  # as shells have it for Ctrl-C
+
+
+def _outputs(context: click.Context, parameter: click.Parameter, value: str) -> tuple[Output, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in value.split(",")))
+    if wrong := [name for name in names if name not in get_args(Output)]:
+        raise click.BadParameter(f"{wrong[0]!r} is none of {', '.join(get_args(Output))}")
+    return tuple(output for output in get_args(Output) if output in names)
+
+
+@click.command()
+@click.argument("source")
+@click.option("--out", required=True, metavar="DEST", help="Folder for Parquet files, or a .npy file.")
+@click.option("--column", help="Column of the texts.  [default: text]")
+@click.option("--id-column", help="Column that names a row: in messages, and beside a .npy file.")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["parquet", "jsonl", "csv", "text", "lines"]),
+    help="What SOURCE holds, where its names do not tell; text: a text a file, lines: a text a line.",
+)
+@click.option("--outputs", default="dense", show_default=True, callback=_outputs, help="dense,sparse,colbert")
+@click.option(
+    "--encoding",
+    type=click.Choice(["float32", "float16", "int8", "binary", "ubinary"]),
+    default="float32",
+    show_default=True,
+    help="Of the numbers in vectors.",
+)
+@click.option(
+    "--pooling", type=click.Choice(["mean", "cls"]), help="Of dense vectors.  [default: EMBED_POOLING]"
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first so many rows.")
+@click.option(
+    "--truncate/--no-truncate", default=True, show_default=True, help="Cut texts that are too long."
+)
+@click.option(
+    "--on-error",
+    type=click.Choice(["null", "skip", "fail"]),
+    default="null",
+    show_default=True,
+    help="What becomes of a row that has no text to embed.",
+)
+@click.option(
+    "--part-rows",
+    type=click.IntRange(min=1),
+    default=2048,
+    show_default=True,
+    help="Rows a file; what is lost at most, twice, when it is killed.",
+)
+@click.option(
+    "--ray",
+    "address",
+    is_flag=False,
+    flag_value="",
+    metavar="[ADDRESS]",
+    help="On a Ray cluster; without an address RAY_ADDRESS, else this machine alone. Put it last.",
+)
+@click.option("--actors", type=click.IntRange(min=1), help="With --ray: at most so many encoders.")
+@click.option("--cpus", type=click.IntRange(min=1), help="With --ray: processors of each encoder.")
+@with_appcontext
+def embed(
+    source: str,
+    out: str,
+    column: str | None,
+    kind: str | None,
+    pooling: Pooling | None,
+    address: str | None,
+    actors: int | None,
+    cpus: int | None,
+    **asked: Any,
+) -> None:
+    """Embed a corpus: Parquet, JSON Lines, CSV, a folder or glob of text files, or - for standard input.
+
+    Interrupted, the same command goes on where it was. Exit status 0: every row has its vectors,
+    3: some rows have none, 1: it was not possible, and a sentence says why.
+    """
+    try:
+        from app.bulk.errors import BulkError, Stopped
+        from app.bulk.options import Model, Options
+        from app.bulk.run import Cluster, Request, embed_corpus
+    except ImportError as error:
+        raise click.ClickException(
+            f"this needs more libraries ({error}): pip install -r requirements-bulk.txt"
+        ) from error
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    settings: Settings = current_app.config["EMBED"]
+    served: EncoderSettings = current_app.extensions["encoder"].settings
+    try:
+        checkpoint = read_checkpoint(settings.model_path)
+        precision = _precision(settings)
+        # No queue of strangers here: what the server limits, a corpus may have.
+        encoder = replace(
+            served,
+            path=settings.model_path.absolute(),
+            pooling=pooling or settings.pooling,
+            precision=precision,
+            max_waiting=None,
+            timeout=None,
+            max_numbers=None,
+        )
+        info = checkpoint.info(
+            min(checkpoint.max_tokens, encoder.max_tokens), encoder.pooling, encoder.engine, precision
+        )
+        model = Model(
+            name=settings.served_name,
+            version=info.digest,
+            pooling=info.pooling,
+            precision=info.precision,
+            engine=info.engine,
+            width=info.width,
+            max_tokens=info.max_tokens,
+        )
+        cluster = None if address is None else Cluster(address or None, actors, cpus)
+        request = Request(source, out, column, kind, Options(**asked), cluster)
+        counts = embed_corpus(request, encoder, checkpoint, model, sys.stdin.buffer)
+    except Stopped as error:
+        click.echo(str(error), err=True)
+        sys.exit(STOPPED)
+    except (BulkError, EngineError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(_summary(counts, out))
+    sys.exit(INCOMPLETE if counts.faults else 0)
+
+
+def _precision(settings: Settings) -> Precision:
+    """What `auto` means here, so that it means the same on every node."""
+    if settings.engine == "torch":
+        return "fp32"
+    from app.engine.openvino_backend import choose_precision
+
+    return choose_precision(settings.precision)[0]
+
+
+def _summary(counts: "Counts", out: str) -> str:
+    without = ", ".join(f"{count} {reason}" for reason, count in counts.faults.items())
+    cut = f", {counts.truncated} texts were cut" if counts.truncated else ""
+    return f"{out}: {counts.rows} rows, without a vector: {without or 'none'}{cut}"

@@ -1,0 +1,373 @@
+"""`flask embed` on this machine: every format in, the same vectors as the encoder's out."""
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from app import create_app
+from app.config import Settings
+
+ROOT = Path(__file__).parent.parent
+TEXTS = [
+    "什么是机器学习？",
+    "What is machine learning?",
+    "Wie wird das Wetter morgen?",
+    "a b c " * 40,
+    "x",
+] * 5
+
+
+@pytest.fixture
+def run(tiny_folder, monkeypatch):
+    """Run `flask embed` with the tiny model; what it says and its exit status."""
+
+    def embed(*arguments: object, stdin: bytes = b"", **settings):
+        app = create_app(Settings(model_path=tiny_folder, engine="torch", **settings))
+        return app.test_cli_runner().invoke(args=["embed", *map(str, arguments)], input=stdin)
+
+    return embed
+
+
+def read(folder: Path) -> pa.Table:
+    return pa.concat_tables(pq.read_table(part) for part in sorted(folder.glob("part-*.parquet")))
+
+
+def dense(table: pa.Table) -> np.ndarray:
+    return np.array(table.column("dense").to_pylist())
+
+
+def write_jsonl(path: Path, rows: list) -> Path:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return path
+
+
+def sources(folder: Path) -> dict[str, str]:
+    """The same texts in every format."""
+    table = pa.table({"n": range(len(TEXTS)), "text": TEXTS})
+    pq.write_table(table, folder / "a.parquet", row_group_size=7)
+    rows = [{"n": n, "text": text} for n, text in enumerate(TEXTS)]
+    write_jsonl(folder / "a.jsonl", rows)
+    (folder / "a.jsonl.gz").write_bytes(gzip.compress((folder / "a.jsonl").read_bytes()))
+    (folder / "a.csv").write_text(
+        "\ufeffn,text\n" + "".join(f'{n},"{text}"\n' for n, text in enumerate(TEXTS))
+    )
+    (folder / "texts").mkdir()
+    for n, text in enumerate(TEXTS):
+        (folder / "texts" / f"{n:02}.txt").write_text(text)
+    names = ("a.parquet", "a.jsonl", "a.jsonl.gz", "a.csv", "texts", "texts/*.txt")
+    return {name: str(folder / name) for name in names}
+
+
+def test_every_format_gives_the_encoders_own_vectors(run, tmp_path, reference):
+    expected = reference.encode(TEXTS).dense
+    for name, place in sources(tmp_path).items():
+        out = tmp_path / f"out-{name.replace('/', '-')}"
+        done = run(place, "--out", out, "--part-rows", 7)
+        assert done.exit_code == 0, (name, done.output)
+        table = read(out)
+        assert table.column("text").to_pylist() == TEXTS, name
+        np.testing.assert_allclose(dense(table), expected, atol=1e-6, err_msg=name)
+        assert len(list(out.glob("part-*.parquet"))) == 4
+        if "texts" in name:
+            assert table.column("path")[1].as_py() == "01.txt"
+        else:
+            assert [int(n) for n in table.column("n").to_pylist()] == list(range(len(TEXTS)))
+
+
+def test_standard_input_is_lines_or_json_lines(run, tmp_path, reference):
+    expected = reference.encode(TEXTS[:3]).dense
+    lines = "".join(f"{text}\n" for text in TEXTS[:3]).encode()
+    rows = "".join(json.dumps({"text": text}) + "\n" for text in TEXTS[:3]).encode()
+    for name, stdin in (("lines", lines), ("jsonl", rows)):
+        done = run("-", "--out", tmp_path / name, stdin=stdin)
+        assert done.exit_code == 0, done.output
+        np.testing.assert_allclose(dense(read(tmp_path / name)), expected, atol=1e-6)
+        assert not (tmp_path / name / "_stdin").exists()
+
+
+def test_all_outputs_and_what_the_files_say_of_themselves(run, tmp_path, reference):
+    place = sources(tmp_path)["a.parquet"]
+    done = run(place, "--out", tmp_path / "out", "--outputs", "dense,sparse,colbert", "--pooling", "cls")
+    assert done.exit_code == 0, done.output
+    table = read(tmp_path / "out")
+    expected = reference.encode(TEXTS, pooling="cls", outputs=("dense", "sparse", "colbert"))
+    assert table.schema.field("dense").type == pa.list_(pa.float32(), 64)
+    np.testing.assert_allclose(dense(table), expected.dense, atol=1e-6)
+    for row, (ids, weights), vectors in zip(
+        table.to_pylist(), expected.sparse, expected.multi_vector, strict=True
+    ):
+        assert row["sparse"]["indices"] == ids.tolist()
+        np.testing.assert_allclose(row["sparse"]["values"], weights, atol=1e-6)
+        np.testing.assert_allclose(row["colbert"], vectors, atol=1e-6)
+    told = json.loads(pq.read_schema(tmp_path / "out" / "part-00000-000000.parquet").metadata[b"embedding"])
+    assert told["model"] == "tiny"
+    assert (told["pooling"], told["precision"], told["width"]) == ("cls", "fp32", 64)
+    assert len(told["model_version"]) == 64
+    assert told["outputs"] == ["dense", "sparse", "colbert"]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "kind", "width"),
+    [("float16", "halffloat", 64), ("int8", "int8", 64), ("binary", "int8", 8), ("ubinary", "uint8", 8)],
+)
+def test_smaller_numbers(run, tmp_path, reference, encoding, kind, width):
+    place = sources(tmp_path)["a.jsonl"]
+    options = ("--outputs", "dense,colbert", "--encoding", encoding)
+    assert run(place, "--out", tmp_path / "out", *options).exit_code == 0
+    table = read(tmp_path / "out")
+    vector = table.schema.field("dense").type
+    assert (str(vector.value_type), vector.list_size) == (kind, width)
+    assert table.schema.field("colbert").type.value_type.list_size == width
+    expected = reference.encode(TEXTS).dense
+    found = dense(table)
+    if encoding == "ubinary":
+        np.testing.assert_array_equal(found, np.packbits(expected > 0, axis=1))
+    elif encoding == "binary":
+        np.testing.assert_array_equal(found + 128, np.packbits(expected > 0, axis=1))
+    else:
+        cosines = (found * expected).sum(1) / np.linalg.norm(found.astype(float), axis=1)
+        assert cosines.min() > 0.9999
+
+
+BAD = [
+    {"id": "a", "text": "good"},
+    {"id": "b", "text": None},
+    {"id": "c", "text": " \n"},
+    {"id": "d", "text": 7},
+    {"id": "e"},
+    {"id": "f", "text": "long " * 50},
+    {"id": "g", "text": "good"},
+]
+
+
+def test_rows_without_a_text_keep_their_place(run, tmp_path, reference):
+    place = write_jsonl(tmp_path / "bad.jsonl", BAD)
+    done = run(place, "--out", tmp_path / "out", "--outputs", "dense,sparse,colbert", max_length=20)
+    assert done.exit_code == 3
+    assert "7 rows, without a vector: 2 null, 1 empty, 1 not text, 1 texts were cut" in done.output
+    table = read(tmp_path / "out")
+    assert table.column("id").to_pylist() == list("abcdefg")
+    assert table.column("text")[3].as_py() == "7"
+    for output in ("dense", "sparse", "colbert"):
+        missing = [value is None for value in table.column(output).to_pylist()]
+        assert missing == [False, True, True, True, True, False, False], output
+    np.testing.assert_allclose(
+        table.column("dense")[6].as_py(), reference.encode(["good"]).dense[0], atol=1e-6
+    )
+    again = run(place, "--out", tmp_path / "out", "--outputs", "dense,sparse,colbert", max_length=20)
+    assert again.exit_code == 3
+    assert "7 rows, without a vector: 2 null" in again.output
+
+
+def test_rows_without_a_text_may_be_left_out_or_stop_it(run, tmp_path):
+    place = write_jsonl(tmp_path / "bad.jsonl", BAD)
+    done = run(place, "--out", tmp_path / "skip", "--on-error", "skip", "--no-truncate", max_length=20)
+    assert done.exit_code == 3
+    assert "1 too long" in done.output
+    assert read(tmp_path / "skip").column("id").to_pylist() == ["a", "g"]
+    done = run(place, "--out", tmp_path / "fail", "--on-error", "fail", "--id-column", "id")
+    assert done.exit_code == 1
+    assert "the text of b is null" in done.output
+    done = run(place, "--out", tmp_path / "fail2", "--on-error", "fail")
+    assert "bad.jsonl, row 2, is null" in done.output
+    assert not list((tmp_path / "fail2").glob(".part*"))
+
+
+def test_a_numpy_file(run, tmp_path, reference):
+    place = write_jsonl(tmp_path / "bad.jsonl", BAD[:3] + BAD[6:])
+    out = tmp_path / "vectors.npy"
+    done = run(place, "--out", out, "--id-column", "id", "--part-rows", 2)
+    assert done.exit_code == 3
+    found = np.load(out)
+    assert found.shape == (4, 64)
+    assert found.dtype == np.float32
+    assert np.isnan(found[1:3]).all()
+    np.testing.assert_allclose(found[[0, 3]], reference.encode(["good", "good"]).dense, atol=1e-6)
+    assert np.load(tmp_path / "vectors.ids.npy").tolist() == ["a", "b", "c", "g"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jsonl", "vectors.ids.npy", "vectors.npy"]
+    assert "is there already" in run(place, "--out", out).output
+
+
+def test_columns_of_json_take_the_type_that_holds_all(run, tmp_path):
+    rows = [
+        {"text": "a", "whole": 1, "number": 1, "flag": True, "mixed": 1, "list": [1]},
+        {"text": "b", "whole": None, "number": 0.5, "flag": None, "mixed": "one", "late": "x"},
+    ]
+    assert run(write_jsonl(tmp_path / "a.jsonl", rows), "--out", tmp_path / "out").exit_code == 0
+    found = read(tmp_path / "out").drop_columns("dense").to_pylist()
+    assert found == [
+        {"text": "a", "whole": 1, "number": 1.0, "flag": True, "mixed": "1", "list": "[1]", "late": None},
+        {
+            "text": "b",
+            "whole": None,
+            "number": 0.5,
+            "flag": None,
+            "mixed": "one",
+            "list": None,
+            "late": "x",
+        },
+    ]
+
+
+def test_csv_with_line_ends_in_fields_is_cut_between_rows(run, tmp_path):
+    texts = [f'line {n}\nand "more", {n}' for n in range(10)]
+    quoted = "".join('"{}",{}\r\n'.format(text.replace('"', '""'), n) for n, text in enumerate(texts))
+    (tmp_path / "a.csv").write_bytes(b"text,n\r\n" + quoted.encode())
+    assert run(tmp_path / "a.csv", "--out", tmp_path / "out", "--part-rows", 3).exit_code == 0
+    found = read(tmp_path / "out")
+    assert found.column("text").to_pylist() == texts
+    assert found.column("n").to_pylist() == [str(n) for n in range(10)]
+
+
+def test_bytes_that_are_no_text_are_counted(run, tmp_path):
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "good.txt").write_text("good")
+    (tmp_path / "texts" / "latin.txt").write_bytes("für".encode("latin-1"))
+    done = run(tmp_path / "texts", "--out", tmp_path / "out")
+    assert done.exit_code == 3
+    assert "1 not text" in done.output
+    assert read(tmp_path / "out").column("dense").to_pylist()[1] is None
+
+
+def test_the_same_command_again_writes_nothing_twice(run, tmp_path):
+    place = sources(tmp_path)["a.parquet"]
+    out = tmp_path / "out"
+    assert run(place, "--out", out, "--part-rows", 5).exit_code == 0
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*")}
+    (out / "part-00000-000002.parquet").unlink()
+    (out / ".part-00000-000002.parquet.1234").write_bytes(b"half")
+    assert run(place, "--out", out, "--part-rows", 5).exit_code == 0
+    after = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert {name for name in before if after[name] != before[name]} == {"part-00000-000002.parquet"}
+    assert set(after) == {*before, "_embed.json", "_summary.json"}
+    assert read(out).num_rows == len(TEXTS)
+    assert json.loads((out / "_summary.json").read_text())["rows"] == len(TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("--pooling", "cls"), "pooling (mean, now cls)"),
+        (("--encoding", "int8"), "encoding (float32, now int8)"),
+        (("--limit", "3"), "limit (None, now 3)"),
+    ],
+)
+def test_other_options_are_refused(run, tmp_path, change, words):
+    place = sources(tmp_path)["a.jsonl"]
+    assert run(place, "--out", tmp_path / "out").exit_code == 0
+    done = run(place, "--out", tmp_path / "out", *change)
+    assert done.exit_code == 1
+    assert words in done.output
+
+
+def test_another_source_is_refused(run, tmp_path):
+    place = write_jsonl(tmp_path / "a.jsonl", [{"text": "one"}])
+    assert run(place, "--out", tmp_path / "out").exit_code == 0
+    write_jsonl(place, [{"text": "two"}])
+    done = run(place, "--out", tmp_path / "out")
+    assert done.exit_code == 1
+    assert "another source" in done.output
+    run("-", "--out", tmp_path / "in", "--limit", 1, stdin=b"one\ntwo\n")
+    assert "another source" in run("-", "--out", tmp_path / "in", "--limit", 1, stdin=b"one\nTWO\n").output
+
+
+def test_what_cannot_be_embedded_is_said_in_a_sentence(run, tmp_path):
+    good = write_jsonl(tmp_path / "good.jsonl", [{"text": "one", "n": 1}])
+    parquet = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": TEXTS, "dense": TEXTS}), parquet)
+    (tmp_path / "cut.parquet").write_bytes(parquet.read_bytes()[:-20])
+    (tmp_path / "bad.jsonl").write_text('{"text": "a"}\n{"text": \n')
+    (tmp_path / "list.jsonl").write_text("[1]\n")
+    (tmp_path / "bad.csv").write_text("text,n\na,1\nb\n")
+    (tmp_path / "open.csv").write_text('text,n\n"a,1\n')
+    (tmp_path / "a.xml").write_text("<a/>")
+    (tmp_path / "both").mkdir()
+    (tmp_path / "both" / "a.txt").write_text("a")
+    write_jsonl(tmp_path / "both" / "b.jsonl", [])
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").write_text("mine")
+    out = tmp_path / "out"
+    cases = [
+        ((tmp_path / "absent",), "there is no file at"),
+        ((tmp_path / "a.xml",), "a.xml is of no known format, --format names one of: parquet"),
+        ((good, "--column", "body"), "no column 'body', --column names one of: text, n"),
+        ((good, "--column", "n"), "the column 'n' of"),
+        ((good, "--id-column", "key"), "--id-column names one of: text, n"),
+        ((parquet,), "has a column 'dense' already"),
+        ((tmp_path / "cut.parquet",), "cut.parquet cannot be read as Parquet"),
+        ((tmp_path / "bad.jsonl",), "bad.jsonl line 2 is not valid JSON"),
+        ((tmp_path / "list.jsonl",), "list.jsonl line 1 is not a JSON object"),
+        ((tmp_path / "bad.csv",), "bad.csv row 3 has 1 fields, its header has 2"),
+        ((tmp_path / "open.csv",), "is not CSV"),
+        ((tmp_path / "both",), "holds files of several formats"),
+        ((good, "--outputs", "dense,rank"), "'rank' is none of dense, sparse, colbert"),
+    ]
+    for arguments, words in cases:
+        done = run(*arguments, "--out", out)
+        assert done.exit_code in (1, 2), arguments
+        assert words in " ".join(done.output.split()), (arguments, done.output)
+        assert "Traceback" not in done.output
+        assert not list(out.glob("part-*"))
+    assert "holds something else already" in run(good, "--out", tmp_path / "full").output
+    assert (tmp_path / "full" / "letter.txt").read_text() == "mine"
+    assert "cannot be read or written" in run(good, "--out", good).output
+    assert "cannot be read or written" in run(good, "--out", "/proc/no/such").output
+
+
+def test_a_model_without_heads_says_so(tmp_path, demo_folder):
+    app = create_app(Settings(model_path=demo_folder))
+    place = write_jsonl(tmp_path / "a.jsonl", [{"text": "one"}])
+    arguments = ["embed", str(place), "--out", str(tmp_path / "out"), "--outputs", "sparse"]
+    done = app.test_cli_runner().invoke(args=arguments)
+    assert done.exit_code == 1
+    assert "this model has no lexical weights" in done.output
+
+
+def command(tiny_folder: Path, *arguments: object) -> tuple[list[str], dict[str, str]]:
+    environment = {**os.environ, "EMBED_MODEL_PATH": str(tiny_folder), "EMBED_PRECISION": "fp32"}
+    return [sys.executable, "-m", "flask", "embed", *map(str, arguments)], environment
+
+
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
+def test_killed_half_way_it_goes_on(tmp_path, tiny_folder, kill):
+    texts = [f"{n} {TEXTS[n % 5]}" for n in range(3000)]
+    place = write_jsonl(tmp_path / "a.jsonl", [{"n": n, "text": text} for n, text in enumerate(texts)])
+    out = tmp_path / "out"
+    line, environment = command(tiny_folder, place, "--out", out, "--part-rows", 100)
+    process = subprocess.Popen(
+        line, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    end = time.monotonic() + 120
+    while len(list(out.glob("part-*"))) < 4 and time.monotonic() < end:
+        time.sleep(0.01)
+    process.send_signal(kill)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == (-9 if kill == signal.SIGKILL else 130), said
+    if kill == signal.SIGINT:
+        assert b"the same command goes on" in said
+        assert b"Traceback" not in said
+    written = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*")}
+    assert 4 <= len(written) < 30
+    done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    table = read(out)
+    assert table.column("n").to_pylist() == list(range(3000))
+    assert table.column("dense").null_count == 0
+    assert all((out / name).stat().st_mtime_ns == stamp for name, stamp in written.items())
+    assert not list(out.glob(".*"))
+
+
+def test_bulk_requirements_agree_with_those_of_tests():
+    lines = [line for line in (ROOT / "requirements-bulk.txt").read_text().splitlines() if "==" in line]
+    assert "pyarrow==26.0.1" in lines
+    assert "pyarrow==26.0.1" in (ROOT / "requirements-dev.txt").read_text()
