@@ -1,6 +1,8 @@
 """The same parts on a Ray cluster: Ray Data hands them to a pool of actors, each with an encoder."""
 
 import logging
+import os
+import socket
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from app.engine.errors import EngineError
 log = logging.getLogger(__name__)
 
 MOST_CPUS = 16  # of one actor: a wider node holds several, each with weights of its own
+CONNECT_SECONDS = 10
 BLOCKS = 10_000  # of parts that go to an actor together, at most
 
 
@@ -87,13 +90,16 @@ def embed_there(
 
 def connect(address: str | None) -> Any:
     """The ray module, connected; BulkError if there is no ray or nobody at `address`."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
     try:
         import ray
         import ray.data
     except ImportError as error:
         raise BulkError(f"Ray is not installed ({error}): pip install -r requirements-bulk.txt") from error
     package = Path(sys.modules["app"].__file__ or "").parent
+    address = address or os.environ.get("RAY_ADDRESS")
     try:
+        _knock(address)
         ray.init(
             address=address,
             runtime_env={"py_modules": [str(package)]},  # every node runs the code that is here
@@ -102,8 +108,15 @@ def connect(address: str | None) -> Any:
         )
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
-        raise BulkError(f"there is no Ray cluster at {address or 'RAY_ADDRESS'}: {reason}") from error
+        raise BulkError(f"there is no Ray cluster at {address or 'this machine'}: {reason}") from error
     return ray
+
+
+def _knock(address: str | None) -> None:
+    """OSError where nobody listens: Ray itself would ask again for many minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
 
 
 def _run(
@@ -118,6 +131,7 @@ def _run(
     """`size`: of the pool, at first and at most; `cpus`: of each actor."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # ours tells more
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     first, most = size
     items = ray.data.from_items([asdict(part) for part in parts], override_num_blocks=min(len(parts), BLOCKS))
     rows = items.map_batches(
