@@ -13,7 +13,7 @@ TORCH := $(shell grep '^torch==' requirements.txt)$(if $(filter Linux,$(shell un
 export EMBED_MODEL_PATH ?= $(if $(wildcard models/bge-m3/config.json),models/bge-m3,models/demo)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint lint-deploy format test-browser test-container test-parity test-clients test-faults test-soak bench bench-peers model clean
+.PHONY: help run test lint lint-deploy format test-browser test-container test-parity test-clients test-faults test-bulk test-soak bench bench-peers bench-bulk model clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -58,6 +58,10 @@ test-clients: .venv/dev .venv/clients/installed models/demo  ## LangChain, Llama
 test-faults: .venv/dev models/demo  ## kill, vanish, overload, fuzz: what is promised when things go wrong
 	@$(BIN)/pytest -q -s -m faults
 
+test-bulk: .venv/dev .venv/bulk .venv/manpages/pages.parquet models/demo  ## a corpus on this machine and on a Ray cluster of two nodes
+	@$(BIN)/pytest -q -s tests/test_bulk.py -m "bulk or not bulk"
+	@$(BIN)/pytest -q -s -m bulk
+
 test-soak: .venv/dev models/demo  ## memory over 20 000 requests of random lengths
 	@$(BIN)/pytest -q -s -m soak
 
@@ -67,6 +71,9 @@ bench: .venv/dev models/demo models/bench/config.json  ## ours beside the plain 
 
 bench-peers: .venv/dev .venv/peers/installed models/demo models/bench/config.json  ## ours beside OpenVINO and ONNX Runtime in sentence-transformers; BENCH="--save"
 	@$(BIN)/python -m benchmarks.peers $(BENCH)
+
+bench-bulk: .venv/dev .venv/bulk models/demo models/bench/config.json  ## flask embed beside the encoder alone, and one actor beside two; BENCH="--save"
+	@$(BIN)/python -m benchmarks.bulk $(BENCH)
 
 models/bench/config.json:
 	@$(BIN)/python -m benchmarks.checkpoint models/bench
@@ -97,6 +104,15 @@ models/demo: | .venv/demo
 	@echo "installing what tests need"
 	@$(PIP) install -r requirements-dev.txt
 	@touch $@
+
+.venv/bulk: .venv/serve requirements-bulk.txt
+	@echo "installing what flask embed needs"
+	@$(PIP) install -r requirements-bulk.txt
+	@touch $@
+
+# Real text in five languages: Debian's manual pages.
+.venv/manpages/pages.parquet: tests/manpages.py | .venv/bulk
+	@$(BIN)/python -m tests.manpages $@
 
 .venv/deploy/installed: requirements-deploy.txt
 	@echo "installing what checks deploy/"

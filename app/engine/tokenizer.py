@@ -1,6 +1,6 @@
 """Texts to token ids, with the truncation reported."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,10 @@ from app.engine.errors import ModelError, TextTooLong
 
 # First, padding, last and unknown token, in the spellings of the two families of tokenizers.
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "[CLS]", "[PAD]", "[SEP]", "[UNK]")
+
+
+# Tokenised at a time: what the library keeps of a token is a hundred times its id.
+CHUNK_CHARACTERS = 1 << 19
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,10 @@ class Tokenizer:
         limit = self.max_tokens
         sequences: list[IntArray] = []
         truncated: list[int] = []
-        for index, encoding in enumerate(self._tokenizer.encode_batch_fast(texts)):
+        encodings = (
+            encoding for some in _chunks(texts) for encoding in self._tokenizer.encode_batch_fast(some)
+        )
+        for index, encoding in enumerate(encodings):
             ids = encoding.ids
             if len(ids) > limit:
                 if not truncate:
@@ -90,3 +97,15 @@ class Tokenizer:
                 ]
             )
         return found
+
+
+def _chunks(texts: list[str]) -> Iterator[list[str]]:
+    chunk: list[str] = []
+    characters = 0
+    for text in texts:
+        chunk.append(text)
+        characters += len(text)
+        if characters >= CHUNK_CHARACTERS:
+            yield chunk
+            chunk, characters = [], 0
+    yield chunk

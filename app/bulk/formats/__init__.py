@@ -8,7 +8,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 # A part of long texts has fewer rows than asked for, so that it fits into memory.
-PART_BYTES = 1 << 26
+PART_BYTES = 1 << 25
 
 
 @dataclass(frozen=True)
