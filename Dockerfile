@@ -1,4 +1,4 @@
-FROM python:3.11-slim-bookworm
+FROM python:3.11-slim-bookworm AS serve
 
 # HOME: whichever user this runs as, possibly one without an entry in /etc/passwd, /tmp is the place to write.
 ENV HOME=/tmp \
@@ -34,3 +34,16 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 CMD ["py
     "import urllib.request as r; r.build_opener(r.ProxyHandler({})).open('http://127.0.0.1:8000/readyz', timeout=4)"]
 # Gunicorn alone would listen on the container's loopback. The model folder is mounted below /app/models.
 CMD ["gunicorn", "--bind", "0.0.0.0:8000"]
+
+# What `flask embed` and the nodes of a Ray cluster run, larger by Ray and Arrow: build --target bulk.
+FROM serve AS bulk
+COPY requirements-bulk.txt requirements-ray.txt ./
+USER 0
+RUN pip install --no-cache-dir -r requirements-bulk.txt -r requirements-ray.txt
+USER 10001:10001
+ENV RAY_USAGE_STATS_ENABLED=0
+HEALTHCHECK NONE
+CMD ["flask", "embed", "--help"]
+
+# Without --target it is the server.
+FROM serve

@@ -11,7 +11,7 @@ image=localhost/bge-m3-server  # the name in docker-compose.yaml
 archive=${DIST:-dist}/bge-m3-server-$version.tar.gz
 
 export BUILDAH_FORMAT=docker  # podman's own format has no health check
-"${docker[@]}" build --build-arg TORCH_INDEX -t "$image:$version" -t "$image:latest" .
+"${docker[@]}" build --target serve --build-arg TORCH_INDEX -t "$image:$version" -t "$image:latest" .
 
 mkdir -p "$(dirname "$archive")"
 partial=$archive.$$

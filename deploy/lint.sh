@@ -12,6 +12,33 @@ command -v promtool >/dev/null || {
 
 .venv/deploy/bin/kubernetes-validate --strict --quiet deploy/kubernetes/*.yaml
 
+# A RayJob by its own schema, then the pods that the operator makes of it.
+.venv/bin/python - <<'END' >"$scratch/ray.yaml"
+import json, pathlib, jsonschema, yaml
+schema = json.loads(pathlib.Path("deploy/rayjob.schema.json").read_text())
+
+def pod(name, template, *containers):
+    spec = template["spec"] | {"containers": [*template["spec"]["containers"], *containers]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, **template["metadata"]}, "spec": spec}
+
+found = []
+for file in sorted(pathlib.Path("deploy/ray").glob("*.yaml")):
+    for one in yaml.safe_load_all(file.read_text()):
+        if one["kind"] != "RayJob":
+            found.append(one)
+            continue
+        jsonschema.Draft202012Validator(schema).validate(one)
+        cluster = one["spec"]["rayClusterSpec"]
+        options = cluster["autoscalerOptions"]
+        names = ("command", "args", "env", "envFrom", "image", "resources", "securityContext", "volumeMounts")
+        autoscaler = {"name": "autoscaler"} | {name: options[name] for name in names if name in options}
+        found.append(pod("submitter", one["spec"]["submitterPodTemplate"]))
+        found.append(pod("head", cluster["headGroupSpec"]["template"], autoscaler))
+        found += [pod(group["groupName"], group["template"]) for group in cluster["workerGroupSpecs"]]
+print(yaml.safe_dump_all(found))
+END
+.venv/deploy/bin/kubernetes-validate --strict --quiet "$scratch/ray.yaml"
+
 .venv/bin/python - <<'END'
 import pathlib, re, compose_spec, yaml
 text = pathlib.Path("deploy/compose.scale.yaml").read_text()

@@ -1,16 +1,20 @@
 """The files in deploy/ agree with the server: its metrics, routes, settings and limits."""
 
+import copy
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
 from app import __version__, create_app
 from app.api.metrics import announce
+from app.cli.embed import embed
 from app.config import Settings
 from tests.conftest import FakeEncoder
 
@@ -19,6 +23,10 @@ DEPLOY = ROOT / "deploy"
 OTHERS = {"up"}  # Prometheus' own
 SCALE = yaml.safe_load((DEPLOY / "compose.scale.yaml").read_text())
 NGINX = (DEPLOY / "nginx.conf").read_text()
+RAYJOB, RAY_POLICY = yaml.safe_load_all((DEPLOY / "ray" / "rayjob.yaml").read_text())
+RAY = RAYJOB["spec"]["rayClusterSpec"]
+HEAD, [WORKERS] = RAY["headGroupSpec"], RAY["workerGroupSpecs"]
+RAYJOB_SCHEMA = jsonschema.Draft202012Validator(json.loads((DEPLOY / "rayjob.schema.json").read_text()))
 
 
 def manifests() -> Iterator[dict[str, Any]]:
@@ -113,7 +121,7 @@ def test_a_replica_is_what_the_one_server_is():
     for name, replica in SCALE["services"].items():
         if name.startswith("embed-"):
             replica = replica | {
-                "build": ".",
+                "build": {**replica["build"], "context": "."},
                 "volumes": [v.replace("../", "./") for v in replica["volumes"]],
             }
             alone = {key: value for key, value in single.items() if key not in ("ports", "cpus")}
@@ -124,21 +132,29 @@ def pods() -> list[dict[str, Any]]:
     return [manifest(kind)["spec"]["template"] for kind in ("Deployment", "Job")]
 
 
+def ray_pods() -> list[dict[str, Any]]:
+    return [RAYJOB["spec"]["submitterPodTemplate"], HEAD["template"], WORKERS["template"]]
+
+
+CONFINED = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+
+
 def test_pods_run_this_version_as_nobody_in_particular():
     dockerfile = (ROOT / "Dockerfile").read_text()
-    for pod in pods():
+    for pod, image in [(pod, "server") for pod in pods()] + [(pod, "server-bulk") for pod in ray_pods()]:
         spec = pod["spec"]
         [container] = spec["containers"]
-        assert container["image"].endswith(f"bge-m3-server:{__version__}")
+        assert container["image"] == f"bge-m3-{image}:{__version__}"
         user = f"USER {spec['securityContext']['runAsUser']}:{spec['securityContext']['runAsGroup']}"
         assert user in dockerfile
         assert spec["securityContext"]["runAsNonRoot"]
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert container["securityContext"] == {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        }
+        assert spec["enableServiceLinks"] is False
+        assert container["securityContext"] == CONFINED
         mounts = {mount["name"] for mount in container["volumeMounts"]}
         assert mounts == {volume["name"] for volume in spec["volumes"]}
 
@@ -176,3 +192,120 @@ def test_what_selects_pods_finds_them():
             assert (wanted <= server) != (wanted <= download)
         elif one["kind"] == "HorizontalPodAutoscaler":
             assert spec["scaleTargetRef"]["name"] == manifest("Deployment")["metadata"]["name"]
+
+
+def pins(name: str) -> dict[str, str]:
+    lines = [line for line in (ROOT / name).read_text().splitlines() if "==" in line]
+    return dict(line.split("==") for line in lines)
+
+
+def test_a_rayjob_has_the_fields_that_kuberay_knows():
+    RAYJOB_SCHEMA.validate(RAYJOB)
+
+
+def ray_fields(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Where a field of KubeRay's own stands: not what is Kubernetes', not parameters of `ray start`."""
+    if isinstance(value, list):
+        for number, one in enumerate(value):
+            yield from ray_fields(one, (*path, number))
+    elif isinstance(value, dict):
+        for name, one in value.items():
+            yield (*path, name)
+            if name not in {
+                "metadata",
+                "template",
+                "submitterPodTemplate",
+                "resources",
+                "securityContext",
+                "volumeMounts",
+                "rayStartParams",
+            }:
+                yield from ray_fields(one, (*path, name))
+
+
+@pytest.mark.parametrize("path", list(ray_fields(RAYJOB)), ids=lambda path: ".".join(map(str, path)))
+def test_a_misspelt_field_of_a_rayjob_is_refused(path):
+    job = copy.deepcopy(RAYJOB)
+    *above, name = path
+    place = job
+    for step in above:
+        place = place[step]
+    place[f"{name}s"] = place.pop(name)
+    with pytest.raises(jsonschema.ValidationError):
+        RAYJOB_SCHEMA.validate(job)
+
+
+def test_the_nodes_have_the_ray_of_the_requirements():
+    wanted = pins("requirements-bulk.txt")["ray[data]"]
+    assert RAY["rayVersion"] == wanted == pins("requirements-ray.txt")["ray[default]"]
+    assert "requirements-bulk.txt -r requirements-ray.txt" in (ROOT / "Dockerfile").read_text()
+
+
+def test_the_requirements_of_an_image_name_nothing_twice():
+    together = [pins(f"requirements{name}.txt") for name in ("", "-bulk", "-ray")]
+    names = [name for one in together for name in one]
+    assert len(names) == len(set(names))
+
+
+def test_without_a_target_the_image_is_the_server():
+    stages = re.findall(r"^FROM (.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert [stage.split()[-1] for stage in stages] == ["serve", "bulk", "serve"]
+    [service] = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())["services"].values()
+    assert service["build"]["target"] == "serve"
+    assert "build --target serve" in (ROOT / "package.sh").read_text()
+    taken = (ROOT / ".dockerignore").read_text()
+    assert all(f"!requirements{name}.txt\n" in taken for name in ("", "-bulk", "-ray"))
+
+
+def test_the_ray_cluster_has_room_for_the_actors_that_are_asked_for():
+    flask, name, *arguments = shlex.split(RAYJOB["spec"]["entrypoint"])
+    assert (flask, name) == ("flask", "embed")
+    asked = embed.make_context("embed", arguments).params
+    assert asked["address"] == ""  # RAY_ADDRESS
+    assert asked["source"].startswith("s3://")
+    assert asked["out"].startswith("s3://")
+    [worker] = WORKERS["template"]["spec"]["containers"]
+    cpus = int(worker["resources"]["limits"]["cpu"])
+    assert cpus <= 16, "an encoder takes no more, a worker would have several"
+    assert asked["cpus"] in (None, cpus)
+    assert asked["actors"] == WORKERS["maxReplicas"]
+    assert RAY["enableInTreeAutoscaling"]
+    assert HEAD["rayStartParams"]["num-cpus"] == "0"
+    assert 1 <= WORKERS["minReplicas"] <= WORKERS["replicas"] <= WORKERS["maxReplicas"]
+
+
+def test_the_nodes_of_the_ray_cluster_are_alike_and_their_own_masters():
+    [head], [worker] = (group["template"]["spec"]["containers"] for group in (HEAD, WORKERS))
+    for container in (head, worker):
+        assert container["resources"]["requests"] == container["resources"]["limits"]
+        assert container["readinessProbe"]["httpGet"] == container["livenessProbe"]["httpGet"]
+    assert head["env"] == worker["env"]
+    assert head["envFrom"] == worker["envFrom"]
+    settings = Settings.from_env({one["name"]: one["value"] for one in worker["env"]})
+    assert settings.model_path == Path("models/bge-m3")
+    assert RAY["autoscalerOptions"]["securityContext"] == CONFINED
+    claims = [
+        volume["persistentVolumeClaim"]
+        for pod in (HEAD["template"], WORKERS["template"])
+        for volume in pod["spec"]["volumes"]
+        if volume["name"] == "model"
+    ]
+    claim = manifest("PersistentVolumeClaim")["metadata"]["name"]
+    assert claims == [{"claimName": claim, "readOnly": True}] * 2
+    [cache] = [mount for mount in worker["volumeMounts"] if mount["name"] == "cache"]
+    assert f"ENV EMBED_CACHE_DIR={cache['mountPath']}\n" in (ROOT / "Dockerfile").read_text()
+
+
+def test_nobody_else_reaches_the_ray_cluster():
+    chosen = RAY_POLICY["spec"]["podSelector"]["matchLabels"]
+    own, operator = RAY_POLICY["spec"]["ingress"]
+    assert own == {"from": [{"podSelector": {"matchLabels": chosen}}]}
+    ports = [port for one in HEAD["template"]["spec"]["containers"] for port in one["ports"]]
+    [dashboard] = [port["containerPort"] for port in ports if port["name"] == "dashboard"]
+    assert operator["ports"] == [{"port": dashboard, "protocol": "TCP"}]
+    others = {frozenset(pod["metadata"]["labels"].items()) for pod in pods()}
+    for pod in ray_pods():
+        labels = pod["metadata"]["labels"].items()
+        assert chosen.items() <= labels
+        assert "app.kubernetes.io/name" not in pod["metadata"]["labels"]  # KubeRay's
+        assert not any(other <= labels for other in others)
