@@ -4,6 +4,7 @@ import logging
 import os
 import socket
 import sys
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 
 MOST_CPUS = 16  # of one actor: a wider node holds several, each with weights of its own
 CONNECT_SECONDS = 10
+NODE_SECONDS = 300
 BLOCKS = 10_000  # of parts that go to an actor together, at most
 
 
@@ -72,10 +74,7 @@ def embed_there(
     """
     ray = connect(address)
     try:
-        nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-        nodes = [size for size in nodes if size]
-        if not nodes:
-            raise BulkError("the cluster has no node with a processor to spare")
+        nodes = _processors(ray)
         each = cpus or min(MOST_CPUS, *nodes)
         room = max(1, sum(size // each for size in nodes))
         most = actors or room
@@ -110,6 +109,18 @@ def connect(address: str | None) -> Any:
         reason = str(error).partition("\n")[0]
         raise BulkError(f"there is no Ray cluster at {address or 'this machine'}: {reason}") from error
     return ray
+
+
+def _processors(ray: Any) -> list[int]:
+    """Of each node that has some; a cluster that is being started is given time for its first."""
+    end = time.monotonic() + NODE_SECONDS
+    while True:
+        sizes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+        if found := [size for size in sizes if size]:
+            return found
+        if time.monotonic() > end:
+            raise BulkError(f"the cluster has had no node with a processor for {NODE_SECONDS} s")
+        time.sleep(1)
 
 
 def _knock(address: str | None) -> None:
