@@ -367,6 +367,34 @@ def test_killed_half_way_it_goes_on(tmp_path, tiny_folder, kill):
     assert not list(out.glob(".*"))
 
 
+def test_a_full_disk_is_said_and_what_is_whole_stays(tmp_path, tiny_folder):
+    """A limit on the size of files stands for the disk: the write fails in the same place."""
+    texts = [f"{n} {'word ' * (5 if n < 100 else 400)}" for n in range(300)]
+    place = write_jsonl(tmp_path / "a.jsonl", [{"text": text} for text in texts])
+    out = tmp_path / "out"
+    line, environment = command(tiny_folder, place, "--out", out, "--part-rows", 100, "--outputs", "colbert")
+    environment |= {"EMBED_ENGINE": "torch", "EMBED_PRECISION": "auto"}  # which writes no export
+    limited = (
+        "import os, resource; resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6)); "
+        f"os.execv({line[0]!r}, {line!r})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", limited],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert "cannot be read or written" in done.stderr
+    assert "too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in out.glob("*part*")] == ["part-00000-000000.parquet"]
+    assert subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, timeout=120).returncode == 0
+    assert read(out).column("text").to_pylist() == texts
+
+
 def test_bulk_requirements_agree_with_those_of_tests():
     lines = [line for line in (ROOT / "requirements-bulk.txt").read_text().splitlines() if "==" in line]
     assert "pyarrow==26.0.1" in lines
