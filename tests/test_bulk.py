@@ -64,7 +64,10 @@ def sources(folder: Path) -> dict[str, str]:
     (folder / "texts").mkdir()
     for n, text in enumerate(TEXTS):
         (folder / "texts" / f"{n:02}.txt").write_text(text)
-    names = ("a.parquet", "a.jsonl", "a.jsonl.gz", "a.csv", "texts", "texts/*.txt")
+    for name in (".notes", "_notes"):
+        (folder / "texts" / name).mkdir()
+        (folder / "texts" / name / "a.txt").write_text("none of the texts")
+    names = ("a.parquet", "a.jsonl", "a.jsonl.gz", "a.csv", "texts", "texts/**/*.txt")
     return {name: str(folder / name) for name in names}
 
 

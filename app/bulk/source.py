@@ -114,12 +114,13 @@ def _find(files: fs.FileSystem, path: str, place: str) -> list[File]:
             infos = files.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
     except (OSError, pa.ArrowException) as error:
         raise BulkError(f"{place} cannot be opened: {error}") from error
-    found = [
+    named = (
         File(info.path, info.path.removeprefix(base).lstrip("/"), info.size, info.mtime_ns or 0)
         for info in infos
-        # Names with a mark in front are other programs' notes, as everywhere in this field.
-        if info.type == fs.FileType.File and not info.base_name.startswith(("_", "."))
-    ]
+        if info.type == fs.FileType.File
+    )
+    # Names with a mark in front are other programs' notes, as everywhere in this field.
+    found = [file for file in named if not any(name.startswith((".", "_")) for name in file.name.split("/"))]
     if not found:
         raise BulkError(f"there is no file at {place}")
     return sorted(found, key=lambda file: file.path)

@@ -136,8 +136,8 @@ def embed(
         cluster = None if address is None else Cluster(address or None, actors, cpus)
         request = Request(source, out, column, kind, Options(**asked), cluster)
         counts = embed_corpus(request, encoder, checkpoint, model, sys.stdin.buffer)
-    except Stopped as error:
-        click.echo(str(error), err=True)
+    except (Stopped, KeyboardInterrupt):
+        click.echo(str(Stopped()), err=True)
         sys.exit(STOPPED)
     except (BulkError, EngineError) as error:
         raise click.ClickException(str(error)) from error
