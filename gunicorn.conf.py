@@ -8,7 +8,7 @@ import os
 import tempfile
 
 wsgi_app = "wsgi:app"
-worker_class = "gthread"
+worker_class = "app.worker.Worker"  # gthread that slow clients cannot stop
 # Threads wait for the encoder, they do not compute; some are kept for health checks, see post_worker_init.
 threads = 256
 # No preload: a fork after torch has started its threads hangs at the first forward.
@@ -16,7 +16,7 @@ preload_app = False
 control_socket_disable = True
 timeout = 120
 graceful_timeout = 60  # compose and Kubernetes must grant more than this
-keepalive = 0  # every connection is tied to a thread, see _tie_connections
+keepalive = 0  # a kept connection would stay with its worker, however busy, see _tie_connections
 # The heartbeat file, off the disk; works on a read-only root.
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") and os.access("/dev/shm", os.W_OK) else None
 # The model comes from a folder; nothing may ask a hub for more.
