@@ -93,6 +93,7 @@ def _read_body(request: Request, limit: int) -> bytes:
     announced = request.content_length or 0
     chunks: list[bytes] = []
     size = 0
+    whole = True
     try:
         while chunk := request.stream.read(CHUNK):
             size += len(chunk)
@@ -100,12 +101,14 @@ def _read_body(request: Request, limit: int) -> bytes:
                 break
             if max(size, announced) <= limit:
                 chunks.append(chunk)
-    except (ClientDisconnected, ParseException, OSError) as error:
-        if getattr(request.environ.get("gunicorn.socket"), "late", False):
-            raise RequestTimeout("the body did not come in time") from None
-        raise BadRequest("the body ended early, or its chunks are not well formed") from error
+    except (ClientDisconnected, ParseException, OSError):
+        whole = False
     if max(size, announced) > limit:
         raise RequestEntityTooLarge(f"the body is larger than {limit} bytes: send fewer texts in one request")
+    if not whole or size < announced:
+        if getattr(request.environ.get("gunicorn.socket"), "late", False):
+            raise RequestTimeout("the body did not come in time")
+        raise BadRequest("the body ended early, or its chunks are not well formed")
     return b"".join(chunks)
 
 

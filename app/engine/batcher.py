@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+import weakref
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable
@@ -53,6 +54,7 @@ class Batcher:
         self._max_waiting = max_waiting  # tokens
         self._watch = watch
         self._waiting = 0  # tokens
+        self._giant: Callable[[], Job | None] = lambda: None  # let in although larger than max_waiting
         self._started: float | None = None  # by time.monotonic(), of the forward under way
         self._rate = 0.0  # tokens a second, of late
         self._turns: deque[Job] = deque()
@@ -68,21 +70,22 @@ class Batcher:
     ) -> Job:
         """Queue sequences; `job.done` resolves to a list for each, in order: an array for each kind.
 
-        Raises Overloaded where the tokens that wait already leave no room for these; a call that finds
-        nothing waiting is always let in. `job.done` fails with TooLate for what has not started by
-        `deadline`, a time.monotonic().
+        Raises Overloaded where the tokens that wait already leave no room for these. A call that finds
+        nothing waiting is let in however large it is, and half of the room is left to others. `job.done`
+        fails with TooLate for what has not started by `deadline`, a time.monotonic().
         """
         job = Job(sequences, kinds, deadline)
         if not sequences or not kinds:
             job.done.set_result(job.found)
             return job
-        tokens = sum(map(len, sequences))
         with self._changed:
             if self._closed:
                 raise NotLoaded("the encoder is closed")
-            if self._max_waiting is not None and self._waiting and self._waiting + tokens > self._max_waiting:
-                raise Overloaded(self._waiting, self._max_waiting, self.drain_seconds)
-            self._waiting += tokens
+            if self._max_waiting is not None and self._counted + job.tokens > self._max_waiting:
+                if self._waiting:
+                    raise Overloaded(self._waiting, self._max_waiting, self.drain_seconds)
+                self._giant = weakref.ref(job)
+            self._waiting += job.tokens
             self._jobs[id(job)] = job
             self._turns.append(job)
             for index in job.waiting:
@@ -91,7 +94,7 @@ class Batcher:
         return job
 
     def wait(self, job: Job, gone: Callable[[], bool] | None = None) -> list[list[FloatArray]]:
-        """The result of a job; Abandoned once `gone` says so, and what had not started is dropped."""
+        """The result of a job; Abandoned once `gone` says so, and what has not started is dropped."""
         while True:
             try:
                 return job.done.result(timeout=LOOK_SECONDS if gone else None)
@@ -107,6 +110,12 @@ class Batcher:
         return self._waiting
 
     @property
+    def _counted(self) -> int:
+        """Tokens that wait, as the limit counts them."""
+        giant = self._giant()
+        return self._waiting - max(0, giant.tokens - (self._max_waiting or 0) // 2 if giant else 0)
+
+    @property
     def drain_seconds(self) -> int:
         """About how long what waits now will take, at least 1."""
         return max(1, round(self._waiting / self._rate)) if self._rate else 1
@@ -114,7 +123,7 @@ class Batcher:
     @property
     def full(self) -> bool:
         """Whether as many tokens wait as may."""
-        return self._max_waiting is not None and self._waiting >= self._max_waiting
+        return self._max_waiting is not None and self._counted >= self._max_waiting
 
     @property
     def alive(self) -> bool:
@@ -185,6 +194,7 @@ class Batcher:
             job = self._jobs[job_id]
             job.started_at = job.started_at or now
             job.waiting.remove(index)
+            job.tokens -= tokens
             self._waiting -= tokens
             if not job.waiting:
                 self._turns.remove(job)
@@ -234,7 +244,8 @@ class Batcher:
         with self._changed:
             if job in self._turns:
                 self._turns.remove(job)
-            self._waiting -= sum(len(job.sequences[index]) for index in job.waiting)
+            self._waiting -= job.tokens
+            job.tokens = 0
             job.waiting.clear()
             self._lengths = [entry for entry in self._lengths if entry[1] != id(job)]
             self._jobs.pop(id(job), None)
