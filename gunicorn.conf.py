@@ -23,12 +23,49 @@ worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") and os.access("/dev/shm
 raw_env = ["HF_HUB_OFFLINE=1", "TRANSFORMERS_OFFLINE=1", "HF_HUB_DISABLE_TELEMETRY=1"]
 
 
+# A worker's counters are files mapped into its memory. One that had to grow on a full disk would end the
+# process, so room is set aside. The names are prometheus-client's.
+METRICS_FILES = ("counter", "histogram", "gauge_liveall", "gauge_livemax", "gauge_livesum")
+METRICS_BYTES = 1 << 18
+
+
+def _make_room_for_metrics(warn):
+    """Set PROMETHEUS_MULTIPROC_DIR to a folder with room for this process's counters, and take it.
+
+    prometheus-client reads the variable when it is imported, and again after a fork.
+    """
+    asked = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    for place in [asked] * bool(asked) + [worker_tmp_dir, None]:
+        folder = asked
+        try:
+            if place is None or place != asked:
+                folder = tempfile.mkdtemp(prefix="embed-metrics-", dir=place)
+            _take_room(folder)
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+            return
+        except OSError as error:
+            warn(f"no room for metrics in {folder or place}, which holds their counters: {error.strerror}")
+    raise SystemExit("no room for metrics anywhere: free some, or point PROMETHEUS_MULTIPROC_DIR to some")
+
+
+def _take_room(folder):
+    for name in METRICS_FILES:
+        path = os.path.join(folder, f"{name}_{os.getpid()}.db")
+        if os.path.exists(path):
+            continue
+        try:
+            with open(path, "wb") as file:
+                file.write(bytes(METRICS_BYTES))
+        except OSError:
+            if os.path.exists(path):
+                os.unlink(path)  # half a file would break /metrics
+            raise
+
+
 if __name__ == "__config__":  # Gunicorn runs this, and nobody who only looks at it
-    # Where the workers add up their metrics. prometheus-client reads the variable when it is imported,
-    # and so it comes before anything of ours.
-    os.environ.setdefault(
-        "PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="embed-metrics-", dir=worker_tmp_dir)
-    )
+    import sys
+
+    _make_room_for_metrics(lambda warning: print(warning, file=sys.stderr))
 
 
 def _log_config():
@@ -91,6 +128,7 @@ def post_fork(server, worker):
     except FileNotFoundError:  # a read-only root without a /tmp; torch asks for one when imported
         os.environ["TMPDIR"] = "/dev/shm"
 
+    _make_room_for_metrics(worker.log.warning)
     os.environ.setdefault("OMP_NUM_THREADS", str(thread_budget(worker.cfg.workers)))
     logging.getLogger("app").setLevel(worker.log.error_log.level)  # --log-level is for ours too
 
