@@ -83,6 +83,7 @@ logconfig_dict = _log_config()
 
 def on_starting(server):
     """In the master, before anything listens: refuse wrong settings, in one sentence."""
+    import mmap
     import sys
 
     from app.config import ConfigError, Settings
@@ -92,6 +93,7 @@ def on_starting(server):
     except ConfigError as error:
         server.log.critical("%s", error)
         sys.exit(1)
+    server.retired = mmap.mmap(-1, 8)  # shared with the workers, see app.worker
     _tie_connections(server)
 
 
@@ -108,6 +110,7 @@ def child_exit(server, worker):
 
 
 def on_reload(server):
+    server.retired[:8] = server.worker_age.to_bytes(8, "big")
     _tie_connections(server)
 
 
@@ -123,6 +126,7 @@ def post_fork(server, worker):
 
     from app.config import thread_budget
 
+    worker.join(server, server.retired)
     try:
         tempfile.gettempdir()
     except FileNotFoundError:  # a read-only root without a /tmp; torch asks for one when imported
@@ -145,6 +149,7 @@ def post_worker_init(worker):
 
     application = worker.wsgi
     limit_waiting(application, max(1, worker.cfg.threads - max(1, worker.cfg.threads // 16)))
+    worker.await_turn()
     try:
         application.extensions["encoder"].load()
         announce(application)
@@ -155,6 +160,7 @@ def post_worker_init(worker):
             error,
         )
         sys.exit(Arbiter.WORKER_BOOT_ERROR)  # the master stops instead of trying for ever
+    worker.take_over()
 
 
 def worker_exit(server, worker):

@@ -8,7 +8,10 @@ a thread gets a connection with its whole head, and reads its body up to a deadl
 
 import contextlib
 import errno
+import mmap
+import os
 import resource
+import signal
 import socket
 import struct
 import time
@@ -55,7 +58,46 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     """Each connection is in one of three places: waiting for its head, with a thread, or closing.
 
     The first and the last take none of the worker's places: each adds one for itself.
+
+    On a reload Gunicorn starts as many new workers as there are, and tells all old ones to stop at once.
+    Here they take turns, so that there is never none to accept: an old one goes on until it is relieved,
+    a new one loads when the one before it has gone, and relieves the next.
     """
+
+    def join(self, arbiter: Any, retired: mmap.mmap) -> None:
+        """In the new process: find one's place. `retired` holds the age of the last worker to be replaced."""
+        self.retired = retired
+        self.told = False
+        last = int.from_bytes(retired[:8], "big")
+        old = sorted((worker.age, pid) for pid, worker in arbiter.WORKERS.items() if worker.age <= last)
+        pids = [pid for _, pid in old]
+        place = self.age - last - 1
+        self.before, self.after = pids[place : place + 1], pids[place + 1 : place + 2]
+        if place == 0:
+            _relieve(self.before)
+        if place == self.cfg.workers - 1:
+            self.after = pids[place + 1 :]
+
+    def await_turn(self) -> None:
+        """Until the worker whose place this one takes has gone, or the reload has taken too long."""
+        end = time.monotonic() + self.cfg.graceful_timeout
+        while any(map(_runs, self.before)) and time.monotonic() < end:
+            time.sleep(0.05)
+
+    def take_over(self) -> None:
+        """Now this one serves: the next may go."""
+        _relieve(self.after)
+
+    def init_signals(self) -> None:
+        super().init_signals()
+        signal.signal(signal.SIGUSR2, super().handle_exit)
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """The first SIGTERM of a reload is no reason yet."""
+        if self.age <= int.from_bytes(self.retired[:8], "big") and not self.told:
+            self.told = True
+            return
+        super().handle_exit(sig, frame)
 
     def init_process(self) -> None:
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -155,6 +197,20 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             oldest = next(iter(place))
             self._forget(oldest, place)
             oldest.close()
+
+
+def _relieve(pids: list[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGUSR2)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _timeval(seconds: float) -> bytes:

@@ -1,6 +1,9 @@
 """Whatever a client sends, the request path answers below 500: `make test-faults`."""
 
 import random
+import re
+import subprocess
+import sys
 from collections import Counter
 
 import orjson
@@ -11,6 +14,7 @@ from hypothesis import strategies as st
 from app import create_app
 from app.config import Settings
 from tests.conftest import FakeEncoder
+from tests.server import ROOT
 
 pytestmark = pytest.mark.faults
 
@@ -101,3 +105,16 @@ def test_two_hundred_thousand_mutated_bodies():
         assert answer.status_code < 500, (bytes(body), answer.text)
         answer.close()
     print(f"200 000 mutated bodies: {dict(seen)}")
+
+
+def test_a_hundred_thousand_inputs_guided_by_coverage():
+    """atheris keeps the inputs that reach new code and changes those; it ends its process, so in one."""
+    pytest.importorskip("atheris")
+    command = [sys.executable, "-m", "tests.fuzz", "-runs=100000", "-seed=1", "-print_final_stats=1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=3000)
+    assert done.returncode == 0, done.stderr[-3000:]
+    runs = re.search(r"stat::number_of_executed_units:\s+(\d+)", done.stderr)
+    reached = re.findall(r"cov: (\d+)", done.stderr)
+    print(f"guided by coverage: {runs[1]} inputs, {reached[0]} then {reached[-1]} places reached")
+    assert int(runs[1]) >= 100_000
+    assert int(reached[-1]) > int(reached[0])

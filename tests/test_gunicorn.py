@@ -46,7 +46,9 @@ def test_connections_are_tied_to_threads():
         def set(self, name, value):
             setattr(self, name, value)
 
-    arbiter = SimpleNamespace(cfg=Config(threads=5, worker_connections=1000))
+    arbiter = SimpleNamespace(
+        cfg=Config(threads=5, worker_connections=1000), worker_age=3, retired=bytearray(8)
+    )
     CONF["on_reload"](arbiter)
     assert arbiter.cfg.worker_connections == 5
 
