@@ -3,6 +3,7 @@
 import base64
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,14 @@ def read_json() -> dict[str, Any]:
     if not isinstance(content, dict):
         raise BadRequest('the body must be a JSON object such as {"input": "a text"}')
     return content
+
+
+def discard_body() -> None:
+    """Read what is left of the body of a request that is refused, see DRAIN."""
+    size = 0
+    with suppress(ClientDisconnected, ParseException, OSError):
+        while size <= DRAIN and (chunk := request.stream.read(CHUNK)):
+            size += len(chunk)
 
 
 def _read_body(request: Request, limit: int) -> bytes:

@@ -122,8 +122,9 @@ class Batcher:
 
     @property
     def full(self) -> bool:
-        """Whether as many tokens wait as may."""
-        return self._max_waiting is not None and self._counted >= self._max_waiting
+        """Whether as many tokens wait as may, but for less than a batch."""
+        most = self._max_waiting
+        return most is not None and self._counted > most - min(self._token_budget, most // 8 + 1)
 
     @property
     def alive(self) -> bool:
