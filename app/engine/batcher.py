@@ -1,6 +1,7 @@
 """Merges what concurrent calls ask for into batches of similar length under a token budget."""
 
 import logging
+import math
 import threading
 import time
 import weakref
@@ -51,7 +52,7 @@ class Batcher:
         self._forward = forward
         self._pairs_per_token = PAIRS_PER_TOKEN * width
         self._token_budget = token_budget
-        self._max_waiting = max_waiting  # tokens
+        self._max_waiting = math.inf if max_waiting is None else max_waiting  # tokens
         self._watch = watch
         self._waiting = 0  # tokens
         self._giant: Callable[[], Job | None] = lambda: None  # let in although larger than max_waiting
@@ -81,9 +82,9 @@ class Batcher:
         with self._changed:
             if self._closed:
                 raise NotLoaded("the encoder is closed")
-            if self._max_waiting is not None and self._counted + job.tokens > self._max_waiting:
+            if self._counted + job.tokens > self._max_waiting:
                 if self._waiting:
-                    raise Overloaded(self._waiting, self._max_waiting, self.drain_seconds)
+                    raise Overloaded(self._waiting, int(self._max_waiting), self.drain_seconds)
                 self._giant = weakref.ref(job)
             self._waiting += job.tokens
             self._jobs[id(job)] = job
@@ -94,7 +95,7 @@ class Batcher:
         return job
 
     def wait(self, job: Job, gone: Callable[[], bool] | None = None) -> list[list[FloatArray]]:
-        """The result of a job; Abandoned once `gone` says so, and what has not started is dropped."""
+        """The result of a job; Abandoned once `gone` says so, and what had not started is dropped."""
         while True:
             try:
                 return job.done.result(timeout=LOOK_SECONDS if gone else None)
@@ -106,14 +107,13 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """Tokens that wait."""
-        return self._waiting
+        return self._waiting  # tokens
 
     @property
-    def _counted(self) -> int:
+    def _counted(self) -> float:
         """Tokens that wait, as the limit counts them."""
         giant = self._giant()
-        return self._waiting - max(0, giant.tokens - (self._max_waiting or 0) // 2 if giant else 0)
+        return self._waiting - max(0, giant.tokens - self._max_waiting / 2 if giant else 0)
 
     @property
     def drain_seconds(self) -> int:
@@ -123,8 +123,7 @@ class Batcher:
     @property
     def full(self) -> bool:
         """Whether as many tokens wait as may, but for less than a batch."""
-        most = self._max_waiting
-        return most is not None and self._counted > most - min(self._token_budget, most // 8 + 1)
+        return self._counted > self._max_waiting - min(self._token_budget, self._max_waiting / 8)
 
     @property
     def alive(self) -> bool:
@@ -153,16 +152,13 @@ class Batcher:
                     self._changed.wait()
                 if self._closed:
                     return
-                late = self._late()
+                now = time.monotonic()
+                late = [job for job in self._turns if job.deadline is not None and job.deadline < now]
                 batch = self._next_batch() if not late else []
             for job in late:
                 self._drop(job, TooLate("the request waited longer than it may"))
             if batch:
                 self._compute(batch)
-
-    def _late(self) -> list[Job]:
-        now = time.monotonic()
-        return [job for job in self._turns if job.deadline is not None and job.deadline < now]
 
     def _next_batch(self) -> list[tuple[Job, int]]:
         """Take the next batch out of the queue; the lock is held."""
