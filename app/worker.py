@@ -15,6 +15,7 @@ import signal
 import socket
 import struct
 import time
+from collections import OrderedDict
 from concurrent.futures import Future
 from functools import partial
 from selectors import EVENT_READ
@@ -106,8 +107,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.most_watched = max(1, files - self.cfg.threads - SPARE_FILES)
         # In the order of their deadlines.
-        self.heads: dict[TConn, float] = {}
-        self.closing: dict[TConn, float] = {}
+        self.heads: OrderedDict[TConn, float] = OrderedDict()
+        self.closing: OrderedDict[TConn, float] = OrderedDict()
         super().init_process()
 
     def accept(self, listener: Any) -> None:
