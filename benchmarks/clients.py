@@ -73,12 +73,22 @@ class Sample:
 def send(port: int, corpus: Corpus, number: int, due: float) -> Sample:
     """Send the request of that number, the same in every run; its time counts from when it was due."""
     chance = random.Random(number)
-    protocol = chance.choice(PROTOCOLS)
-    texts = _texts(corpus, chance, 1 if protocol.single else chance.randint(*_one_of(SIZES, chance)))
+    protocol, texts = _request(corpus, chance)
     body = orjson.dumps(protocol.body(texts))
     outcome = _exchange(port, protocol, len(texts), body, _one_of(MANNERS, chance), chance)
     tokens = sum(map(corpus.tokens, texts)) if not outcome else 0
     return Sample(due, time.monotonic() - due, tokens, outcome)
+
+
+def mean_tokens(corpus: Corpus, numbers: range) -> float:
+    """Of the requests of these numbers."""
+    texts = [text for number in numbers for text in _request(corpus, random.Random(number))[1]]
+    return sum(map(corpus.tokens, texts)) / len(numbers)
+
+
+def _request(corpus: Corpus, chance: random.Random) -> tuple[Protocol, list[str]]:
+    protocol = chance.choice(PROTOCOLS)
+    return protocol, _texts(corpus, chance, 1 if protocol.single else chance.randint(*_one_of(SIZES, chance)))
 
 
 def _texts(corpus: Corpus, chance: random.Random, count: int) -> list[str]:

@@ -50,10 +50,11 @@ def run(model: Path, minutes: float) -> dict[str, Any]:
     with server:
         report["engine"], report["precision"] = server.running() or ("", "")
         report["server_processors"] = server_processors
-        capacity, rate = measure_capacity(server, corpus)
-        report |= {"tokens_per_second": round(capacity), "requests_per_second": round(SHARE * rate, 2)}
-        say(f"capacity {capacity:.0f} tokens/s, {rate:.2f} requests/s; {SHARE:.0%} of it from now")
-        report |= watched(server, corpus, SHARE * rate, 60 * minutes)
+        capacity = measure_capacity(server, corpus)
+        rate = SHARE * capacity / clients.mean_tokens(corpus, range(FIRST, FIRST + 3000))
+        report |= {"tokens_per_second": round(capacity), "requests_per_second": round(rate, 2)}
+        say(f"capacity {capacity:.0f} tokens/s; {rate:.2f} requests/s from now, {SHARE:.0%} of it")
+        report |= watched(server, corpus, rate, 60 * minutes)
     return report
 
 
@@ -69,8 +70,8 @@ def apart() -> Iterator[list[int]]:
         os.sched_setaffinity(0, processors[-1:])
 
 
-def measure_capacity(server: Server, corpus: Corpus) -> tuple[float, float]:
-    """Tokens and answers a second, where each client sends its next request when its last is answered."""
+def measure_capacity(server: Server, corpus: Corpus) -> float:
+    """Tokens a second, where each client sends its next request when its last is answered."""
     start = time.monotonic() + WARM_SECONDS
     end = start + CAPACITY_SECONDS
     samples: list[Sample] = []
@@ -87,8 +88,7 @@ def measure_capacity(server: Server, corpus: Corpus) -> tuple[float, float]:
     for thread in threads:
         thread.join()
     counted = [sample for sample in samples if start <= sample.due + sample.seconds <= end]
-    tokens = sum(sample.tokens for sample in counted)
-    return tokens / CAPACITY_SECONDS, len(counted) / CAPACITY_SECONDS
+    return sum(sample.tokens for sample in counted) / CAPACITY_SECONDS
 
 
 def watched(server: Server, corpus: Corpus, rate: float, seconds: float) -> dict[str, Any]:
