@@ -25,7 +25,8 @@ PAIRS_PER_TOKEN = 3
 # What a batch may waste in that way: this share of its tokens, or what starting another would cost.
 WASTE_SHARE = 0.1
 WASTE_TOKENS = 15
-LOOK_SECONDS = 0.5  # between two looks whether anybody still waits for a job
+# Between two looks whether a job's client is there: at least, and for each job, as a look wakes a thread.
+LOOK_SECONDS, LOOK_EACH = 0.5, 0.02
 
 # Distinct sequences b x (t,), wanted r x (index of a sequence, kind) -> r arrays, shaped as for Kind
 Forward = Callable[[list[IntArray], list[tuple[int, Kind]]], list[FloatArray]]
@@ -34,10 +35,9 @@ Forward = Callable[[list[IntArray], list[tuple[int, Kind]]], list[FloatArray]]
 class Batcher:
     """One thread that runs the forward for every caller.
 
-    An idle batcher starts at once; what arrives meanwhile forms the next batches. Calls take turns:
-    each batch is built around the longest waiting text of the call whose turn it is and filled with
-    the texts of any call that are nearly as long. So a short call waits for about one batch per
-    call ahead of it, however many texts those have.
+    An idle batcher starts at once; what arrives meanwhile forms the next batches. Calls take turns: each
+    batch is built around the longest waiting text of the call whose turn it is and filled with any call's
+    that are nearly as long. So a short call waits for about one batch per call ahead of it.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Batcher:
         """The result of a job; Abandoned once `gone` says so, and what had not started is dropped."""
         while True:
             try:
-                return job.done.result(timeout=LOOK_SECONDS if gone else None)
+                return job.done.result(max(LOOK_SECONDS, LOOK_EACH * len(self._turns)) if gone else None)
             except TimeoutError:
                 if job.done.done():  # it was the forward's own
                     raise
