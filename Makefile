@@ -13,7 +13,7 @@ TORCH := $(shell grep '^torch==' requirements.txt)$(if $(filter Linux,$(shell un
 export EMBED_MODEL_PATH ?= $(if $(wildcard models/bge-m3/config.json),models/bge-m3,models/demo)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint lint-deploy format test-browser test-container test-parity test-clients test-faults test-bulk test-soak bench bench-peers bench-bulk model clean
+.PHONY: help run test lint lint-deploy format test-browser test-container test-parity test-clients test-faults test-bulk test-soak soak bench bench-peers bench-bulk model clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -66,6 +66,10 @@ test-soak: .venv/dev models/demo  ## memory over 20 000 requests of random lengt
 	@$(BIN)/pytest -q -s -m soak
 
 BENCH ?=
+MINUTES ?= 60
+soak: .venv/dev models/demo  ## mixed clients at 80 % of capacity, memory and latency watched; MINUTES=60 BENCH="--save"
+	@$(BIN)/python -m benchmarks.soak --minutes $(MINUTES) $(BENCH)
+
 bench: .venv/dev models/demo models/bench/config.json  ## ours beside the plain service, on full-size random weights; BENCH="--precision int8"
 	@$(BIN)/python -m benchmarks.bench $(BENCH)
 

@@ -8,7 +8,7 @@ import os
 import tempfile
 
 wsgi_app = "wsgi:app"
-worker_class = "gthread"
+worker_class = "app.worker.Worker"  # gthread that slow clients cannot stop
 # Threads wait for the encoder, they do not compute; some are kept for health checks, see post_worker_init.
 threads = 256
 # No preload: a fork after torch has started its threads hangs at the first forward.
@@ -16,19 +16,56 @@ preload_app = False
 control_socket_disable = True
 timeout = 120
 graceful_timeout = 60  # compose and Kubernetes must grant more than this
-keepalive = 0  # every connection is tied to a thread, see _tie_connections
+keepalive = 0  # a kept connection would stay with its worker, however busy, see _tie_connections
 # The heartbeat file, off the disk; works on a read-only root.
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") and os.access("/dev/shm", os.W_OK) else None
 # The model comes from a folder; nothing may ask a hub for more.
 raw_env = ["HF_HUB_OFFLINE=1", "TRANSFORMERS_OFFLINE=1", "HF_HUB_DISABLE_TELEMETRY=1"]
 
 
+# A worker's counters are files mapped into its memory. One that had to grow on a full disk would end the
+# process, so room is set aside. The names are prometheus-client's.
+METRICS_FILES = ("counter", "histogram", "gauge_liveall", "gauge_livemax", "gauge_livesum")
+METRICS_BYTES = 1 << 18
+
+
+def _make_room_for_metrics(warn):
+    """Set PROMETHEUS_MULTIPROC_DIR to a folder with room for this process's counters, and take it.
+
+    prometheus-client reads the variable when it is imported, and again after a fork.
+    """
+    asked = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    for place in [asked] * bool(asked) + [worker_tmp_dir, None]:
+        folder = asked
+        try:
+            if place is None or place != asked:
+                folder = tempfile.mkdtemp(prefix="embed-metrics-", dir=place)
+            _take_room(folder)
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+            return
+        except OSError as error:
+            warn(f"no room for metrics in {folder or place}, which holds their counters: {error.strerror}")
+    raise SystemExit("no room for metrics anywhere: free some, or point PROMETHEUS_MULTIPROC_DIR to some")
+
+
+def _take_room(folder):
+    for name in METRICS_FILES:
+        path = os.path.join(folder, f"{name}_{os.getpid()}.db")
+        if os.path.exists(path):
+            continue
+        try:
+            with open(path, "wb") as file:
+                file.write(bytes(METRICS_BYTES))
+        except OSError:
+            if os.path.exists(path):
+                os.unlink(path)  # half a file would break /metrics
+            raise
+
+
 if __name__ == "__config__":  # Gunicorn runs this, and nobody who only looks at it
-    # Where the workers add up their metrics. prometheus-client reads the variable when it is imported,
-    # and so it comes before anything of ours.
-    os.environ.setdefault(
-        "PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="embed-metrics-", dir=worker_tmp_dir)
-    )
+    import sys
+
+    _make_room_for_metrics(lambda warning: print(warning, file=sys.stderr))
 
 
 def _log_config():
@@ -46,6 +83,7 @@ logconfig_dict = _log_config()
 
 def on_starting(server):
     """In the master, before anything listens: refuse wrong settings, in one sentence."""
+    import mmap
     import sys
 
     from app.config import ConfigError, Settings
@@ -55,6 +93,7 @@ def on_starting(server):
     except ConfigError as error:
         server.log.critical("%s", error)
         sys.exit(1)
+    server.retired = mmap.mmap(-1, 8)  # shared with the workers, see app.worker
     _tie_connections(server)
 
 
@@ -71,6 +110,7 @@ def child_exit(server, worker):
 
 
 def on_reload(server):
+    server.retired[:8] = server.worker_age.to_bytes(8, "big")
     _tie_connections(server)
 
 
@@ -86,11 +126,13 @@ def post_fork(server, worker):
 
     from app.config import thread_budget
 
+    worker.join(server, server.retired)
     try:
         tempfile.gettempdir()
     except FileNotFoundError:  # a read-only root without a /tmp; torch asks for one when imported
         os.environ["TMPDIR"] = "/dev/shm"
 
+    _make_room_for_metrics(worker.log.warning)
     os.environ.setdefault("OMP_NUM_THREADS", str(thread_budget(worker.cfg.workers)))
     logging.getLogger("app").setLevel(worker.log.error_log.level)  # --log-level is for ours too
 
@@ -107,6 +149,7 @@ def post_worker_init(worker):
 
     application = worker.wsgi
     limit_waiting(application, max(1, worker.cfg.threads - max(1, worker.cfg.threads // 16)))
+    worker.await_turn()
     try:
         application.extensions["encoder"].load()
         announce(application)
@@ -117,6 +160,7 @@ def post_worker_init(worker):
             error,
         )
         sys.exit(Arbiter.WORKER_BOOT_ERROR)  # the master stops instead of trying for ever
+    worker.take_over()
 
 
 def worker_exit(server, worker):

@@ -1,17 +1,22 @@
-"""Closed-loop load: each client sends its next request when its last is answered."""
+"""Load: closed loop, a client sends its next request when its last is answered; open loop, it just sends."""
 
 import http.client
 import json
 import math
+import random
 import statistics
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from benchmarks.corpus import Corpus
 
 PATIENCE = 1800  # seconds for one answer
+IN_FLIGHT = 512  # threads that send; one that finds none free is sent late, and its wait counts
+
+Sent = TypeVar("Sent")
 
 
 class WrongAnswer(Exception):
@@ -77,16 +82,38 @@ def measure(port: int, requests: list[Request], clients: int) -> dict[str, Any]:
     return figures(requests, seconds, [latency for latency, _ in answers])
 
 
+def open_loop(send: Callable[[int, float], Sent], rate: float, seconds: float, seed: int = 0) -> list[Sent]:
+    """Call `send` at random moments, `rate` of them a second, however long earlier calls take.
+
+    It is told its number and when it was due, by time.monotonic(), so that a late start counts as waiting.
+    """
+    chance = random.Random(seed)
+    calls = []
+    due = time.monotonic()
+    end = due + seconds
+    with ThreadPoolExecutor(IN_FLIGHT) as pool:
+        while due < end:
+            time.sleep(max(0.0, due - time.monotonic()))
+            calls.append(pool.submit(send, len(calls), due))
+            due += chance.expovariate(rate)
+        return [call.result() for call in calls]
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The value that so large a share of them is not above; NaN of none."""
+    ordered = sorted(values)
+    return ordered[math.ceil(share * len(ordered)) - 1] if ordered else math.nan
+
+
 def figures(requests: list[Request], seconds: float, latencies: list[float]) -> dict[str, Any]:
     """What is kept of one measurement."""
     tokens = sum(sum(request.tokens) for request in requests)
-    ordered = sorted(latencies)
     return {
         "texts": sum(len(request.texts) for request in requests),
         "tokens": tokens,
         "tokens_squared": sum(count**2 for request in requests for count in request.tokens),
         "seconds": round(seconds, 3),
         "tokens_per_second": round(tokens / seconds, 2),
-        "p50_ms": round(1e3 * statistics.median(ordered), 2),
-        "p95_ms": round(1e3 * ordered[math.ceil(0.95 * len(ordered)) - 1], 2),
+        "p50_ms": round(1e3 * statistics.median(latencies), 2),
+        "p95_ms": round(1e3 * percentile(latencies, 0.95), 2),
     }

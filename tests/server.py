@@ -2,21 +2,32 @@
 
 import base64
 import contextlib
+import http.client
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import orjson
 
 ROOT = Path(__file__).parent.parent
+
+
+def head(length: int, path: str = "/api/embed") -> bytes:
+    """The head of a request whose body has so many bytes."""
+    return (
+        f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {length}\r\n\r\n"
+    ).encode()
 
 
 def float32(vectors) -> list[bytes]:
@@ -30,12 +41,17 @@ def free_port() -> int:
 
 
 class Server:
-    """A running Gunicorn; `log` is what it has printed so far."""
+    """A running Gunicorn; `log` is what it has printed so far.
 
-    def __init__(self, log: Path, *flags: str, **environ: str) -> None:
+    `under` is a command that starts it, such as a shell that limits it first.
+    """
+
+    def __init__(self, log: Path, *flags: str, under: tuple[str, ...] = (), **environ: str) -> None:
+        self.longest = 0.0  # seconds, of the requests of a crowd
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = log
+        self._connections = contextlib.ExitStack()
         kept = {
             name: value
             for name, value in os.environ.items()
@@ -44,7 +60,7 @@ class Server:
         command = [str(Path(sys.executable).with_name("gunicorn")), "--bind", f"127.0.0.1:{self.port}"]
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [*command, *flags],
+                [*under, *command, *flags],
                 cwd=ROOT,
                 env=kept | environ,
                 stdout=output,
@@ -53,7 +69,67 @@ class Server:
 
     @property
     def log(self) -> str:
-        return self._log.read_text()
+        return self._log.read_text(errors="replace")
+
+    @property
+    def workers(self) -> set[int]:
+        """The worker processes, loading ones too."""
+        pid = self.process.pid
+        return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+    def connect(self, data: bytes = b"") -> socket.socket:
+        """A connection on which so much has been sent; closed with the server, if not before."""
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=60)
+        self._connections.enter_context(connection)
+        connection.sendall(data)
+        return connection
+
+    def ask(self, texts: str | list[str], timeout: float = 60) -> int | str:
+        """The status of one request, or the name of what went wrong with its connection."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        try:
+            body = orjson.dumps({"input": texts})
+            connection.request("POST", "/api/embed", body, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            content = orjson.loads(answer.read())
+            if answer.status == 200:
+                assert len(content["embeddings"]) == (1 if isinstance(texts, str) else len(texts))
+            return answer.status
+        except (OSError, http.client.HTTPException) as error:
+            return type(error).__name__
+        finally:
+            connection.close()
+
+    def health_ms(self) -> float:
+        """How long a health check took, which must say that all is well."""
+        start = time.perf_counter()
+        with urllib.request.urlopen(f"{self.url}/healthz", timeout=120) as answer:
+            assert answer.status == 200
+        return 1e3 * (time.perf_counter() - start)
+
+    @contextlib.contextmanager
+    def crowded(self, clients: int, texts: str | list[str]) -> Iterator[Counter]:
+        """So many clients that ask all the time; yields a count of what they get."""
+        seen: Counter = Counter()
+        self.longest = 0.0
+        stop = threading.Event()
+
+        def client() -> None:
+            while not stop.is_set():
+                start = time.monotonic()
+                seen[self.ask(texts)] += 1
+                self.longest = max(self.longest, time.monotonic() - start)
+
+        threads = [threading.Thread(target=client) for _ in range(clients)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield seen
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(90)
+            assert not any(thread.is_alive() for thread in threads), "a client hangs"
 
     def wait_until_ready(self, seconds: float = 90) -> None:
         end = time.monotonic() + seconds
@@ -90,12 +166,20 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(log: Path, *flags: str, **environ: str) -> Iterator[Server]:
-    server = Server(log, *flags, **environ)
+def serving(log: Path, *flags: str, under: tuple[str, ...] = (), **environ: str) -> Iterator[Server]:
+    server = Server(log, *flags, under=under, **environ)
     try:
         server.wait_until_ready()
         yield server
     finally:
+        server._connections.close()
         if server.process.poll() is None:
             server.process.kill()
             server.process.wait()
+
+
+def wait_for(what: Callable[[], object], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.1)

@@ -130,6 +130,21 @@ def test_more_tokens_than_may_wait_are_refused_at_once(forward):
     batcher.close()
 
 
+def test_a_call_larger_than_all_that_may_wait_leaves_room_for_others(forward):
+    batcher = Batcher(forward, width=64, token_budget=100, max_waiting=200)
+    forward.leave.clear()
+    giant = batcher.submit(sequences(*[50] * 20), ("mean",))
+    assert forward.entered.wait(10)
+    assert not batcher.full
+    small = batcher.submit(sequences(99), ("mean",))
+    with pytest.raises(Overloaded):
+        batcher.submit(sequences(2), ("mean",))
+    forward.leave.set()
+    assert [len(result(job)) for job in (giant, small)] == [20, 1]
+    assert batcher.waiting == 0
+    batcher.close()
+
+
 def test_what_waited_too_long_is_not_computed(batcher, forward):
     forward.leave.clear()
     blocker = batcher.submit(sequences(60), ("mean",))

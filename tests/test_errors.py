@@ -183,3 +183,29 @@ def test_health_before_and_after_loading(client, fake):
     fake.ready = True
     for path in ("/healthz", "/readyz", "/health"):
         assert client.get(path).json == {"status": "ok"}
+
+
+@pytest.mark.parametrize("path", ["/api/embed", "/v1/embeddings", "/api/embeddings", "/embed", "/rerank"])
+def test_where_nothing_more_may_wait_a_body_is_not_even_parsed(client, fake, path):
+    fake.full = True
+    answer = client.post(path, data=b"not JSON", content_type="application/json")
+    assert answer.status_code == 503
+    assert answer.headers["Retry-After"] == "7"
+    assert not fake.calls
+    assert client.post("/tokenize", json={"inputs": "no waiting"}).status_code == 200
+    assert client.post("/nothing", json={}).status_code == 404
+    fake.full = False
+    assert client.post("/api/embed", json={"input": "room again"}).status_code == 200
+
+
+def test_only_so_many_requests_wait(app, client, fake):
+    from app.api.encode import limit_waiting
+
+    limit_waiting(app, 1)
+    places = app.extensions["places"]
+    assert client.post("/api/embed", json={"input": "the place is free again after"}).status_code == 200
+    assert places.enter()
+    assert not places.enter()
+    refused(client.post("/api/embed", json={"input": "taken"}), 503)
+    places.leave()
+    assert client.post("/api/embed", json={"input": "free"}).status_code == 200

@@ -13,6 +13,7 @@ FORBIDDEN = {
     "app/api": ("torch", "transformers", "tokenizers", "openvino", "app.cli", "app.engine"),
     "app/engine": ("flask", "werkzeug", "marshmallow", "gunicorn", "app.api", "app.cli", "app.config"),
     "app/config.py": ("app", "flask", "numpy", "torch"),
+    "app/worker.py": ("app", "flask", "werkzeug"),
     "app/cli": ("app.api", "gunicorn"),
     "app/bulk": ("app.api", "app.cli", "app.config", "flask", "click", "gunicorn"),
 }

@@ -11,11 +11,26 @@ from marshmallow import ValidationError
 
 from app.api.context import encoder, settings
 from app.api.errors import Busy, UnknownModel
-from app.api.wire import cut
+from app.api.wire import cut, discard_body
 from app.engine.embeddings import DENSE, HYBRID, Embeddings, Output, Pooling, Scores, Weights
 
 # Names under which people already know the model, accepted whatever the folder is called.
 ALIASES = ("bge-m3", "BAAI/bge-m3")
+# Views with a body that do not wait for the encoder.
+QUICK = {"ollama.show", "ollama.pull", "ollama.generate", "tei.tokenize"}
+
+
+def init_app(app: Flask) -> None:
+    app.before_request(_refuse_early)
+
+
+def _refuse_early() -> None:
+    """Where nothing more may wait, a body is not worth parsing, checking and tokenising."""
+    if request.method != "POST" or request.endpoint is None or request.endpoint in QUICK:
+        return
+    if encoder().full or ((places := _places()) is not None and places.full):
+        discard_body()
+        raise Busy(encoder().drain_seconds)
 
 
 def served_name(asked: str | None) -> str:
@@ -66,26 +81,52 @@ def score(
         return encoder().score(pairs, weights, pooling=pooling, truncate=truncate, gone=_client_gone())
 
 
+class Places:
+    """How many requests may wait for the encoder at a time."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken = 0
+        self._lock = threading.Lock()
+
+    @property
+    def full(self) -> bool:
+        return self._taken >= self._most
+
+    def enter(self) -> bool:
+        """Take a place, if there is one."""
+        with self._lock:
+            free = self._taken < self._most
+            self._taken += free
+            return free
+
+    def leave(self) -> None:
+        with self._lock:
+            self._taken -= 1
+
+
 def limit_waiting(app: Flask, places: int) -> None:
     """Let so many requests wait for the encoder at a time; others get a 503 at once.
 
     Each waits in a thread of the server, and some threads must be left to answer health checks.
     """
-    app.extensions["places"] = threading.BoundedSemaphore(places)
+    app.extensions["places"] = Places(places)
+
+
+def _places() -> Places | None:
+    return current_app.extensions.get("places")
 
 
 @contextmanager
 def _admitted() -> Iterator[None]:
-    places: threading.BoundedSemaphore | None = current_app.extensions.get("places")
-    if places is None:
-        yield
-        return
-    if not places.acquire(blocking=False):
+    places = _places()
+    if places is not None and not places.enter():
         raise Busy(encoder().drain_seconds)
     try:
         yield
     finally:
-        places.release()
+        if places is not None:
+            places.leave()
 
 
 def _client_gone() -> Callable[[], bool] | None:

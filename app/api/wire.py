@@ -3,13 +3,21 @@
 import base64
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import orjson
 from flask import Flask, Request, Response, current_app, g, request
 from flask.json.provider import JSONProvider
-from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, RequestTimeout, UnsupportedMediaType
+from gunicorn.http.errors import ParseException
+from werkzeug.exceptions import (
+    BadRequest,
+    ClientDisconnected,
+    RequestEntityTooLarge,
+    RequestTimeout,
+    UnsupportedMediaType,
+)
 
 from app.api.context import settings
 from app.api.metrics import count_work
@@ -20,8 +28,6 @@ CHUNK = 1 << 16
 # A refused body is read to its end up to here, so that the client is there to hear the refusal:
 # closing on unread bytes resets the connection, and the answer is lost with it.
 DRAIN = 1 << 26
-# A body of 32 MiB on a slow line; a client that dribbles may not keep its thread for ever.
-BODY_SECONDS = 120
 
 
 class OrjsonProvider(JSONProvider):
@@ -81,25 +87,38 @@ def read_json() -> dict[str, Any]:
     return content
 
 
+def discard_body() -> None:
+    """Read what is left of the body of a request that is refused, see DRAIN."""
+    size = 0
+    with suppress(ClientDisconnected, ParseException, OSError):
+        while size <= DRAIN and (chunk := request.stream.read(CHUNK)):
+            size += len(chunk)
+
+
 def _read_body(request: Request, limit: int) -> bytes:
     """The whole body, whether its length was announced or it came in chunks. 413 over `limit`.
 
     Werkzeug's own MAX_CONTENT_LENGTH cuts a chunked body at the limit without a word.
     """
     announced = request.content_length or 0
-    end = time.monotonic() + BODY_SECONDS
     chunks: list[bytes] = []
     size = 0
-    while chunk := request.stream.read(CHUNK):
-        if time.monotonic() > end:
-            raise RequestTimeout(f"the body did not come within {BODY_SECONDS} s")
-        size += len(chunk)
-        if size > DRAIN + limit:
-            break
-        if max(size, announced) <= limit:
-            chunks.append(chunk)
+    whole = True
+    try:
+        while chunk := request.stream.read(CHUNK):
+            size += len(chunk)
+            if size > DRAIN + limit:
+                break
+            if max(size, announced) <= limit:
+                chunks.append(chunk)
+    except (ClientDisconnected, ParseException, OSError):
+        whole = False
     if max(size, announced) > limit:
         raise RequestEntityTooLarge(f"the body is larger than {limit} bytes: send fewer texts in one request")
+    if not whole or size < announced:
+        if getattr(request.environ.get("gunicorn.socket"), "late", False):
+            raise RequestTimeout("the body did not come in time")
+        raise BadRequest("the body ended early, or its chunks are not well formed")
     return b"".join(chunks)
 
 

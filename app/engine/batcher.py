@@ -1,8 +1,10 @@
 """Merges what concurrent calls ask for into batches of similar length under a token budget."""
 
 import logging
+import math
 import threading
 import time
+import weakref
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable
@@ -23,7 +25,8 @@ PAIRS_PER_TOKEN = 3
 # What a batch may waste in that way: this share of its tokens, or what starting another would cost.
 WASTE_SHARE = 0.1
 WASTE_TOKENS = 15
-LOOK_SECONDS = 0.5  # between two looks whether anybody still waits for a job
+# Between two looks whether a job's client is there: at least, and for each job, as a look wakes a thread.
+LOOK_SECONDS, LOOK_EACH = 0.5, 0.02
 
 # Distinct sequences b x (t,), wanted r x (index of a sequence, kind) -> r arrays, shaped as for Kind
 Forward = Callable[[list[IntArray], list[tuple[int, Kind]]], list[FloatArray]]
@@ -32,10 +35,9 @@ Forward = Callable[[list[IntArray], list[tuple[int, Kind]]], list[FloatArray]]
 class Batcher:
     """One thread that runs the forward for every caller.
 
-    An idle batcher starts at once; what arrives meanwhile forms the next batches. Calls take turns:
-    each batch is built around the longest waiting text of the call whose turn it is and filled with
-    the texts of any call that are nearly as long. So a short call waits for about one batch per
-    call ahead of it, however many texts those have.
+    An idle batcher starts at once; what arrives meanwhile forms the next batches. Calls take turns: each
+    batch is built around the longest waiting text of the call whose turn it is and filled with any call's
+    that are nearly as long. So a short call waits for about one batch per call ahead of it.
     """
 
     def __init__(
@@ -50,9 +52,10 @@ class Batcher:
         self._forward = forward
         self._pairs_per_token = PAIRS_PER_TOKEN * width
         self._token_budget = token_budget
-        self._max_waiting = max_waiting  # tokens
+        self._max_waiting = math.inf if max_waiting is None else max_waiting  # tokens
         self._watch = watch
         self._waiting = 0  # tokens
+        self._giant: Callable[[], Job | None] = lambda: None  # let in although larger than max_waiting
         self._started: float | None = None  # by time.monotonic(), of the forward under way
         self._rate = 0.0  # tokens a second, of late
         self._turns: deque[Job] = deque()
@@ -68,21 +71,22 @@ class Batcher:
     ) -> Job:
         """Queue sequences; `job.done` resolves to a list for each, in order: an array for each kind.
 
-        Raises Overloaded where the tokens that wait already leave no room for these; a call that finds
-        nothing waiting is always let in. `job.done` fails with TooLate for what has not started by
-        `deadline`, a time.monotonic().
+        Raises Overloaded where the tokens that wait already leave no room for these. A call that finds
+        nothing waiting is let in however large it is, and half of the room is left to others. `job.done`
+        fails with TooLate for what has not started by `deadline`, a time.monotonic().
         """
         job = Job(sequences, kinds, deadline)
         if not sequences or not kinds:
             job.done.set_result(job.found)
             return job
-        tokens = sum(map(len, sequences))
         with self._changed:
             if self._closed:
                 raise NotLoaded("the encoder is closed")
-            if self._max_waiting is not None and self._waiting and self._waiting + tokens > self._max_waiting:
-                raise Overloaded(self._waiting, self._max_waiting, self.drain_seconds)
-            self._waiting += tokens
+            if self._counted + job.tokens > self._max_waiting:
+                if self._waiting:
+                    raise Overloaded(self._waiting, int(self._max_waiting), self.drain_seconds)
+                self._giant = weakref.ref(job)
+            self._waiting += job.tokens
             self._jobs[id(job)] = job
             self._turns.append(job)
             for index in job.waiting:
@@ -94,7 +98,7 @@ class Batcher:
         """The result of a job; Abandoned once `gone` says so, and what had not started is dropped."""
         while True:
             try:
-                return job.done.result(timeout=LOOK_SECONDS if gone else None)
+                return job.done.result(max(LOOK_SECONDS, LOOK_EACH * len(self._turns)) if gone else None)
             except TimeoutError:
                 if job.done.done():  # it was the forward's own
                     raise
@@ -103,8 +107,13 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """Tokens that wait."""
-        return self._waiting
+        return self._waiting  # tokens
+
+    @property
+    def _counted(self) -> float:
+        """Tokens that wait, as the limit counts them."""
+        giant = self._giant()
+        return self._waiting - max(0, giant.tokens - self._max_waiting / 2 if giant else 0)
 
     @property
     def drain_seconds(self) -> int:
@@ -113,8 +122,8 @@ class Batcher:
 
     @property
     def full(self) -> bool:
-        """Whether as many tokens wait as may."""
-        return self._max_waiting is not None and self._waiting >= self._max_waiting
+        """Whether as many tokens wait as may, but for less than a batch."""
+        return self._counted > self._max_waiting - min(self._token_budget, self._max_waiting / 8)
 
     @property
     def alive(self) -> bool:
@@ -143,16 +152,13 @@ class Batcher:
                     self._changed.wait()
                 if self._closed:
                     return
-                late = self._late()
+                now = time.monotonic()
+                late = [job for job in self._turns if job.deadline is not None and job.deadline < now]
                 batch = self._next_batch() if not late else []
             for job in late:
                 self._drop(job, TooLate("the request waited longer than it may"))
             if batch:
                 self._compute(batch)
-
-    def _late(self) -> list[Job]:
-        now = time.monotonic()
-        return [job for job in self._turns if job.deadline is not None and job.deadline < now]
 
     def _next_batch(self) -> list[tuple[Job, int]]:
         """Take the next batch out of the queue; the lock is held."""
@@ -185,6 +191,7 @@ class Batcher:
             job = self._jobs[job_id]
             job.started_at = job.started_at or now
             del job.waiting[index]
+            job.tokens -= tokens
             self._waiting -= tokens
             if not job.waiting:
                 self._turns.remove(job)
@@ -234,7 +241,8 @@ class Batcher:
         with self._changed:
             if job in self._turns:
                 self._turns.remove(job)
-            self._waiting -= sum(len(job.sequences[index]) for index in job.waiting)
+            self._waiting -= job.tokens
+            job.tokens = 0
             job.waiting.clear()
             self._lengths = [entry for entry in self._lengths if entry[1] != id(job)]
             self._jobs.pop(id(job), None)

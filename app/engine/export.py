@@ -109,7 +109,9 @@ def _save(graph: ov.Model, file: Path) -> None:
     try:
         ov.save_model(graph, file, compress_to_fp16=False)
     except RuntimeError as error:
-        raise OSError(0, f"OpenVINO could not write it: {' '.join(str(error).split())[:200]}") from error
+        reason = " ".join(str(error).split())[:200]
+        free = shutil.disk_usage(file.parent).free >> 20
+        raise OSError(0, f"OpenVINO could not write it, {free} MiB are free there: {reason}") from error
     with file.with_suffix(".bin").open("rb") as written:
         os.fsync(written.fileno())
 

@@ -15,6 +15,7 @@ class Job:
         self.deadline = deadline  # by time.monotonic(), of the last batch to start
         self.found: list[list[FloatArray]] = [[]] * len(sequences)  # for each an array for each kind
         self.left = len(sequences)
+        self.tokens = sum(map(len, sequences))  # that wait
         self.done: Future[list[list[FloatArray]]] = Future()
         self.queued_at = time.perf_counter_ns()
         self.started_at = 0  # of its first batch

@@ -1,0 +1,218 @@
+"""Gunicorn's threaded worker, without a thread or the accepting loop ever waiting for a slow client.
+
+Gunicorn's own gives every connection a thread before it has sent a byte, lets a thread wait for the rest of
+a head or a body without end, and closes in its accepting loop, for up to two seconds, until the client does
+so too. Here the loop watches connections that have not sent their head yet, and those that are closing;
+a thread gets a connection with its whole head, and reads its body up to a deadline.
+"""
+
+import contextlib
+import errno
+import mmap
+import os
+import resource
+import signal
+import socket
+import struct
+import time
+from collections import OrderedDict
+from concurrent.futures import Future
+from functools import partial
+from selectors import EVENT_READ
+from typing import Any
+
+from gunicorn.workers.gthread import TConn, ThreadWorker
+
+HEAD_SECONDS = 10.0  # from the connection to the end of its head
+BODY_SECONDS = 120.0  # to the end of its body: 32 MiB on a slow line
+SEND_SECONDS = 60.0  # without a byte of the answer taken
+CLOSE_SECONDS = 2.0  # from the answer's end to the client's own close
+HEAD_BYTES = 1 << 15  # a longer head is for the parser to refuse
+SPARE_FILES = 256  # what a worker may open besides connections
+
+
+class Client(socket.socket):
+    """A connection that ends, as if the client had closed it, where its request is not there in time."""
+
+    deadline = 0.0
+    late = False
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        if flags:  # a look, that does not wait
+            return super().recv(size, flags)
+        left = self.deadline - time.monotonic()
+        if left > 0:
+            self.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(left))
+            with contextlib.suppress(BlockingIOError):
+                return super().recv(size)
+        self.late = True
+        return b""
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        try:
+            super().sendall(data, flags)
+        except BlockingIOError as error:  # none of it was taken within SEND_SECONDS: nobody is there
+            raise BrokenPipeError(errno.EPIPE, "the client reads no more") from error
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]
+    """Each connection is in one of three places: waiting for its head, with a thread, or closing.
+
+    The first and the last take none of the worker's places: each adds one for itself.
+
+    On a reload Gunicorn starts as many new workers as there are, and tells all old ones to stop at once.
+    Here they take turns, so that there is never none to accept: an old one goes on until it is relieved,
+    a new one loads when the one before it has gone, and relieves the next.
+    """
+
+    def join(self, arbiter: Any, retired: mmap.mmap) -> None:
+        """In the new process: find one's place. `retired` holds the age of the last worker to be replaced."""
+        self.retired = retired
+        self.told = False
+        last = int.from_bytes(retired[:8], "big")
+        old = sorted((worker.age, pid) for pid, worker in arbiter.WORKERS.items() if worker.age <= last)
+        pids = [pid for _, pid in old]
+        place = self.age - last - 1
+        self.before, self.after = pids[place : place + 1], pids[place + 1 : place + 2]
+        if place == 0:
+            _relieve(self.before)
+        if place == self.cfg.workers - 1:
+            self.after = pids[place + 1 :]
+
+    def await_turn(self) -> None:
+        """Until the worker whose place this one takes has gone, or the reload has taken too long."""
+        end = time.monotonic() + self.cfg.graceful_timeout
+        while any(map(_runs, self.before)) and time.monotonic() < end:
+            time.sleep(0.05)
+
+    def take_over(self) -> None:
+        """Now this one serves: the next may go."""
+        _relieve(self.after)
+
+    def init_signals(self) -> None:
+        super().init_signals()
+        signal.signal(signal.SIGUSR2, super().handle_exit)
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """The first SIGTERM of a reload is no reason yet."""
+        if self.age <= int.from_bytes(self.retired[:8], "big") and not self.told:
+            self.told = True
+            return
+        super().handle_exit(sig, frame)
+
+    def init_process(self) -> None:
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        with contextlib.suppress(OSError, ValueError):  # macOS calls it unlimited and refuses to set that
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self.most_watched = max(1, files - self.cfg.threads - SPARE_FILES)
+        # In the order of their deadlines.
+        self.heads: OrderedDict[TConn, float] = OrderedDict()
+        self.closing: OrderedDict[TConn, float] = OrderedDict()
+        super().init_process()
+
+    def accept(self, listener: Any) -> None:
+        try:
+            accepted, address = listener.accept()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self._give_up_oldest()
+            elif error.errno not in (errno.EAGAIN, errno.ECONNABORTED):
+                raise
+            return
+        client = Client(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(SEND_SECONDS))
+        connection = TConn(self.cfg, client, address, listener.getsockname())
+        connection.seen = 0
+        if len(self.heads) + len(self.closing) >= self.most_watched:
+            self._give_up_oldest()
+        self._watch(connection, self.heads, HEAD_SECONDS, self._on_head)
+
+    def enqueue_req(self, connection: TConn) -> None:
+        connection.sock.deadline = time.monotonic() + BODY_SECONDS
+        super().enqueue_req(connection)
+
+    def finish_request(self, connection: TConn, done: "Future[Any]") -> None:
+        """Of a connection that is kept alive, where the operator asks for that, as Gunicorn does."""
+        if not done.cancelled() and not done.exception() and done.result():
+            super().finish_request(connection, done)
+            return
+        self.nr_conns -= 1
+        try:
+            connection.sock.shutdown(socket.SHUT_WR)
+            connection.sock.setblocking(False)
+        except OSError:
+            connection.close()
+            return
+        # Closed with bytes unread it would be reset, and the end of the answer lost with it.
+        self._watch(connection, self.closing, CLOSE_SECONDS, self._on_closing)
+
+    def murder_pending(self) -> None:
+        """What has not sent its head, or not closed, in time."""
+        now = time.monotonic()
+        for place in (self.heads, self.closing):
+            while place and (oldest := next(iter(place))) and place[oldest] <= now:
+                self._forget(oldest, place)
+                oldest.close()
+
+    def _on_head(self, connection: TConn, client: Client) -> None:
+        head = b""
+        with contextlib.suppress(OSError):
+            head = client.recv(HEAD_BYTES, socket.MSG_PEEK)
+        if not head:
+            self._forget(connection, self.heads)
+            connection.close()
+        elif connection.seen < len(head) < HEAD_BYTES and head[:1].isalpha() and b"\r\n\r\n" not in head:
+            # Readable again with the next byte, or when the client has closed.
+            connection.seen = len(head)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, len(head) + 1)
+        else:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+            self._forget(connection, self.heads)
+            self.nr_conns += 1
+            connection.data_ready = True
+            self.enqueue_req(connection)
+
+    def _on_closing(self, connection: TConn, client: Client) -> None:
+        with contextlib.suppress(OSError):
+            if client.recv(1 << 16):
+                return
+        self._forget(connection, self.closing)
+        connection.close()
+
+    def _watch(self, connection: TConn, place: dict[TConn, float], seconds: float, then: Any) -> None:
+        place[connection] = time.monotonic() + seconds
+        self.nr_conns += 1
+        self.worker_connections += 1
+        self.poller.register(connection.sock, EVENT_READ, partial(then, connection))
+
+    def _forget(self, connection: TConn, place: dict[TConn, float]) -> None:
+        del place[connection]
+        self.nr_conns -= 1
+        self.worker_connections -= 1
+        self.poller.unregister(connection.sock)
+
+    def _give_up_oldest(self) -> None:
+        place = self.closing or self.heads
+        if place:
+            oldest = next(iter(place))
+            self._forget(oldest, place)
+            oldest.close()
+
+
+def _relieve(pids: list[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGUSR2)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _timeval(seconds: float) -> bytes:
+    return struct.pack("ll", int(seconds), int(seconds % 1 * 1e6) or 1)

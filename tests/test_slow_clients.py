@@ -1,0 +1,217 @@
+"""Clients that are slow, silent, gone or broken take nothing from others: `make test-faults`."""
+
+import contextlib
+import random
+import resource
+import socket
+import threading
+import time
+
+import orjson
+import pytest
+
+from tests.server import ROOT, Server, head, serving
+
+pytestmark = pytest.mark.faults
+
+IDLE = 10_000
+
+
+@pytest.fixture
+def environ(tiny_folder) -> dict[str, str]:
+    return {"EMBED_MODEL_PATH": str(tiny_folder), "EMBED_PRECISION": "fp32"}
+
+
+@pytest.fixture
+def server(tmp_path, environ):
+    with serving(tmp_path / "log", **environ) as server:
+        yield server
+
+
+@pytest.fixture
+def hasty(tmp_path) -> tuple[str, str]:
+    """The flags of a server whose patience with bodies and readers ends after two seconds."""
+    conf = tmp_path / "gunicorn.conf.py"
+    hurry = "\nimport app.worker\napp.worker.BODY_SECONDS = app.worker.SEND_SECONDS = 2.0\n"
+    conf.write_text((ROOT / "gunicorn.conf.py").read_text() + hurry)
+    return "--config", str(conf)
+
+
+@contextlib.contextmanager
+def idle_connections(server: Server, count: int):
+    """Opened without a byte sent."""
+    opened = []
+    try:
+        for number in range(count):
+            connection = socket.socket()
+            opened.append(connection)
+            connection.setblocking(False)
+            connection.connect_ex(("127.0.0.1", server.port))
+            if number % 1000 == 0:
+                time.sleep(0.05)
+        yield opened
+    finally:
+        for connection in opened:
+            connection.close()
+
+
+def test_ten_thousand_connections_opened_and_left_idle(server):
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if most < IDLE + 1000:
+        pytest.skip(f"only {most} files may be open here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with idle_connections(server, IDLE) as opened:
+        waits = [server.health_ms() for _ in range(20)]
+        assert server.ask("a busy one") == 200
+        held = sum(_is_open(connection) for connection in opened)
+        time.sleep(12)
+        left = sum(_is_open(connection) for connection in opened)
+    print(
+        f"{IDLE} idle connections: {held} held at a time, others' health checks within {max(waits):.0f} ms, "
+        f"half within {sorted(waits)[10]:.0f} ms; {left} left after 12 s"
+    )
+    assert max(waits) < 5000
+    assert held > 0.9 * IDLE
+    assert left == 0
+    assert "Traceback" not in server.log
+
+
+def _is_open(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(1, socket.MSG_PEEK) != b""
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+
+
+def test_more_idle_connections_than_files_may_be_open(tmp_path, environ):
+    """Those that have waited longest give way."""
+    with serving(tmp_path / "log", under=("prlimit", "--nofile=1024:1024"), **environ) as server:
+        with idle_connections(server, 3000):
+            waits = [server.health_ms() for _ in range(20)]
+            assert server.ask("a busy one") == 200
+        print(f"3000 idle connections where 1024 files may be open: others within {max(waits):.0f} ms")
+        assert max(waits) < 5000
+        assert "Traceback" not in server.log
+
+
+def test_slow_heads_take_no_threads(server):
+    slow = [server.connect(b"POST /api/embed HTTP/1.1\r\nHost:") for _ in range(600)]
+    waits = []
+    for _ in range(5):
+        for connection in slow:
+            connection.sendall(b" x")
+        waits.append(server.health_ms())
+    assert server.ask("a quick one") == 200
+    time.sleep(12)
+    for connection in slow:
+        connection.setblocking(False)
+    left = sum(_is_open(connection) for connection in slow)
+    print(f"600 slow heads: others within {max(waits):.0f} ms, {left} left after 12 s")
+    assert max(waits) < 2000
+    assert left == 0
+
+
+def test_a_head_in_pieces_is_read_whole(server):
+    body = orjson.dumps({"input": "in pieces"})
+    with server.connect() as connection:
+        data = head(len(body)) + body
+        for start in range(0, len(data), 7):
+            connection.sendall(data[start : start + 7])
+            time.sleep(0.01)
+        assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
+def test_slow_bodies_are_refused_after_a_time(tmp_path, environ, hasty):
+    with serving(tmp_path / "log", *hasty, **environ) as server:
+        slow = [server.connect(head(1000) + b'{"input"') for _ in range(200)]
+        time.sleep(0.5)
+        wait = server.health_ms()
+        assert server.ask("a quick one") == 200
+        start = time.monotonic()
+        with contextlib.suppress(OSError):  # a byte now and then is no excuse
+            while time.monotonic() < start + 4:
+                slow[0].sendall(b" ")
+                time.sleep(0.2)
+        answers = [connection.recv(100) for connection in slow[1:]]
+        print(f"200 slow bodies: others within {wait:.0f} ms, then {answers[0].splitlines()[0].decode()}")
+        assert wait < 2000
+        assert all(answer.startswith(b"HTTP/1.1 408 ") for answer in answers)
+        assert server.log.count(" 408, ") == 200
+        assert "Traceback" not in server.log
+
+
+def test_who_does_not_read_the_answer_loses_it(tmp_path, environ, hasty):
+    """Two such clients hold both threads; the time for them is up before the health check's."""
+    body = orjson.dumps({"input": ["word " * 8000] * 4, "return_colbert_vecs": True})
+    with serving(tmp_path / "log", *hasty, "--threads", "2", **environ) as server:
+        for _ in range(2):
+            server.connect(head(len(body)) + body)
+            while server.log.count(" 200, 4 texts") + server.log.count(" 503, ") == 0:
+                time.sleep(0.1)
+        wait = server.health_ms()
+        print(f"two threads, two answers that nobody reads: others within {wait:.0f} ms")
+        assert wait < 10_000
+        assert "Traceback" not in server.log
+
+
+def test_who_does_not_close_after_the_answer_delays_nobody(server):
+    waiting = [server.connect(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n") for _ in range(300)]
+    for connection in waiting:
+        assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
+    waits = [server.health_ms() for _ in range(10)]
+    print(f"300 clients that keep their side open: others within {max(waits):.0f} ms")
+    assert max(waits) < 1000
+
+
+def test_clients_that_vanish_by_the_hundred(server):
+    body = orjson.dumps({"input": ["a " * 500] * 20})
+    for number in range(300):
+        server.connect(head(len(body)) + body[: random.Random(number).randint(0, len(body))]).close()
+    end = time.monotonic() + 60
+    while server.ask("still there") != 200 and time.monotonic() < end:
+        time.sleep(0.2)
+    assert server.ask("still there") == 200
+    assert "Traceback" not in server.log
+
+
+def test_a_half_closed_connection_does_no_harm(server):
+    body = orjson.dumps({"input": "half"})
+    with server.connect(head(len(body)) + body) as connection:
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(100).startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 499 "))
+    assert server.ask("whole") == 200
+
+
+@pytest.mark.parametrize(
+    "chunks", [b"zz\r\nabc", b"5\r\nabc", b"3\r\nabcdefg\r\n0\r\n\r\n", b"3;\x00\r\nabc\r\n"]
+)
+def test_broken_chunks_are_the_clients_fault(server, chunks):
+    start = (
+        b"POST /api/embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n"
+    )
+    with server.connect(start + chunks) as connection:
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
+    assert "Traceback" not in server.log
+
+
+def test_one_giant_request_does_not_starve_small_ones(server):
+    """Though it is larger than all that may wait."""
+
+    giant = threading.Thread(
+        target=server.ask, args=([f"{'a ' * 2000}{number}" for number in range(150)], 300)
+    )
+    giant.start()
+    time.sleep(1)
+    waits = []
+    while giant.is_alive() and len(waits) < 20:
+        start = time.perf_counter()
+        assert server.ask("a short one") == 200
+        waits.append(time.perf_counter() - start)
+    giant.join()
+    print(f"beside a request of 300 000 tokens a short one took at most {max(waits):.2f} s")
+    assert len(waits) > 3
