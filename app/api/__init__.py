@@ -2,7 +2,21 @@
 
 from flask import Flask
 
-from app.api import auth, docs, embed, errors, health, metrics, ollama, openai, requests, rerank, tei, wire
+from app.api import (
+    auth,
+    docs,
+    embed,
+    errors,
+    health,
+    metrics,
+    ollama,
+    openai,
+    page,
+    requests,
+    rerank,
+    tei,
+    wire,
+)
 from app.config import Settings
 
 
@@ -14,6 +28,6 @@ def init_app(app: Flask, version: str) -> None:
     errors.init_app(app)
     requests.init_app(app)  # before who may in: a refused request has an id and a line too
     auth.init_app(app, settings.keys, settings.cors_origins)
-    for room in (embed, ollama, openai, tei, rerank, health, metrics):
+    for room in (page, embed, ollama, openai, tei, rerank, health, metrics):
         app.register_blueprint(room.bp)
     docs.init_app(app, version)  # last: it documents what is registered
