@@ -1,14 +1,15 @@
 // k-means: groups of vectors around their means.
 
 const STEPS = 30;
-const STARTS = 4; // the best of so many
+
 
 // n rows to the number of each one's cluster, the largest cluster first, and the row nearest to each mean.
 export function clusters(rows, n, k) {
   const width = rows.length / n;
   const count = Math.min(k, n);
   let best = null;
-  for (let start = 1; start <= STARTS; start++) {
+  const starts = n < 500 ? 12 : 4; // the best of so many
+  for (let start = 1; start <= starts; start++) {
     const found = lloyd(rows, n, width, seeds(rows, n, width, count, start));
     if (!best || found.error < best.error) best = found;
   }

@@ -5,7 +5,7 @@ export const EXAMPLE = [
   "What is machine learning?",
   "Was ist maschinelles Lernen?",
   "¿Qué es el aprendizaje automático?",
-  "机器学习让计算机从数据中学习。",
+  "Машинное обучение находит закономерности в данных.",
   "Computers learn from examples instead of rules.",
   "明天的天气怎么样？",
   "What will the weather be like tomorrow?",

@@ -19,13 +19,9 @@ export async function leaveOut(query, passage, options) {
   const largest = Math.max(...[...a, ...b].map(({ fall }) => Math.abs(fall || 0)), 1e-9);
 
   const dress = (piece) => {
-    const fall = piece.without ? signed(piece.fall) : "";
-    const element = make("span", { class: "token counted" }, piece.text);
-    if (piece.without) {
-      element.append(make("small", {}, fall));
-      shade(element, Math.abs(piece.fall) / largest, piece.fall < 0 ? "--against" : "--accent");
-    }
-    return element;
+    if (!piece.without) return piece.text;
+    const element = make("span", { class: "token counted" }, piece.text, make("small", {}, signed(piece.fall)));
+    return shade(element, Math.abs(piece.fall) / largest, piece.fall < 0 ? "--against" : "--accent");
   };
   const grouped = [...a, ...b].some(({ words }) => words > 1);
   return part(
@@ -55,10 +51,10 @@ function pieces(text) {
     } else groups.push({ text: segment, words: isWordLike ? 1 : 0 });
   }
   let start = 0;
-  return groups.map(({ text: piece, words: count }, index) => {
+  return groups.map(({ text: piece, words: count }) => {
     const rest = `${text.slice(0, start)}${text.slice(start + piece.length)}`.replace(/\s+/g, " ").trim();
     start += piece.length;
     const without = count && /[\p{L}\p{N}]/u.test(rest) ? rest : null;
-    return { text: piece, words: count, without, space: index > 0 && !piece.trim() };
+    return { text: piece, words: count, without };
   });
 }

@@ -1,7 +1,7 @@
 // Many texts as points in a plane: near ones mean something alike.
 
 import { isCancel, orCancel } from "./api.js";
-import { choices, chosen, find, lines, make, say, short, style } from "./dom.js";
+import { choices, chosen, find, make, say, short, style } from "./dom.js";
 import { byClusters, byColumn } from "./coloring.js";
 import { embed, requestBody } from "./embed.js";
 import { run } from "./jobs.js";
@@ -35,6 +35,7 @@ export function startMap() {
     draw();
   });
   source.start();
+  for (const radio of document.querySelectorAll('input[name="map-pooling"]')) radio.addEventListener("change", draw);
   find("color-by").addEventListener("change", paint);
   find("clusters").addEventListener("change", regroup);
   startSearch({
@@ -82,7 +83,7 @@ async function draw() {
   };
   try {
     const { maxTokens } = await orCancel(served(), signal);
-    const pooling = chosen("pooling");
+    const pooling = chosen("map-pooling");
     const vectors = await embed(texts, { pooling, signal, notice, progress });
     notice(t("map.computing"));
     const rows = joined(vectors.map(({ dense }) => dense));

@@ -7,7 +7,7 @@ import { share } from "./scale.js";
 
 export function raster(shown, hooks, scroller, at) {
   const n = shown.order.length;
-  const size = Math.max(4, Math.min(20, Math.floor((scroller.clientWidth - 20) / n)));
+  const size = Math.max(2, Math.min(20, Math.floor((scroller.clientWidth - 20) / n)));
   const canvas = make("canvas", { width: n, height: n, "aria-hidden": "true" });
   paintPixels(canvas, shown);
   const row = make("div", { class: "cross" });

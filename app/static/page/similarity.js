@@ -39,13 +39,10 @@ export function startSimilarity() {
     find("lines").value = await file.text();
     compare();
   });
-  for (const radio of document.querySelectorAll("input[name=score], input[name=pooling]"))
+  for (const radio of document.querySelectorAll('input[name="score"], input[name="pooling"]'))
     radio.addEventListener("change", compare);
   find("order").addEventListener("change", reorder);
-  find("order-row").addEventListener("change", () => {
-    find("order").value = "near";
-    reorder();
-  });
+  find("order-row").addEventListener("change", reorder);
   find("query").addEventListener("change", () => choose(Number(find("query").value), shown.pair[1]));
   find("passage").addEventListener("change", () => choose(shown.pair[0], Number(find("passage").value)));
   find("swap").addEventListener("click", () => shown && choose(...shown.pair.toReversed()));
@@ -81,9 +78,9 @@ async function offer() {
     const missing = ["sparse", "colbert"].filter((head) => !outputs.includes(head)).map((head) => t(`head.${head}`));
     say(find("score-why"), missing.length ? t("score.missing", { missing: missing.join(t("score.and")) }) : null);
   };
-  for (const radio of document.querySelectorAll("input[name=score]"))
+  for (const radio of document.querySelectorAll('input[name="score"]'))
     radio.disabled = !NEEDS[radio.value].every((output) => outputs.includes(output));
-  find(`pooling-${pooling}`).checked = true;
+  find(`pooling-${pooling}`).checked = find(`map-pooling-${pooling}`).checked = true;
   why();
   onLanguage(why);
 }
@@ -138,15 +135,22 @@ async function ordered(signal) {
   const n = texts.length;
   choices(find("order-row"), texts.map((text, index) => [index, `${index + 1} ${short(text, 50)}`]));
   const by = find("order").value;
-  find("order-row").disabled = by !== "near";
+  find("order-row-field").hidden = by !== "near";
   if (by === "near") return byNearness(scores, n, Number(find("order-row").value));
   return by === "cluster" ? run("order", { scores, n }, { signal }) : asGiven(n);
 }
 
 async function reorder() {
   if (!shown) return;
-  shown.order = await ordered(running?.signal.aborted ? undefined : running?.signal);
-  draw();
+  const now = shown;
+  try {
+    const order = await ordered(running.signal.aborted ? undefined : running.signal);
+    if (shown !== now) return; // other texts meanwhile
+    shown.order = order;
+    draw();
+  } catch (error) {
+    if (!isCancel(error)) say(find("compare-say"), error.message, true);
+  }
 }
 
 function chooseRow(index) {

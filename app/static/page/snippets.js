@@ -25,7 +25,7 @@ export function snippet(kind, { origin, body, keyed, model, pooling }) {
       `curl ${shell(`${origin}/api/embed`)} \\`,
       "  -H 'Content-Type: application/json' \\",
       keyed && `  -H "Authorization: Bearer $${VARIABLE}" \\`,
-      `  -d ${whole ? shell(JSON.stringify(body)) : "@request.json"}`,
+      `  -d ${whole ? shell(JSON.stringify(body, null, 2)) : "@request.json"}`,
     ]
       .filter(Boolean)
       .join("\n");

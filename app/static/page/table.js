@@ -5,6 +5,10 @@ import { make, short, style } from "./dom.js";
 import { t } from "./language.js";
 import { score, share } from "./scale.js";
 
+// Pixels, as the style sheet says: between cells, and around the table for the focus ring.
+const GAP = 2;
+const PADDING = 3;
+
 export function table(shown, hooks, scroller, at) {
   const { texts, order, scale } = shown;
   const n = order.length;
@@ -24,10 +28,11 @@ export function table(shown, hooks, scroller, at) {
   const element = make(
     "table",
     { class: "cells", role: "grid", "aria-label": t("heat.name", { n }) },
-    make("thead", {}, make("tr", {}, make("th", { class: "corner", "aria-label": t("heat.texts") }), ...heads)),
+    make("thead", {}, make("tr", {}, make("th", { class: "corner" }, make("span", { class: "unseen" }, t("heat.texts"))), ...heads)),
     make("tbody", {}, ...rows),
   );
-  style(element, { "--cell": `${size(scroller.clientWidth, n)}px` });
+  const { cell: side, label } = sizes(scroller.clientWidth - 2 * PADDING, n);
+  style(element, { "--cell": `${side}px`, "--label": `${label}px`, width: `${label + n * (side + GAP) + 2 * GAP}px` });
   let current = cells[Math.min(at[0], n - 1)][Math.min(at[1], n - 1)];
   current.tabIndex = 0;
 
@@ -99,5 +104,9 @@ export function table(shown, hooks, scroller, at) {
   };
 }
 
-// Wide enough for "0.93", and no wider than looks good.
-const size = (room, n) => Math.min(60, Math.max(34, Math.floor((room - Math.min(260, room * 0.34)) / n) - 2));
+// Cells wide enough for "0.93", and no wider than looks good; labels take what is left.
+function sizes(room, n) {
+  const least = Math.min(240, room * 0.38);
+  const cell = Math.min(58, Math.max(34, Math.floor((room - least) / n) - GAP));
+  return { cell, label: Math.max(least, Math.min(340, room - n * (cell + GAP) - 2 * GAP)) };
+}

@@ -4,7 +4,7 @@ import { make, style } from "./dom.js";
 import { t } from "./language.js";
 import { bestMatches, sharedTokens } from "./scores.js";
 
-const DEEPEST = 0.55; // of the shade, so that the text on it stays easy to read
+const DEEPEST = 0.5; // of the shade, so that the text on it stays easy to read
 
 export function shade(element, share, name = "--accent") {
   const percent = (100 * DEEPEST * Math.min(1, Math.max(0, share))).toFixed(1);

@@ -43,16 +43,11 @@ export async function explain(query, passage, pooling) {
 }
 
 function sayScore(scores, outputs) {
-  const four = (value) => make("strong", {}, value.toFixed(4));
-  const sentence = (key, names) =>
-    t(key)
-      .split(/\{(\w+)\}/)
-      .map((piece, index) => (index % 2 ? names[piece] : piece));
-  const names = Object.fromEntries(Object.entries(scores).map(([name, value]) => [name, four(value)]));
-  const lines = [make("p", {}, ...sentence("why.dense", names))];
+  const four = Object.fromEntries(Object.entries(scores).map(([name, value]) => [name, value.toFixed(4)]));
+  const lines = [make("p", {}, t("why.dense", four))];
   if (scores.hybrid !== undefined) {
     const weights = { wd: WEIGHTS.dense, ws: WEIGHTS.sparse, wc: WEIGHTS.colbert };
-    lines.push(make("p", {}, ...sentence("why.hybrid", { ...names, ...weights })));
+    lines.push(make("p", {}, t("why.hybrid", { ...four, ...weights })));
   }
   if (!outputs.includes("sparse") && !outputs.includes("colbert")) lines.push(make("p", { class: "hint" }, t("why.noheads")));
   find("why-score").replaceChildren(...lines);
