@@ -102,4 +102,5 @@ def settle(page: Page) -> None:
         expect(page.locator("#heat [role=grid]")).to_be_visible()
         expect(page.locator("#compare-cancel")).to_be_hidden()
         expect(page.locator("#why-parts .part").last).to_be_visible()
+        expect(page.locator("#heat")).not_to_have_attribute("aria-busy", "true")
         expect(page.locator("#why-parts")).not_to_have_attribute("aria-busy", "true")

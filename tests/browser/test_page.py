@@ -147,7 +147,6 @@ def test_the_keyboard_reaches_everything(open_page):
         "order",
         "0",
         "query",
-        "swap",
         "passage",
     ):
         assert name in names, name

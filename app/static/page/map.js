@@ -4,12 +4,12 @@ import { isCancel, orCancel } from "./api.js";
 import { choices, chosen, find, make, say, short, style } from "./dom.js";
 import { byClusters, byColumn } from "./coloring.js";
 import { embed, requestBody } from "./embed.js";
+import { takeTexts } from "./intake.js";
 import { run } from "./jobs.js";
 import { onLanguage, t } from "./language.js";
 import { mapPicture } from "./mappicture.js";
 import { scatter } from "./scatter.js";
 import { startSearch } from "./search.js";
-import { takeFiles } from "./similarity.js";
 import { source } from "./source.js";
 import { served } from "./status.js";
 import { takeAway } from "./take.js";
@@ -30,7 +30,7 @@ export function startMap() {
   });
   find("map-cancel").addEventListener("click", () => running?.abort());
   find("map-example").addEventListener("click", example);
-  takeFiles(find("points"), find("points-file"), async (file) => {
+  takeTexts(find("points"), find("points-file"), async (file) => {
     source.read(file.name, await file.text());
     draw();
   });

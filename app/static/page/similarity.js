@@ -5,6 +5,7 @@ import { chosen, choices, find, lines, save, say, short } from "./dom.js";
 import { embed, requestBody } from "./embed.js";
 import { EXAMPLE } from "./example.js";
 import { heatMap } from "./heatmap.js";
+import { takeTexts } from "./intake.js";
 import { run } from "./jobs.js";
 import { onLanguage, t } from "./language.js";
 import { asGiven, byNearness } from "./order.js";
@@ -35,7 +36,7 @@ export function startSimilarity() {
     find("lines").value = EXAMPLE.join("\n");
     compare();
   });
-  takeFiles(find("lines"), find("lines-file"), async (file) => {
+  takeTexts(find("lines"), find("lines-file"), async (file) => {
     find("lines").value = await file.text();
     compare();
   });
@@ -52,23 +53,6 @@ export function startSimilarity() {
   );
   onLanguage(() => shown && draw());
   offer().then(compare, (error) => say(find("compare-say"), error.message, true));
-}
-
-// Files dropped on a text area or chosen beside it.
-export function takeFiles(area, input, take) {
-  area.addEventListener("dragover", (event) => {
-    event.preventDefault();
-    area.classList.add("dropping");
-  });
-  area.addEventListener("dragleave", () => area.classList.remove("dropping"));
-  area.addEventListener("drop", (event) => {
-    area.classList.remove("dropping");
-    const [file] = event.dataTransfer.files;
-    if (!file) return; // dropped text goes in by itself
-    event.preventDefault();
-    take(file);
-  });
-  input.addEventListener("change", () => input.files[0] && take(input.files[0]));
 }
 
 // Scores that the served model cannot give are not offered, and a sentence says why.
@@ -143,11 +127,13 @@ async function ordered(signal) {
 async function reorder() {
   if (!shown) return;
   const now = shown;
+  find("heat").setAttribute("aria-busy", "true");
   try {
     const order = await ordered(running.signal.aborted ? undefined : running.signal);
     if (shown !== now) return; // other texts meanwhile
     shown.order = order;
     draw();
+    find("heat").removeAttribute("aria-busy");
   } catch (error) {
     if (!isCancel(error)) say(find("compare-say"), error.message, true);
   }
