@@ -11,7 +11,7 @@ if (!(current in TABLES)) current = "en";
 
 export const language = () => current;
 
-// t("map.counted", { n: 12 }) puts 12 where the string has {n}.
+// t("map.cluster", { n: 12 }) puts 12 where the string has {n}.
 export function t(key, values = {}) {
   return TABLES[current][key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
 }
