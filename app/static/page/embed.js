@@ -2,6 +2,7 @@
 
 import { ask } from "./api.js";
 import { t } from "./language.js";
+import { onModel } from "./status.js";
 
 const BATCH = 32; // texts; small enough that progress moves and a cancel is soon felt
 const BATCH_CHARACTERS = 20_000;
@@ -13,13 +14,21 @@ const known = { mean: new Map(), cls: new Map(), sparse: new Map(), colbert: new
 const truncated = new Set();
 let limit = BATCH;
 
-export const limitBatches = (most) => (limit = Math.max(1, Math.min(BATCH, most)));
+onModel(({ mostTexts }) => {
+  limit = Math.min(BATCH, mostTexts);
+  forget();
+});
+
+function forget() {
+  for (const map of Object.values(known)) map.clear();
+  truncated.clear();
+}
 
 // Of each text: dense (Float32Array), sparse ({indices, values}), colbert ({rows, count}), as `outputs` asks;
 // and whether it was cut. `progress` is told how many are done.
 export async function embed(texts, { pooling, outputs = ["dense"], signal, notice, progress = () => {} }) {
   const kinds = outputs.map((output) => (output === "dense" ? pooling : output));
-  if (known[kinds[0]].size > MOST_KNOWN) for (const map of Object.values(known)) map.clear();
+  if (known[kinds[0]].size > MOST_KNOWN) forget();
   const missing = [...new Set(texts)].filter((text) => kinds.some((kind) => !known[kind].has(text)));
   let done = 0;
   for (const batch of batches(missing, limit)) {

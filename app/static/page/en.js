@@ -80,6 +80,8 @@ export default {
   "multi.choose": "Point at a token of the query, or reach it with the Tab key, to see its best match.",
   "multi.match": "{token} → {match}: {value}",
   "leaveout.title": "Leaving a word out",
+  "leaveout.long": "These texts are long: every word left out is a text to embed again.",
+  "leaveout.go": "Embed {n} texts",
   "leaveout.hint": "Under each word: by how much the dense score {whole} falls when the text is embedded again without it. Plus: the word brings the texts together; minus: it keeps them apart.",
   "leaveout.hint.grouped": "Under each piece: by how much the dense score {whole} falls when the text is embedded again without it; long texts are cut into 40 pieces. Plus: it brings the texts together; minus: it keeps them apart.",
   "take.title": "Take away",

@@ -5,12 +5,13 @@ const LARGE = 5000;
 
 // Files dropped on a text area or chosen beside it, and large pastes.
 export function takeTexts(area, input, take) {
-  area.addEventListener("dragover", (event) => {
+  const view = area.closest("section"); // or a file that misses the area would replace the page
+  view.addEventListener("dragover", (event) => {
     event.preventDefault();
     area.classList.add("dropping");
   });
-  area.addEventListener("dragleave", () => area.classList.remove("dropping"));
-  area.addEventListener("drop", (event) => {
+  view.addEventListener("dragleave", () => area.classList.remove("dropping"));
+  view.addEventListener("drop", (event) => {
     area.classList.remove("dropping");
     const [file] = event.dataTransfer.files;
     if (!file) return; // dropped text goes in by itself

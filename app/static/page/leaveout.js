@@ -6,11 +6,17 @@ import { language, t } from "./language.js";
 import { dot } from "./scores.js";
 import { part, row, shade } from "./tokens.js";
 
+const AT_ONCE = 5000; // characters of all the texts to embed
 const MOST = 40; // vectors to compute for a text; a longer one is cut into so many pieces
 
-export async function leaveOut(query, passage, options) {
+// At once where that is a matter of seconds, else behind a button; `redo` is what the button does.
+export async function leaveOut(query, passage, options, redo) {
   const [a, b] = [pieces(query), pieces(passage)];
   const variants = [...a, ...b].filter(({ without }) => without).map(({ without }) => without);
+  if (redo && variants.join("").length > AT_ONCE) {
+    const button = make("button", { type: "button", click: redo }, t("leaveout.go", { n: variants.length }));
+    return part(t("leaveout.title"), t("leaveout.long"), button);
+  }
   const found = await embed([query, passage, ...variants], { ...options, outputs: ["dense"] });
   const vector = new Map([query, passage, ...variants].map((text, index) => [text, found[index].dense]));
   const whole = dot(vector.get(query), vector.get(passage));

@@ -3,10 +3,9 @@
 import { find } from "./dom.js";
 import { setUpKey } from "./key.js";
 import { language, onLanguage, setLanguage } from "./language.js";
-import { limitBatches } from "./embed.js";
 import { openMap, startMap } from "./map.js";
 import { startSimilarity } from "./similarity.js";
-import { served, startStatus } from "./status.js";
+import { startStatus } from "./status.js";
 
 const VIEWS = ["similarity", "map"];
 
@@ -47,6 +46,5 @@ setUpKey();
 startStatus();
 startSimilarity();
 startMap();
-served().then(({ mostTexts }) => limitBatches(mostTexts), () => {});
 open(asked());
 document.documentElement.classList.add("ready");

@@ -72,7 +72,6 @@ async function draw() {
   const notice = (sentence) => say(find("map-say"), sentence);
   const given = source.texts();
   const texts = given.texts.slice(0, MOST);
-  if (texts.length < 3) return say(find("map-say"), t("map.few"), true);
   notice(null);
   find("map-cancel").hidden = false;
   const progress = (done, of) => {
@@ -82,6 +81,7 @@ async function draw() {
     if (!bar.hidden) notice(t("map.embedding", { done, of }));
   };
   try {
+    if (texts.length < 3) throw new Error(t("map.few"));
     const { maxTokens } = await orCancel(served(), signal);
     const pooling = chosen("map-pooling");
     const vectors = await embed(texts, { pooling, signal, notice, progress });
@@ -111,7 +111,7 @@ async function draw() {
   }
 }
 
-const clusterCount = (n) => Math.min(n, Math.max(1, Number(find("clusters").value) || 6));
+const clusterCount = (n) => Math.min(n, 9, Math.max(1, Number(find("clusters").value) || 6));
 
 async function regroup() {
   if (!shown) return;

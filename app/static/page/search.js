@@ -35,6 +35,7 @@ export function startSearch({ shown, light, point }) {
     }
   });
   find("search-clear").addEventListener("click", () => {
+    running?.abort();
     find("search").value = "";
     if (shown()) clear(light);
   });

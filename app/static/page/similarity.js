@@ -12,7 +12,7 @@ import { asGiven, byNearness } from "./order.js";
 import { heatMapPicture } from "./picture.js";
 import { legend, scaleOf } from "./scale.js";
 import { NEEDS } from "./scores.js";
-import { served } from "./status.js";
+import { onModel, served } from "./status.js";
 import { takeAway } from "./take.js";
 import { explain } from "./why.js";
 
@@ -23,6 +23,7 @@ let shown = null; // {texts, vectors, kind, pooling, scores, order, scale, pair}
 let running = null;
 let map = null;
 let take = null;
+let missing = []; // heads that the served model has not
 
 export function startSimilarity() {
   map = heatMap(find("heat"), { choose, chooseRow });
@@ -51,34 +52,36 @@ export function startSimilarity() {
     find("compare-take"),
     () => shown && { ...shown, body: requestBody(shown.texts, shown.pooling, NEEDS[shown.kind]), picture },
   );
-  onLanguage(() => shown && draw());
-  offer().then(compare, (error) => say(find("compare-say"), error.message, true));
+  onModel(offer);
+  onLanguage(() => {
+    sayMissing();
+    if (shown) draw();
+  });
+  compare();
 }
 
 // Scores that the served model cannot give are not offered, and a sentence says why.
-async function offer() {
-  const { outputs, pooling } = await served();
-  const why = () => {
-    const missing = ["sparse", "colbert"].filter((head) => !outputs.includes(head)).map((head) => t(`head.${head}`));
-    say(find("score-why"), missing.length ? t("score.missing", { missing: missing.join(t("score.and")) }) : null);
-  };
-  for (const radio of document.querySelectorAll('input[name="score"]'))
+function offer({ outputs, pooling }) {
+  for (const radio of document.querySelectorAll('input[name="score"]')) {
     radio.disabled = !NEEDS[radio.value].every((output) => outputs.includes(output));
+    if (radio.disabled && radio.checked) document.querySelector('input[name="score"]').checked = true;
+  }
   find(`pooling-${pooling}`).checked = find(`map-pooling-${pooling}`).checked = true;
-  why();
-  onLanguage(why);
+  missing = ["sparse", "colbert"].filter((head) => !outputs.includes(head));
+  sayMissing();
+}
+
+function sayMissing() {
+  const names = missing.map((head) => t(`head.${head}`)).join(t("score.and"));
+  say(find("score-why"), missing.length ? t("score.missing", { missing: names }) : null);
 }
 
 async function compare() {
   running?.abort();
   const mine = (running = new AbortController());
   const { signal } = mine;
-  const [kind, pooling] = [chosen("score"), chosen("pooling")];
   const given = lines(find("lines").value);
-  const most = kind === "multi" || kind === "hybrid" ? MOST_MULTI : MOST;
-  const texts = given.slice(0, most);
   const notice = (sentence) => say(find("compare-say"), sentence);
-  if (texts.length < 2) return say(find("compare-say"), t("compare.few"), true);
   notice(null);
   find("compare-cancel").hidden = false;
   find("heat").setAttribute("aria-busy", "true");
@@ -87,7 +90,11 @@ async function compare() {
     Object.assign(find("compare-progress"), { value: done, max: of || 1 });
   };
   try {
-    await orCancel(served(), signal);
+    if (given.length < 2) throw new Error(t("compare.few"));
+    const { maxTokens } = await orCancel(served(), signal);
+    const [kind, pooling] = [chosen("score"), chosen("pooling")];
+    const most = kind === "multi" || kind === "hybrid" ? MOST_MULTI : MOST;
+    const texts = given.slice(0, most);
     const vectors = await embed(texts, { pooling, outputs: NEEDS[kind], signal, notice, progress });
     const scores = await run("scores", { kind, texts: vectors }, { signal, progress });
     const pair = sameTexts(texts) ? shown.pair : [0, 1];
@@ -96,14 +103,14 @@ async function compare() {
     draw();
     explainPair();
     const cut = vectors.filter((vector) => vector.cut).length;
-    const { maxTokens } = await served();
     const said = [
       given.length > most && t("compare.many", { most, n: given.length }),
       cut && t("texts.cut", { cut, most: maxTokens }),
     ].filter(Boolean);
     notice(said.join(" ") || null);
   } catch (error) {
-    say(find("compare-say"), isCancel(error) ? (running === mine ? t("cancelled") : null) : error.message, !isCancel(error));
+    if (!isCancel(error)) say(find("compare-say"), error.message, true);
+    else if (running === mine) notice(t("cancelled"));
   } finally {
     if (running === mine) {
       find("compare-cancel").hidden = find("compare-progress").hidden = true;

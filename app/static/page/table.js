@@ -19,7 +19,7 @@ export function table(shown, hooks, scroller, at) {
   const labels = order.map((index, r) =>
     make(
       "button",
-      { type: "button", tabindex: r ? "-1" : "0", "data-row": r, "aria-label": t("heat.sort", { n: index + 1, text: texts[index] }) },
+      { type: "button", tabindex: r ? "-1" : "0", "data-row": r, title: texts[index], "aria-label": t("heat.sort", { n: index + 1, text: texts[index] }) },
       make("span", { class: "number" }, String(index + 1)),
       make("span", { class: "text" }, texts[index]),
     ),

@@ -1,9 +1,10 @@
 // The tokens of a text, from /tokenize, as they can be shown.
 
 import { ask } from "./api.js";
-import { served } from "./status.js";
+import { onModel, served } from "./status.js";
 
 const known = new Map();
+onModel(() => known.clear());
 
 // Of each text a list of {id, text, special, space}: `space` says that a blank stands before it.
 // A text over the model's limit keeps its beginning and its last token, as the encoder cuts it.

@@ -14,14 +14,17 @@ let running = null;
 let asked = null;
 
 onLanguage(() => asked && explain(...asked));
+find("why-cancel").addEventListener("click", () => running?.abort());
 
-export async function explain(query, passage, pooling) {
-  asked = [query, passage, pooling];
+// `long`: also what takes long.
+export async function explain(query, passage, pooling, long = false) {
+  asked = [query, passage, pooling, long];
   running?.abort();
   const { signal } = (running = new AbortController());
   const notice = (sentence) => say(find("why-say"), sentence);
   find("why-parts").setAttribute("aria-busy", "true");
   notice(null);
+  find("why-cancel").hidden = false;
   try {
     const { outputs } = await orCancel(served(), signal);
     const options = { pooling, signal, notice };
@@ -34,11 +37,15 @@ export async function explain(query, passage, pooling) {
     }
     sayScore(pairScores(a, b), outputs);
     find("why-parts").replaceChildren(...parts);
-    find("why-parts").append(await leaveOut(query, passage, options));
+    find("why-parts").append(await leaveOut(query, passage, options, long ? null : () => explain(query, passage, pooling, true)));
   } catch (error) {
     if (!isCancel(error)) say(find("why-say"), error.message, true);
+    else if (running.signal === signal) notice(t("cancelled"));
   } finally {
-    if (!signal.aborted) find("why-parts").removeAttribute("aria-busy");
+    if (running.signal === signal) {
+      find("why-cancel").hidden = true;
+      find("why-parts").removeAttribute("aria-busy");
+    }
   }
 }
 
