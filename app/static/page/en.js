@@ -83,7 +83,7 @@ export default {
   "leaveout.long": "These texts are long: every word left out is a text to embed again.",
   "leaveout.go": "Embed {n} texts",
   "leaveout.hint": "Under each word: by how much the dense score {whole} falls when the text is embedded again without it. Plus: the word brings the texts together; minus: it keeps them apart.",
-  "leaveout.hint.grouped": "Under each piece: by how much the dense score {whole} falls when the text is embedded again without it; long texts are cut into 40 pieces. Plus: it brings the texts together; minus: it keeps them apart.",
+  "leaveout.hint.grouped": "Under each piece: by how much the dense score {whole} falls when the text is embedded again without it; long texts are cut into at most 40 pieces. Plus: it brings the texts together; minus: it keeps them apart.",
   "take.title": "Take away",
   "take.as": "The request as",
   "take.code": "Code of the request",

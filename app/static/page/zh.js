@@ -83,7 +83,7 @@ export default {
   "leaveout.long": "这两条文本较长：每去掉一个词，就要重新向量化一条文本。",
   "leaveout.go": "向量化 {n} 条文本",
   "leaveout.hint": "每个词下方：去掉它重新向量化后，稠密得分 {whole} 下降多少。正数：这个词使两条文本接近；负数：使它们疏远。",
-  "leaveout.hint.grouped": "每一段下方：去掉它重新向量化后，稠密得分 {whole} 下降多少；长文本切成 40 段。正数：它使两条文本接近；负数：使它们疏远。",
+  "leaveout.hint.grouped": "每一段下方：去掉它重新向量化后，稠密得分 {whole} 下降多少；长文本最多切成 40 段。正数：它使两条文本接近；负数：使它们疏远。",
   "take.title": "带走",
   "take.as": "请求写成",
   "take.code": "请求的代码",
