@@ -12,6 +12,14 @@ from tests.server import serving
 pytestmark = pytest.mark.browser
 
 
+def complete(page):
+    """No sentence lacks a value."""
+    text = page.locator("body").inner_text()
+    assert "undefined" not in text
+    assert "NaN" not in text
+    assert "{" not in text
+
+
 def test_the_strip_says_what_is_served(open_page, server):
     page = open_page()
     expect(page.locator("#status-state")).to_have_text("up")
@@ -35,6 +43,7 @@ def test_a_newcomer_sees_what_is_near_and_why(open_page, tmp_path):
     expect(page.locator("#query option:checked")).to_have_text("1 什么是机器学习？")
     expect(page.locator("#passage option:checked")).to_have_text("2 What is machine learning?")
     expect(page.locator("#why-parts .token small")).not_to_have_count(0)
+    complete(page)
     page.screenshot(path=tmp_path / "light.png", full_page=True)
 
 
@@ -109,6 +118,7 @@ def test_it_speaks_chinese(open_page, tmp_path):
     assert page.locator("html").get_attribute("lang") == "zh-CN"
     expect(page.locator("#tab-map")).to_have_text("地图")
     expect(page.locator("#nearest-text")).to_contain_text("最接近")
+    complete(page)
     page.screenshot(path=tmp_path / "zh.png", full_page=True)
     page.locator("#language").click()
     settle(page)
@@ -130,6 +140,8 @@ def test_axe_finds_nothing_in_any_theme_or_width(open_page, server, full_server,
         page.emulate_media(color_scheme=scheme)
         page.screenshot(path=tmp_path / f"{view}-{scheme}-{width}.png", full_page=True)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+        if view == "similarity":
+            assert page.locator("#heat tbody th").first.bounding_box()["width"] < width / 2
         found = Axe().run(page)
         assert found.violations_count == 0, found.generate_report()
 

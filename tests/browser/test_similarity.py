@@ -100,6 +100,16 @@ def test_a_value_shows_on_hover_and_on_focus(open_page, server):
     expect(page.locator("#passage option:checked")).to_contain_text("1 ")
 
 
+def test_it_fits_once_it_is_looked_at(open_page):
+    page = open_page("map")  # the heat map is drawn behind it, where it has no size
+    page.locator("#tab-similarity").click()
+    settle(page)
+    assert 34 <= cell(page, 0, 1).bounding_box()["width"] <= 60
+    label = page.locator("#heat tbody th").first
+    expect(label).to_contain_text("什么是机器学习？")
+    assert 150 < label.bounding_box()["width"] < 350
+
+
 def test_rows_are_sorted_by_nearness_and_by_cluster(open_page, server):
     page = open_page()
     texts = page.locator("#lines").input_value().split("\n")

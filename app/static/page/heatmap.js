@@ -16,6 +16,7 @@ export function heatMap(root, { choose, chooseRow }) {
   let shown = null;
   let body = null;
   let at = [0, 0];
+  let width = 0; // for which it was drawn
   scroller.addEventListener("scroll", () => (tip.hidden = true), { passive: true });
 
   const hooks = {
@@ -69,18 +70,26 @@ export function heatMap(root, { choose, chooseRow }) {
     });
   }
 
+  // texts, scores, order, scale {low, high}, pair [i, j]
+  function show(next) {
+    const focused = scroller.contains(document.activeElement);
+    if (shown && next.order.length !== shown.order.length) at = [0, 0];
+    shown = next;
+    tip.hidden = true;
+    width = root.clientWidth;
+    body = (shown.order.length <= TABLE_MOST ? table : raster)(shown, hooks, scroller, at);
+    scroller.replaceChildren(body.element);
+    body.mark(...positions(shown));
+    if (focused) body.focus(...at);
+  }
+
+  // Cells fit the room there is; there is none while another view is open.
+  new ResizeObserver(() => {
+    if (shown && root.clientWidth && root.clientWidth !== width) show(shown);
+  }).observe(root);
+
   return {
-    // texts, scores, order, scale {low, high}, pair [i, j] and whether the keyboard is in it
-    show(next) {
-      const focused = scroller.contains(document.activeElement);
-      if (shown && next.order.length !== shown.order.length) at = [0, 0];
-      shown = next;
-      tip.hidden = true;
-      body = (shown.order.length <= TABLE_MOST ? table : raster)(shown, hooks, scroller, at);
-      scroller.replaceChildren(body.element);
-      body.mark(...positions(shown));
-      if (focused) body.focus(...at);
-    },
+    show,
     mark(pair) {
       shown.pair = pair;
       body.mark(...positions(shown));
