@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import KEY
+from tests.browser.conftest import KEY, settle
 from tests.browser.test_similarity import compare
 
 pytestmark = pytest.mark.browser
@@ -75,8 +75,10 @@ def test_the_code_works_as_it_is_pasted(open_page, full_server, tmp_path):
             assert answer == "4 vectors of 384\n", kind
 
     page.locator('input[name="score"][value="hybrid"]').check(force=True)
+    settle(page)  # what is above the box grows meanwhile
     page.locator("#pooling-cls").check(force=True)
     expect(box.locator("code")).to_contain_text('"pooling": "cls"')
+    settle(page)
     for kind in KINDS:
         text = code(box, kind)
         answer = run(kind, text, tmp_path)
