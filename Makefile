@@ -43,7 +43,7 @@ lint-deploy: .venv/dev .venv/deploy/installed  ## what is in deploy/: Kubernetes
 format: .venv/dev  ## rewrite the code in the project's style
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-test-browser: .venv/dev models/demo  ## the documentation pages in headless Chromium
+test-browser: .venv/dev models/demo  ## the pages in headless Chromium
 	@$(BIN)/pytest -q -m browser
 
 test-container: models/demo  ## build the image, run it as the compose file says

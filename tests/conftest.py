@@ -182,6 +182,23 @@ def tiny_folder(tmp_path_factory, demo_folder: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def demo_with_heads(demo_folder: Path, tmp_path_factory) -> Path:
+    """The demo model's trained states under heads of random numbers, which nobody trained."""
+    import torch
+
+    folder = tmp_path_factory.mktemp("models") / "demo"
+    folder.mkdir()
+    for file in demo_folder.iterdir():
+        if file.name != "openvino":
+            (folder / file.name).symlink_to(file)
+    torch.manual_seed(0)
+    for name, rows, bias in (("sparse", 1, 0.3), ("colbert", 384, 0.0)):  # so that most weights are positive
+        head = {"weight": torch.randn(rows, 384) / 384**0.5, "bias": torch.full((rows,), bias)}
+        torch.save(head, folder / f"{name}_linear.pt")
+    return folder
+
+
 @pytest.fixture
 def broken_folder(tmp_path: Path, tiny_folder: Path) -> Path:
     """A copy of the tiny checkpoint for a test to damage; its large files are links."""

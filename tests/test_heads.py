@@ -194,21 +194,6 @@ def test_a_model_without_heads_is_scored_by_dense_vectors(load_encoder, demo_fol
     assert demo.score([]).by_name["dense"].shape == (0,)
 
 
-@pytest.fixture(scope="module")
-def demo_with_heads(demo_folder, tmp_path_factory):
-    """The demo model's trained states under heads of random numbers, which nobody trained."""
-    folder = tmp_path_factory.mktemp("models") / "demo"
-    folder.mkdir()
-    for file in demo_folder.iterdir():
-        if file.name != "openvino":
-            (folder / file.name).symlink_to(file)
-    torch.manual_seed(0)
-    for name, rows in (("sparse", 1), ("colbert", 384)):
-        head = {"weight": torch.randn(rows, 384) / 384**0.5, "bias": torch.zeros(rows)}
-        torch.save(head, folder / f"{name}_linear.pt")
-    return folder
-
-
 # Of a text's 20 heaviest tokens so many stay, by the mean over texts; the largest error of a weight,
 # by the heaviest there is; the lowest cosine of a token's vector.
 FLOORS = {"bf16": (0.98, 0.02, 0.9995), "int8": (0.95, 0.06, 0.995)}

@@ -22,13 +22,6 @@ def test_ollamas_clients_find_it_running(client):
     assert client.get("/api/version").json == {"version": "0.1.0"}
 
 
-def test_a_browser_gets_a_page(client):
-    page = client.get("/", headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
-    assert page.mimetype == "text/html"
-    assert "/apidocs/" in page.text
-    assert "script-src 'self';" in page.headers["Content-Security-Policy"]
-
-
 def test_the_model_is_listed(client):
     (model,) = client.get("/api/tags").json["models"]
     assert model["name"] == model["model"] == "fake:latest"

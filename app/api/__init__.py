@@ -12,6 +12,7 @@ from app.api import (
     metrics,
     ollama,
     openai,
+    page,
     requests,
     rerank,
     tei,
@@ -29,6 +30,6 @@ def init_app(app: Flask, version: str) -> None:
     requests.init_app(app)  # before who may in: a refused request has an id and a line too
     auth.init_app(app, settings.keys, settings.cors_origins)
     encode.init_app(app)  # after: who may not come in does not learn how busy it is
-    for room in (embed, ollama, openai, tei, rerank, health, metrics):
+    for room in (page, embed, ollama, openai, tei, rerank, health, metrics):
         app.register_blueprint(room.bp)
     docs.init_app(app, version)  # last: it documents what is registered

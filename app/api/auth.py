@@ -9,8 +9,8 @@ from werkzeug.exceptions import Unauthorized
 
 from app.api.context import settings
 
-# What monitors and browsers ask before anybody has a key in hand.
-ALWAYS_OPEN = {"health.alive", "health.ready", "health.health", "ollama.home"}
+# What monitors and browsers ask before anybody has a key in hand. The page asks for the key itself.
+ALWAYS_OPEN = {"health.alive", "health.ready", "health.health", "page.home", "page.static"}
 DOCS = ("docs.", "flasgger.")
 
 

@@ -4,11 +4,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import orjson
-from flask import Blueprint, Response, current_app, render_template, request
+from flask import Blueprint, Response, current_app
 from werkzeug.exceptions import BadRequest
 
 from app.api.context import encoder, settings
-from app.api.docs import TITLE, documented, strict
+from app.api.docs import documented
 from app.api.embed import REFUSALS
 from app.api.encode import encode, served_name
 from app.api.schemas import ErrorResponse
@@ -37,25 +37,6 @@ def _refusals(*statuses: int) -> dict[int, tuple[type, str]]:
 
 
 BODY = _refusals(400, 404, 413, 415, 422)
-
-
-@bp.get("/")
-@documented(
-    "The words Ollama's clients wait for, or a page for a browser",
-    responses={200: ({"type": "string", "example": "Ollama is running"}, "it is up")},
-    media=("text/plain", "text/html"),
-    tag="Ollama",
-)
-def home() -> Response | str:
-    """A page for people; the words Ollama's clients wait for otherwise."""
-    if request.accept_mimetypes.best_match(["text/plain", "text/html"]) == "text/html":
-        return _page()
-    return Response("Ollama is running", mimetype="text/plain")
-
-
-@strict
-def _page() -> str:
-    return render_template("home.html", title=TITLE, model=served_name(None))
 
 
 @bp.get("/api/version")

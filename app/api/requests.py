@@ -13,8 +13,8 @@ from app.api.context import encoder
 log = logging.getLogger(__name__)
 
 REQUEST_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
-# Asked every few seconds by machines: only logged where somebody looks closely.
-QUIET = {"health.alive", "health.ready", "health.health", "metrics.metrics"}
+# Asked every few seconds by machines, dozens at once by browsers: only logged where somebody looks closely.
+QUIET = {"health.alive", "health.ready", "health.health", "metrics.metrics", "page.static"}
 METHODS = {"GET", "HEAD", "POST", "OPTIONS", "PUT", "DELETE", "PATCH"}  # a client can make up others
 HEADERS = {
     "X-Content-Type-Options": "nosniff",

@@ -1,0 +1,53 @@
+// Elements: finding, making and saving them.
+
+export const find = (id) => document.getElementById(id);
+
+// make("p", { class: "hint", hidden: true }, "text", element): attributes as in HTML, functions as listeners.
+export function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (typeof value === "function") element.addEventListener(name, value);
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+// Sizes and colours that are computed. Only the CSSOM may set them, the policy forbids style attributes.
+export function style(element, values) {
+  for (const [name, value] of Object.entries(values)) element.style.setProperty(name, value);
+  return element;
+}
+
+export function say(element, sentence, error = false) {
+  element.textContent = sentence ?? "";
+  element.hidden = !sentence;
+  element.classList.toggle("error", error);
+}
+
+// Gives a select other options, and keeps what was chosen where it is still there.
+export function choices(select, options) {
+  const before = select.value;
+  select.replaceChildren(...options.map(([value, text]) => make("option", { value }, text)));
+  if (options.some(([value]) => String(value) === before)) select.value = before;
+}
+
+export const chosen = (name) => document.querySelector(`input[name="${name}"]:checked`)?.value;
+
+export function save(name, content, type) {
+  const blob = content instanceof Blob ? content : new Blob([content], { type });
+  const url = URL.createObjectURL(blob);
+  make("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+}
+
+export const short = (text, most = 60) =>
+  [...text].length > most ? `${[...text].slice(0, most - 1).join("")}…` : text;
+
+// "text\nwith lines" to its lines that are not empty.
+export const lines = (text) =>
+  text
+    .split(/\r\n|\r|\n/)
+    .map((line) => (line.toWellFormed?.() ?? line).trim())
+    .filter(Boolean);

@@ -1,0 +1,103 @@
+// Texts to vectors by /api/embed, in batches; what is known already is not asked for again.
+
+import { ask } from "./api.js";
+import { t } from "./language.js";
+import { onModel } from "./status.js";
+
+const BATCH = 32; // texts; small enough that progress moves and a cancel is soon felt
+const BATCH_CHARACTERS = 20_000;
+const MOST_KNOWN = 20_000; // texts, after which all is forgotten
+
+const FIELDS = { sparse: "return_sparse", colbert: "return_colbert_vecs" };
+// Kind -> text -> what the model makes of it. Only dense vectors depend on the pooling.
+const known = { mean: new Map(), cls: new Map(), sparse: new Map(), colbert: new Map() };
+const truncated = new Set();
+let limit = BATCH;
+
+onModel(({ mostTexts }) => {
+  limit = Math.min(BATCH, mostTexts);
+  forget();
+});
+
+function forget() {
+  for (const map of Object.values(known)) map.clear();
+  truncated.clear();
+}
+
+// Of each text: dense (Float32Array), sparse ({indices, values}), colbert ({rows, count}), as `outputs` asks;
+// and whether it was cut. `progress` is told how many are done.
+export async function embed(texts, { pooling, outputs = ["dense"], signal, notice, progress = () => {} }) {
+  const kinds = outputs.map((output) => (output === "dense" ? pooling : output));
+  if (known[kinds[0]].size > MOST_KNOWN) forget();
+  const missing = [...new Set(texts)].filter((text) => kinds.some((kind) => !known[kind].has(text)));
+  let done = 0;
+  for (const batch of batches(missing, limit)) {
+    progress(done, missing.length);
+    await request(batch, { pooling, outputs, signal, notice });
+    done += batch.length;
+  }
+  progress(done, missing.length);
+  return texts.map((text) => ({
+    dense: outputs.includes("dense") ? known[pooling].get(text) : null,
+    sparse: outputs.includes("sparse") ? known.sparse.get(text) : null,
+    colbert: outputs.includes("colbert") ? known.colbert.get(text) : null,
+    cut: truncated.has(text),
+  }));
+}
+
+function* batches(texts, most) {
+  let batch = [];
+  let characters = 0;
+  for (const text of texts) {
+    if (batch.length && (batch.length >= most || characters + text.length > BATCH_CHARACTERS)) {
+      yield batch;
+      [batch, characters] = [[], 0];
+    }
+    batch.push(text);
+    characters += text.length;
+  }
+  if (batch.length) yield batch;
+}
+
+// The request as everybody else would send it; base64 because it is a fifth of the bytes.
+export function requestBody(texts, pooling, outputs) {
+  const body = { input: texts, pooling };
+  if (!outputs.includes("dense")) body.return_dense = false;
+  for (const [output, field] of Object.entries(FIELDS)) if (outputs.includes(output)) body[field] = true;
+  return body;
+}
+
+async function request(texts, options) {
+  const { pooling, outputs, signal, notice } = options;
+  const body = { ...requestBody(texts, pooling, outputs), encoding_format: "base64" };
+  let answer;
+  try {
+    answer = await (await ask("api/embed", { body, signal, notice })).json();
+  } catch (error) {
+    // Too much for one request, or one text among them is refused: halves find out which.
+    if (![413, 422].includes(error.status)) throw error;
+    if (texts.length === 1) {
+      error.message = t("error.text", { text: [...texts[0]].slice(0, 30).join(""), said: error.message });
+      throw error;
+    }
+    const middle = texts.length >> 1;
+    await request(texts.slice(0, middle), options);
+    await request(texts.slice(middle), options);
+    return;
+  }
+  texts.forEach((text, index) => {
+    if (outputs.includes("dense")) known[pooling].set(text, floats(answer.embeddings[index]));
+    if (outputs.includes("sparse")) known.sparse.set(text, answer.sparse[index]);
+    if (outputs.includes("colbert")) {
+      const { shape, data } = answer.colbert_vecs[index];
+      known.colbert.set(text, { rows: floats(data), count: shape[0] });
+    }
+  });
+  for (const index of answer.truncated ?? []) truncated.add(texts[index]);
+}
+
+// Base64 of little-endian float32 to numbers.
+function floats(base64) {
+  const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+  return new Float32Array(bytes.buffer);
+}

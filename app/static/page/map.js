@@ -1,0 +1,160 @@
+// Many texts as points in a plane: near ones mean something alike.
+
+import { isCancel, orCancel } from "./api.js";
+import { choices, chosen, find, make, say, short, style } from "./dom.js";
+import { byClusters, byColumn } from "./coloring.js";
+import { embed, requestBody } from "./embed.js";
+import { takeTexts } from "./intake.js";
+import { run } from "./jobs.js";
+import { onLanguage, t } from "./language.js";
+import { mapPicture } from "./mappicture.js";
+import { scatter } from "./scatter.js";
+import { startSearch } from "./search.js";
+import { source } from "./source.js";
+import { served } from "./status.js";
+import { takeAway } from "./take.js";
+
+const MOST = 2000; // texts
+
+let shown = null; // {texts, vectors, rows, pooling, points, shares, grouping, columns, lit}
+let running = null;
+let plot = null;
+let take = null;
+let opened = false;
+
+export function startMap() {
+  plot = scatter(find("plot"), (index) => t("map.point", { text: short(shown.texts[index], 160), group: shown.names[index] }));
+  find("map-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    draw();
+  });
+  find("map-cancel").addEventListener("click", () => running?.abort());
+  find("map-example").addEventListener("click", example);
+  takeTexts(find("points"), find("points-file"), async (file) => {
+    source.read(file.name, await file.text());
+    draw();
+  });
+  source.start();
+  for (const radio of document.querySelectorAll('input[name="map-pooling"]')) radio.addEventListener("change", draw);
+  find("color-by").addEventListener("change", paint);
+  find("clusters").addEventListener("change", regroup);
+  startSearch({
+    shown: () => shown,
+    light: (indices) => {
+      shown.lit = indices;
+      paint();
+    },
+    point: (index) => plot.go(index),
+  });
+  take = takeAway(
+    find("map-take"),
+    () => shown && { ...shown, body: requestBody(shown.texts, shown.pooling, ["dense"]), picture: () => mapPicture(shown) },
+  );
+  onLanguage(() => shown && paint());
+}
+
+// The example is drawn when the map is looked at first.
+export function openMap() {
+  if (!opened) example();
+  opened = true;
+}
+
+async function example() {
+  const answer = await fetch(new URL("example.csv", import.meta.url));
+  source.read("example.csv", await answer.text());
+  draw();
+}
+
+async function draw() {
+  running?.abort();
+  const mine = (running = new AbortController());
+  const { signal } = mine;
+  const notice = (sentence) => say(find("map-say"), sentence);
+  const given = source.texts();
+  const texts = given.texts.slice(0, MOST);
+  notice(null);
+  find("map-cancel").hidden = false;
+  const progress = (done, of) => {
+    const bar = find("map-progress");
+    bar.hidden = !of || done === of;
+    Object.assign(bar, { value: done, max: of || 1 });
+    if (!bar.hidden) notice(t("map.embedding", { done, of }));
+  };
+  try {
+    if (texts.length < 3) throw new Error(t("map.few"));
+    const { maxTokens } = await orCancel(served(), signal);
+    const pooling = chosen("map-pooling");
+    const vectors = await embed(texts, { pooling, signal, notice, progress });
+    notice(t("map.computing"));
+    const rows = joined(vectors.map(({ dense }) => dense));
+    const n = texts.length;
+    const k = clusterCount(n);
+    const [{ points, shares }, grouping] = await Promise.all([
+      run("components", { rows, n }, { signal }),
+      run("clusters", { rows, n, k }, { signal }),
+    ]);
+    shown = { texts, vectors, rows, pooling, points, shares, grouping, columns: given.columns, lit: [] };
+    offerColumns();
+    find("nearest").replaceChildren();
+    paint();
+    const cut = vectors.filter((vector) => vector.cut).length;
+    const said = [
+      given.texts.length > MOST && t("compare.many", { most: MOST, n: given.texts.length }),
+      cut && t("texts.cut", { cut, most: maxTokens }),
+    ].filter(Boolean);
+    notice(said.join(" ") || null);
+  } catch (error) {
+    if (!isCancel(error)) say(find("map-say"), error.message, true);
+    else if (running === mine) notice(t("cancelled"));
+  } finally {
+    if (running === mine) find("map-cancel").hidden = find("map-progress").hidden = true;
+  }
+}
+
+const clusterCount = (n) => Math.min(n, 9, Math.max(1, Number(find("clusters").value) || 6));
+
+async function regroup() {
+  if (!shown) return;
+  const { rows, texts } = shown;
+  const grouping = await run("clusters", { rows, n: texts.length, k: clusterCount(texts.length) });
+  if (shown.rows !== rows) return; // other texts meanwhile
+  shown.grouping = grouping;
+  paint();
+}
+
+function joined(vectors) {
+  const width = vectors[0].length;
+  const rows = new Float32Array(vectors.length * width);
+  vectors.forEach((vector, index) => rows.set(vector, index * width));
+  return rows;
+}
+
+function offerColumns() {
+  const columns = shown.columns.map(({ name }, index) => [index, name]);
+  choices(find("color-by"), [["cluster", t("map.bycluster")], ...columns]);
+}
+
+function paint() {
+  if (!shown) return;
+  offerColumns();
+  const column = shown.columns[find("color-by").value];
+  Object.assign(shown, column ? byColumn(column.values.slice(0, MOST)) : byClusters(shown.grouping));
+  const percent = (share) => (100 * share).toFixed(0);
+  const summary = t("map.summary", {
+    n: shown.texts.length,
+    width: shown.vectors[0].dense.length,
+    x: percent(shown.shares[0]),
+    y: percent(shown.shares[1]),
+  });
+  say(find("map-summary"), summary);
+  plot.show({ ...shown, label: t("map.label", { n: shown.texts.length }) });
+  find("groups").replaceChildren(...shown.entries.map(entry));
+  take.refresh();
+}
+
+function entry({ color, name, size, central }) {
+  const swatch = style(make("span", { class: "swatch" }), { "background-color": color });
+  const count = size === undefined ? [] : [make("span", { class: "count" }, ` ${size}`)];
+  const about = central === undefined ? [] : [make("span", { class: "hint" }, ` ${short(shown.texts[central], 60)}`)];
+  return make("li", {}, swatch, name, ...count, ...about);
+}

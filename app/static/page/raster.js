@@ -1,0 +1,103 @@
+// A heat map of many texts: a canvas, a pixel of it for each score, blown up by the browser.
+
+import { viridis } from "./colors.js";
+import { make, style } from "./dom.js";
+import { t } from "./language.js";
+import { share } from "./scale.js";
+
+export function raster(shown, hooks, scroller, at) {
+  const n = shown.order.length;
+  const size = Math.max(2, Math.min(20, Math.floor((scroller.clientWidth - 20) / n)));
+  const canvas = make("canvas", { width: n, height: n, "aria-hidden": "true" });
+  paintPixels(canvas, shown);
+  const row = make("div", { class: "cross" });
+  const column = make("div", { class: "cross" });
+  const chosen = make("div", { class: "chosen" });
+  // Screen readers get the grid cell by cell: only the one that has the focus exists.
+  const grid = make("div", { role: "grid", "aria-label": t("heat.name", { n }), "aria-rowcount": n, "aria-colcount": n });
+  const element = make("div", { class: "raster" }, canvas, row, column, chosen, grid);
+  style(element, { width: `${n * size}px`, height: `${n * size}px` });
+  style(row, { width: `${n * size}px`, height: `${size}px` });
+  style(column, { width: `${size}px`, height: `${n * size}px` });
+  style(chosen, { width: `${size}px`, height: `${size}px` });
+  let pending = null;
+  place(...at.map((value) => Math.min(value, n - 1)));
+
+  function place(r, c) {
+    const cell = make("div", { role: "gridcell", tabindex: "0", "aria-colindex": c + 1, "aria-label": hooks.name(r, c) });
+    style(cell, { left: `${c * size}px`, top: `${r * size}px`, width: `${size}px`, height: `${size}px` });
+    cell.addEventListener("focus", () => {
+      cross(r, c);
+      hooks.focused(r, c);
+    });
+    cell.addEventListener("blur", leave);
+    cell.addEventListener("keydown", hooks.key);
+    grid.replaceChildren(make("div", { role: "row", "aria-rowindex": r + 1 }, cell));
+    return cell;
+  }
+
+  function cross(r, c) {
+    element.classList.add("crossed");
+    style(row, { transform: `translateY(${r * size}px)` });
+    style(column, { transform: `translateX(${c * size}px)` });
+  }
+
+  function leave() {
+    element.classList.remove("crossed");
+    hooks.out();
+  }
+
+  const under = (event) => {
+    const frame = canvas.getBoundingClientRect();
+    const index = (offset) => Math.min(n - 1, Math.max(0, Math.floor(offset / size)));
+    return [index(event.clientY - frame.top), index(event.clientX - frame.left)];
+  };
+  // At most once a frame, however often the mouse tells.
+  element.addEventListener("pointermove", (event) => {
+    if (!pending)
+      requestAnimationFrame(() => {
+        const [r, c] = pending;
+        pending = null;
+        cross(r, c);
+        hooks.over(r, c);
+      });
+    pending = under(event);
+  });
+  element.addEventListener("pointerleave", leave);
+  element.addEventListener("click", (event) => hooks.choose(...under(event)));
+
+  return {
+    element,
+    focus(r, c) {
+      const cell = place(r, c);
+      cell.focus({ preventScroll: true });
+      cell.scrollIntoView({ block: "nearest", inline: "nearest" });
+    },
+    box(r, c) {
+      const frame = canvas.getBoundingClientRect();
+      const [top, left] = [frame.top + r * size, frame.left + c * size];
+      return { top, left, bottom: top + size, right: left + size };
+    },
+    mark: (r, c) => style(chosen, { transform: `translate(${c * size}px, ${r * size}px)` }),
+  };
+}
+
+// One pixel for each score; the diagonal, a text beside itself, stays clear.
+export function paintPixels(canvas, { scores, order, scale }) {
+  const n = order.length;
+  const image = new ImageData(n, n);
+  const palette = Array.from({ length: 256 }, (_, index) => viridis(index / 255));
+  for (let r = 0, at = 0; r < n; r++) {
+    const from = order[r] * n;
+    for (let c = 0; c < n; c++, at += 4) {
+      if (r === c) continue;
+      const place = Math.round(255 * Math.min(1, Math.max(0, share(scale, scores[from + order[c]]))));
+      const [red, green, blue] = palette[place];
+      image.data[at] = red;
+      image.data[at + 1] = green;
+      image.data[at + 2] = blue;
+      image.data[at + 3] = 255;
+    }
+  }
+  canvas.getContext("2d").putImageData(image, 0, 0);
+}

@@ -1,0 +1,112 @@
+// The strip on top: is the server up, what does it serve, how busy is it.
+
+import { ask } from "./api.js";
+import { find } from "./dom.js";
+import { key } from "./key.js";
+import { onLanguage, t } from "./language.js";
+
+const EVERY = 3000; // ms
+const PATIENCE = 5000;
+const WINDOW = 15_000; // over which tokens a second are counted
+
+let known = null; // promise of what is served
+let last = null; // what was served last
+const listeners = [];
+let state = "status.asking";
+let samples = [];
+
+// Called with what is served, once it is known and whenever it is something else.
+export const onModel = (listener) => listeners.push(listener);
+
+// {model, digest, pooling, outputs, mostTexts, maxTokens, engine, precision}; asked for again if the
+// server was away.
+export function served() {
+  known ??= describe().catch((error) => {
+    known = null;
+    throw error;
+  });
+  return known;
+}
+
+async function describe() {
+  const [info, show] = await Promise.all([
+    ask("info").then((answer) => answer.json()),
+    ask("api/show", { body: {} }).then((answer) => answer.json()),
+  ]);
+  const { engine, precision } = show.model_info;
+  const what = {
+    model: info.model_id,
+    digest: info.model_sha,
+    pooling: info.model_type.embedding.pooling,
+    outputs: info.outputs,
+    mostTexts: info.max_client_batch_size,
+    maxTokens: info.max_input_length,
+    engine,
+    precision,
+  };
+  if (JSON.stringify(what) !== JSON.stringify(last)) {
+    last = what;
+    for (const listener of listeners) listener(what);
+  }
+  return what;
+}
+
+export function startStatus() {
+  onLanguage(draw);
+  draw();
+  poll();
+}
+
+async function poll() {
+  if (!document.hidden) {
+    try {
+      const ready = await get("readyz");
+      state = ready.ok ? "status.up" : "status.busy";
+      const metrics = await get("metrics");
+      if (metrics.ok) count(await metrics.text());
+      await served();
+    } catch (error) {
+      if (error.name === "TypeError" || error.name === "TimeoutError") {
+        state = "status.down";
+        samples = [];
+        known = null; // it may come back with another model
+      }
+    }
+    draw();
+  }
+  setTimeout(poll, EVERY);
+}
+
+const get = (path) =>
+  fetch(path, {
+    cache: "no-store",
+    headers: key() ? { Authorization: `Bearer ${key()}` } : {},
+    signal: AbortSignal.timeout(PATIENCE),
+  });
+
+// Prometheus' text: "name value" lines.
+const metric = (text, name) => Number(new RegExp(`^${name} (\\S+)`, "m").exec(text)?.[1] ?? 0);
+
+function count(text) {
+  const now = performance.now();
+  const tokens = metric(text, "embed_tokens_total");
+  if (samples.length && tokens < samples.at(-1).tokens) {
+    samples = []; // it was started anew, perhaps with another model
+    known = null;
+  }
+  samples = samples.filter(({ at }) => now - at <= WINDOW);
+  samples.push({ at: now, tokens, waiting: metric(text, "embed_queue_tokens") });
+}
+
+onModel((what) => {
+  for (const name of ["model", "pooling", "precision", "engine"]) find(`status-${name}`).textContent = what[name];
+});
+
+function draw() {
+  find("status-state").textContent = t(state);
+  find("status-state").dataset.state = state.split(".")[1];
+  const [first, now] = [samples[0], samples.at(-1)];
+  const seconds = samples.length > 1 ? (now.at - first.at) / 1000 : 0;
+  find("status-speed").textContent = seconds ? Math.round((now.tokens - first.tokens) / seconds) : "–";
+  find("status-waiting").textContent = now ? now.waiting : "–";
+}

@@ -1,0 +1,23 @@
+// What would stop the page from moving is computed here; jobs.js starts it.
+
+import { clusters } from "./clusters.js";
+import { byCluster } from "./order.js";
+import { principalComponents } from "./components.js";
+import { scoreMatrix } from "./scores.js";
+
+const JOBS = {
+  scores: ({ kind, texts }, progress) => scoreMatrix(kind, texts, progress),
+  order: ({ scores, n }) => byCluster(scores, n),
+  components: ({ rows, n }) => principalComponents(rows, n),
+  clusters: ({ rows, n, k }) => clusters(rows, n, k),
+};
+
+onmessage = ({ data: { job, input } }) => {
+  let told = performance.now();
+  const progress = (done, of) => {
+    if (performance.now() - told < 100) return;
+    told = performance.now();
+    postMessage({ done, of });
+  };
+  postMessage({ result: JOBS[job](input, progress) });
+};
