@@ -77,7 +77,9 @@ def main(target: Path) -> None:
         languages.setdefault(page["page"], set()).add(page["language"])
     kept = [page for page in found if len(languages[page["page"]]) > 1]
     target.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(kept), target)
+    unfinished = target.with_suffix(".unfinished")
+    pq.write_table(pa.Table.from_pylist(kept), unfinished)
+    unfinished.rename(target)
     print(f"{target}: {len(kept)} pages, {len({page['page'] for page in kept})} of them different")
 
 

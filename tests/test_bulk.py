@@ -95,7 +95,8 @@ def test_standard_input_is_lines_or_json_lines(run, tmp_path, reference):
         done = run("-", "--out", tmp_path / name, stdin=stdin)
         assert done.exit_code == 0, done.output
         np.testing.assert_allclose(dense(read(tmp_path / name)), expected, atol=1e-6)
-        assert not (tmp_path / name / "_stdin").exists()
+        assert not list((tmp_path / name).glob("*stdin*"))
+        assert run("-", "--out", tmp_path / name, stdin=stdin).exit_code == 0
 
 
 def test_all_outputs_and_what_the_files_say_of_themselves(run, tmp_path, reference):
@@ -112,7 +113,9 @@ def test_all_outputs_and_what_the_files_say_of_themselves(run, tmp_path, referen
         assert row["sparse"]["indices"] == ids.tolist()
         np.testing.assert_allclose(row["sparse"]["values"], weights, atol=1e-6)
         np.testing.assert_allclose(row["colbert"], vectors, atol=1e-6)
-    told = json.loads(pq.read_schema(tmp_path / "out" / "part-00000-000000.parquet").metadata[b"embedding"])
+    told = json.loads(
+        pq.read_schema(tmp_path / "out" / "part-00000000-00000000.parquet").metadata[b"embedding"]
+    )
     assert told["model"] == "tiny"
     assert (told["pooling"], told["precision"], told["width"]) == ("cls", "fp32", 64)
     assert len(told["model_version"]) == 64
@@ -199,6 +202,7 @@ def test_a_numpy_file(run, tmp_path, reference):
     assert np.load(tmp_path / "vectors.ids.npy").tolist() == ["a", "b", "c", "g"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jsonl", "vectors.ids.npy", "vectors.npy"]
     assert "is there already" in run(place, "--out", out).output
+    assert "only be written on this machine" in run(place, "--out", "s3://bucket/vectors.npy").output
 
 
 def test_columns_of_json_take_the_type_that_holds_all(run, tmp_path):
@@ -247,11 +251,11 @@ def test_the_same_command_again_writes_nothing_twice(run, tmp_path):
     out = tmp_path / "out"
     assert run(place, "--out", out, "--part-rows", 5).exit_code == 0
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*")}
-    (out / "part-00000-000002.parquet").unlink()
-    (out / ".part-00000-000002.parquet.1234").write_bytes(b"half")
+    (out / "part-00000000-00000002.parquet").unlink()
+    (out / ".part-00000000-00000002.parquet.1234").write_bytes(b"half")
     assert run(place, "--out", out, "--part-rows", 5).exit_code == 0
     after = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
-    assert {name for name in before if after[name] != before[name]} == {"part-00000-000002.parquet"}
+    assert {name for name in before if after[name] != before[name]} == {"part-00000000-00000002.parquet"}
     assert set(after) == {*before, "_embed.json", "_summary.json"}
     assert read(out).num_rows == len(TEXTS)
     assert json.loads((out / "_summary.json").read_text())["rows"] == len(TEXTS)
@@ -280,14 +284,50 @@ def test_another_source_is_refused(run, tmp_path):
     done = run(place, "--out", tmp_path / "out")
     assert done.exit_code == 1
     assert "another source" in done.output
-    run("-", "--out", tmp_path / "in", "--limit", 1, stdin=b"one\ntwo\n")
-    assert "another source" in run("-", "--out", tmp_path / "in", "--limit", 1, stdin=b"one\nTWO\n").output
+
+
+def test_standard_input_goes_on_with_the_same_content_only(run, tmp_path):
+    out = tmp_path / "out"
+    arguments = ("-", "--out", out, "--part-rows", 1)
+    assert run(*arguments, stdin=b"one\ntwo\n").exit_code == 0
+    (out / "part-00000000-00000001.parquet").unlink()
+    assert "another source" in run(*arguments, stdin=b"one\nTWO\n").output
+    assert run(*arguments, stdin=b"one\ntwo\n").exit_code == 0
+    assert read(out).column("text").to_pylist() == ["one", "two"]
+    assert not list(out.glob("*stdin*"))
+
+
+def test_numbers_marks_and_halves_of_characters_in_json(run, tmp_path):
+    lines = [b'{"text": "a", "id": 9007199254740993, "n": 9007199254740993}']
+    lines += [b'{"text": "b", "id": 1, "n": 0.5}', b'{"text": "\\ud800 half", "id": 2, "n": 1}']
+    (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + b"\n".join(lines))
+    done = run(tmp_path / "a.jsonl", "--out", tmp_path / "out")
+    assert done.exit_code == 3
+    assert "1 not text" in done.output
+    table = read(tmp_path / "out").to_pydict()
+    assert table["id"] == [9007199254740993, 1, 2]
+    assert table["n"] == ["9007199254740993", "0.5", "1"]
+    assert table["dense"][2] is None
+
+
+def test_names_that_look_like_patterns_or_other_formats(run, tmp_path, monkeypatch):
+    folder = tmp_path / "a[1]" / "b.tsv.d"
+    folder.mkdir(parents=True)
+    (folder / "c[2].csv").write_text("text,n\none,1\n")
+    (folder / "d.TSV").write_text("text\tn\none\t1\n")
+    monkeypatch.chdir(folder)
+    for number, source in enumerate((folder / "c[2].csv", "c[2].csv", "*.csv", "d.TSV")):
+        done = run(source, "--out", f"out{number}")
+        assert done.exit_code == 0, done.output
+        assert read(folder / f"out{number}").drop_columns("dense").to_pylist() == [{"text": "one", "n": "1"}]
 
 
 def test_what_cannot_be_embedded_is_said_in_a_sentence(run, tmp_path):
     good = write_jsonl(tmp_path / "good.jsonl", [{"text": "one", "n": 1}])
     parquet = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": TEXTS, "dense": TEXTS}), parquet)
+    twice = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
+    pq.write_table(twice, tmp_path / "twice.parquet")
     (tmp_path / "cut.parquet").write_bytes(parquet.read_bytes()[:-20])
     (tmp_path / "bad.jsonl").write_text('{"text": "a"}\n{"text": \n')
     (tmp_path / "list.jsonl").write_text("[1]\n")
@@ -308,6 +348,7 @@ def test_what_cannot_be_embedded_is_said_in_a_sentence(run, tmp_path):
         ((good, "--id-column", "key"), "--id-column names one of: text, n"),
         ((parquet,), "has a column 'dense' already"),
         ((tmp_path / "cut.parquet",), "cut.parquet cannot be read as Parquet"),
+        ((tmp_path / "twice.parquet",), "twice.parquet has two columns of the same name"),
         ((tmp_path / "bad.jsonl",), "bad.jsonl line 2 is not valid JSON"),
         ((tmp_path / "list.jsonl",), "list.jsonl line 1 is not a JSON object"),
         ((tmp_path / "bad.csv",), "bad.csv row 3 has 1 fields, its header has 2"),
@@ -393,7 +434,7 @@ def test_a_full_disk_is_said_and_what_is_whole_stays(tmp_path, tiny_folder):
     assert "cannot be read or written" in done.stderr
     assert "too large" in done.stderr
     assert "Traceback" not in done.stderr
-    assert [path.name for path in out.glob("*part*")] == ["part-00000-000000.parquet"]
+    assert [path.name for path in out.glob("*part*")] == ["part-00000000-00000000.parquet"]
     assert subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, timeout=120).returncode == 0
     assert read(out).column("text").to_pylist() == texts
 

@@ -51,7 +51,9 @@ class Embedder:
         counts = Counts()
         error = self.error
         try:
-            if not error:
+            if not error and self.work.destination.has(part.name):  # by an actor that was lost after it
+                counts = self.work.destination.counts({part.name})
+            elif not error:
                 counts = self.work.embed(self.encoder, part)
         except BulkError as fault:
             error = f"{fault} (on the node {self.node})"
@@ -76,7 +78,9 @@ def embed_there(
     try:
         nodes = _processors(ray)
         each = cpus or min(MOST_CPUS, *nodes)
-        room = max(1, sum(size // each for size in nodes))
+        room = sum(size // each for size in nodes)
+        if not room:
+            raise BulkError(f"no node has {each} processors, the largest has {max(nodes)}: give fewer --cpus")
         most = actors or room
         log.info("%d parts, up to %d actors with %d processors each", len(parts), most, each)
         settings = replace(settings, threads=each)
@@ -100,12 +104,12 @@ def connect(address: str | None) -> Any:
     try:
         _knock(address)
         ray.init(
-            address=address,
+            address=address or "local",
             runtime_env={"py_modules": [str(package)]},  # every node runs the code that is here
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         reason = str(error).partition("\n")[0]
         raise BulkError(f"there is no Ray cluster at {address or 'this machine'}: {reason}") from error
     return ray

@@ -53,6 +53,12 @@ class Destination:
         """Names of the parts that are there."""
         return {name for name in self._names() if name.endswith(".parquet") and not name.startswith(".")}
 
+    def has(self, name: str) -> bool:
+        """Whether this part is there."""
+        files, path = self._open()
+        with _told(path):
+            return bool(files.get_file_info(f"{path}/{name}").type == fs.FileType.File)
+
     def counts(self, names: set[str]) -> Counts:
         """What became of the rows of these parts."""
         files, path = self._open()
@@ -103,7 +109,8 @@ class Destination:
 
     def _names(self) -> list[str]:
         files, path = self._open()
-        return [info.base_name for info in files.get_file_info(fs.FileSelector(path))]
+        with _told(path):
+            return [info.base_name for info in files.get_file_info(fs.FileSelector(path))]
 
     def _read_json(self, name: str) -> dict[str, Any]:
         files, path = self._open()

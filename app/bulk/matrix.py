@@ -26,6 +26,9 @@ def write_matrix(folder: Path, target: Path, width: int, encoding: str, id_colum
     ids: list[str] = []
     try:
         matrix = open_memmap(unfinished, "w+", dtype, (rows, width))
+        if hasattr(os, "posix_fallocate"):  # a full disk found while writing would end the process
+            with unfinished.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, unfinished.stat().st_size)
         start = 0
         for part in parts:
             columns = ["dense"] + ([id_column] if id_column else [])
@@ -35,7 +38,10 @@ def write_matrix(folder: Path, target: Path, width: int, encoding: str, id_colum
             start += table.num_rows
         matrix.flush()
         if id_column:
-            np.save(target.with_suffix(".ids.npy"), np.array(ids, np.str_))
+            with (named := target.with_suffix(".ids.unfinished")).open("wb") as file:
+                np.save(file, np.array(ids, np.str_))
+                os.fsync(file.fileno())
+            os.replace(named, target.with_suffix(".ids.npy"))
         os.replace(unfinished, target)
     except (OSError, pa.ArrowException) as error:
         unfinished.unlink(missing_ok=True)

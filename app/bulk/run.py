@@ -1,10 +1,8 @@
 """An embedding of a corpus from the source to the last file."""
 
-import filecmp
 import logging
-import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,14 +14,13 @@ from app.bulk.matrix import write_matrix
 from app.bulk.options import Counts, Model, Options, as_record, told
 from app.bulk.progress import Progress, duration
 from app.bulk.source import find_source
+from app.bulk.spool import spool
 from app.bulk.work import Work
 from app.engine.checkpoint import Checkpoint
 from app.engine.encoder import Encoder, EncoderSettings
 from app.engine.errors import MissingHead
 
 log = logging.getLogger(__name__)
-
-SPOOL = "_stdin"
 
 
 @dataclass(frozen=True)
@@ -58,21 +55,32 @@ def embed_corpus(
     if target is not None:
         _check_matrix(target, request.options)
     folder = f"{request.out}.parts" if target is not None else request.out
-    place, kind = (
-        (_spool(stdin, folder, request.format)) if request.source == "-" else (request.source, request.format)
-    )
-
-    source = find_source(place, request.column, kind)
+    if "://" not in folder:
+        folder = str(Path(folder).absolute())  # the nodes of a cluster run elsewhere
     destination = Destination(folder)
-    work = Work(source, destination, request.options, model)
-    manifest = {
-        "source": source.fingerprint,
-        "column": source.column,
-        **as_record(request.options),
-        **told(model),
-    }
-    parts = list(source.parts(request.options.part_rows, request.options.limit))
-    destination.begin(manifest)
+    spooled: Path | None = None
+    place, kind = request.source, request.format
+    if place == "-":
+        spooled, kind = spool(stdin, folder, kind)
+        place = str(spooled)
+    try:
+        source = find_source(place, request.column, kind)
+        if spooled:  # told by its name, which is that of its content: it may be written anew
+            source = replace(source, files=(replace(source.files[0], modified=0),))
+        work = Work(source, destination, request.options, model)
+        parts = list(source.parts(request.options.part_rows, request.options.limit))
+        destination.begin(
+            {
+                "source": source.fingerprint,
+                "column": source.column,
+                **as_record(request.options),
+                **told(model),
+            }
+        )
+    except BulkError:
+        if spooled:
+            spooled.unlink(missing_ok=True)
+        raise
     done = destination.done()
     todo = [part for part in parts if part.name not in done]
     log.info("%d rows in %d parts, %d parts are there", sum(p.rows for p in parts), len(parts), len(done))
@@ -80,9 +88,9 @@ def embed_corpus(
     total = destination.counts(done)
     if todo:
         total.add(_embed(work, settings, todo, parts, request.cluster))
-    destination.end({"rows": total.rows, **as_record(total)})
-    if request.source == "-":
-        Path(place).unlink(missing_ok=True)
+    destination.end(as_record(total))
+    if spooled:
+        spooled.unlink(missing_ok=True)
     if target is not None:
         options = request.options
         width = work.schema.field("dense").type.list_size
@@ -125,30 +133,7 @@ def _embed(
 def _check_matrix(target: Path, options: Options) -> None:
     if options.outputs != ("dense",):
         raise BulkError("a .npy file holds dense vectors and nothing else, --outputs must be dense")
+    if ":/" in str(target):
+        raise BulkError("a .npy file can only be written on this machine, give a folder for Parquet files")
     if target.exists():
         raise BulkError(f"{target} is there already, delete it or give another --out")
-
-
-def _spool(stdin: BinaryIO, folder: str, kind: str | None) -> tuple[str, str]:
-    """Standard input as a file, so that it can be looked at before and gone back to; and its format."""
-    if "://" in folder:
-        raise BulkError("standard input can only be embedded into a folder of this machine")
-    spool, fresh = Path(folder) / SPOOL, Path(folder) / f".{SPOOL}"
-    try:
-        fresh.parent.mkdir(parents=True, exist_ok=True)
-        with fresh.open("wb") as file:
-            shutil.copyfileobj(stdin, file, 1 << 20)
-        if spool.exists() and filecmp.cmp(spool, fresh, shallow=False):
-            fresh.unlink()
-        else:
-            os.replace(fresh, spool)
-        with spool.open("rb") as file:
-            first = file.readline(1 << 20)
-    except OSError as error:
-        raise BulkError(f"{spool} cannot be written: {error}") from error
-    guess = (
-        "parquet" if first.startswith(b"PAR1") else "jsonl" if first.lstrip().startswith(b"{") else "lines"
-    )
-    if kind is None:
-        log.info("standard input is taken as %s", guess)
-    return str(spool), kind or guess

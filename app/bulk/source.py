@@ -1,5 +1,6 @@
 """Where the texts come from: files found, their kind told, their rows cut into parts."""
 
+import glob
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from app.bulk.errors import BulkError
 from app.bulk.formats import File, Format, Part, Rows
 from app.bulk.formats.csv import Csv
 from app.bulk.formats.jsonl import JsonLines
-from app.bulk.formats.lines import COMPRESSED
+from app.bulk.formats.lines import bare
 from app.bulk.formats.parquet import Parquet
 from app.bulk.formats.plain import Lines, TextFiles
 
@@ -80,7 +81,10 @@ class Source:
     def read(self, part: Part) -> Rows:
         """The rows of a part."""
         files, _ = open_place(self.place)
-        return FORMATS[self.format]().read(files, list(self.files), part, self.column, self.schema)
+        try:
+            return FORMATS[self.format]().read(files, list(self.files), part, self.column, self.schema)
+        except pa.ArrowException as error:
+            raise BulkError(f"{self.files[part.file].path} cannot be read: {error}") from error
 
 
 def find_source(place: str, column: str | None = None, kind: str | None = None) -> Source:
@@ -103,13 +107,18 @@ def find_source(place: str, column: str | None = None, kind: str | None = None) 
 
 
 def _find(files: fs.FileSystem, path: str, place: str) -> list[File]:
-    marks = [path.index(mark) for mark in "*?[" if mark in path]
-    base = path[: min(marks)].rpartition("/")[0] if marks else path
+    base = path
     try:
-        if marks:
-            infos = files.get_file_info([str(name) for name in ArrowFSWrapper(files).glob(path)])
-        elif (info := files.get_file_info(path)).type == fs.FileType.File:
+        info = files.get_file_info(path)
+        if info.type == fs.FileType.File:
             return [File(path, info.base_name, info.size, info.mtime_ns or 0)]
+        if info.type == fs.FileType.NotFound and (marks := [place.index(m) for m in "*?[" if m in place]):
+            literal = path.removesuffix(place)  # the folder this runs in, whatever its name
+            base = literal + place[: min(marks)].rpartition("/")[0]
+            if "://" in place:
+                literal, base = "", path[: min(path.index(m) for m in "*?[" if m in path)].rpartition("/")[0]
+            pattern = glob.escape(literal) + path.removeprefix(literal)
+            infos = files.get_file_info([str(name) for name in ArrowFSWrapper(files).glob(pattern)])
         else:
             infos = files.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
     except (OSError, pa.ArrowException) as error:
@@ -129,10 +138,7 @@ def _find(files: fs.FileSystem, path: str, place: str) -> list[File]:
 def _kind(found: list[File], place: str) -> str:
     kinds: dict[str, str] = {}
     for file in found:
-        name = file.name
-        for suffix in COMPRESSED:
-            name = name.removesuffix(suffix)
-        suffix = Path(name).suffix.removeprefix(".").lower()
+        suffix = Path(bare(file.name)).suffix.removeprefix(".").lower()
         if suffix not in SUFFIXES:
             raise BulkError(f"{file.path} is of no known format, --format names one of: {', '.join(FORMATS)}")
         kinds.setdefault(SUFFIXES[suffix], file.path)

@@ -16,7 +16,7 @@ from app.engine.encodings import QUANTIZED
 from app.engine.errors import NotFinite
 
 # Rows are embedded together up to here: sorted by length, so many leave next to no padding.
-WINDOW_NUMBERS = 1 << 26  # of multi-vectors, float32
+WINDOW_NUMBERS = 1 << 27  # of multi-vectors, float32
 TYPES = {
     "float32": pa.float32(),
     "float16": pa.float16(),
@@ -68,8 +68,8 @@ def _windows(texts: Sequence[object], encoder: Encoder, options: Options) -> Ite
         return
     start, numbers = 0, 0
     for index, value in enumerate(texts):
-        # A text has no more tokens than bytes, but for the two around it.
-        tokens = min(4 * len(value) + 2, encoder.max_tokens) if isinstance(value, str) else 0
+        # A text seldom has more tokens than characters, and mostly a quarter; two are around it.
+        tokens = min(len(value) + 2, encoder.max_tokens) if isinstance(value, str) else 0
         if numbers and numbers + tokens * encoder.width > WINDOW_NUMBERS:
             yield texts[start:index]
             start, numbers = index, 0

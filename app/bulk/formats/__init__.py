@@ -34,7 +34,7 @@ class Part:
     @property
     def name(self) -> str:
         """Of the file it is written to: their names sort as the rows do."""
-        return f"part-{self.file:05d}-{self.number:06d}.parquet"
+        return f"part-{self.file:08d}-{self.number:08d}.parquet"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pyarrow import fs
 
 from app.bulk.errors import BulkError
 from app.bulk.formats import PART_BYTES, File, Part, Rows, cut_files
-from app.bulk.formats.lines import decode, lines, storable
+from app.bulk.formats.lines import bare, decode, lines, storable
 
 csv.field_size_limit(PART_BYTES)  # of the whole process; its own, 128 KiB, is less than a long document
 
@@ -53,13 +53,12 @@ class _Records:
         self.file = file
         self.place = start  # of the byte after the row that came last
         self._lines = lines(files, file, start)
-        self._delimiter = "\t" if ".tsv" in file.path else ","
+        self._delimiter = "\t" if bare(file.name).lower().endswith(".tsv") else ","
 
     def _decoded(self) -> Iterator[str]:
         for line in self._lines:
-            text = decode(line.removeprefix(b"\xef\xbb\xbf") if not self.place else line)
             self.place += len(line)
-            yield text
+            yield decode(line)
 
     def __iter__(self) -> Iterator[tuple[int, list[str]]]:
         reader = csv.reader(self._decoded(), delimiter=self._delimiter, strict=True)

@@ -1,5 +1,6 @@
 """JSON Lines: an object a line. Its columns take the narrowest type that holds all of their values."""
 
+import json
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -10,10 +11,18 @@ from pyarrow import fs
 
 from app.bulk.errors import BulkError
 from app.bulk.formats import File, Part, Rows, cut_files
-from app.bulk.formats.lines import lines, placed
+from app.bulk.formats.lines import is_text, lines, placed, storable
 
 INT64 = range(-(2**63), 2**63)
-TYPES = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
+EXACT = range(-(2**53), 2**53 + 1)  # whole numbers that a float holds
+BOM = b"\xef\xbb\xbf"
+
+
+class _Large:
+    """Kind of a whole number beyond EXACT."""
+
+
+TYPES = {bool: pa.bool_(), int: pa.int64(), _Large: pa.int64(), float: pa.float64(), str: pa.string()}
 
 
 class JsonLines:
@@ -50,17 +59,24 @@ def _objects(files: fs.FileSystem, file: File, start: int = 0) -> Iterator[dict[
         if not line.strip():
             continue
         try:
-            row = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
+            row = _parse(line.removeprefix(BOM))
+        except ValueError as error:
             raise BulkError(f"{file.path} line {number} is not valid JSON: {error}") from None
         if not isinstance(row, dict):
             raise BulkError(f"{file.path} line {number} is not a JSON object")
         yield row
 
 
+def _parse(line: bytes) -> Any:
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return json.loads(line)  # which takes half a surrogate pair: a text that is none, but a row
+
+
 def _kind(value: object) -> type:
-    if isinstance(value, int) and value not in INT64:
-        return object
+    if isinstance(value, int) and value not in EXACT:
+        return _Large if value in INT64 else object
     return type(value)
 
 
@@ -68,10 +84,14 @@ def _common(kinds: set[type]) -> pa.DataType:
     kinds = kinds - {type(None)}
     if kinds == {int, float}:
         return pa.float64()
+    if kinds == {int, _Large}:
+        return pa.int64()
     return TYPES.get(kinds.pop(), pa.string()) if len(kinds) == 1 else pa.string()
 
 
 def _fitted(value: Any, column: pa.DataType) -> Any:
-    if column != pa.string() or value is None or isinstance(value, str):
+    if column != pa.string() or value is None:
         return value
-    return orjson.dumps(value).decode()
+    return (
+        storable(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=not is_text(str(value)))
+    )

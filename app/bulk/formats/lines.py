@@ -29,6 +29,13 @@ def lines(files: fs.FileSystem, file: File, start: int = 0) -> Iterator[bytes]:
         raise BulkError(f"{file.path} cannot be read: {error}") from error
 
 
+def bare(name: str) -> str:
+    """Without the ending that tells how it is compressed."""
+    for suffix in COMPRESSED:
+        name = name.removesuffix(suffix)
+    return name
+
+
 def placed(found: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
     """Each line with the byte it starts at."""
     place = 0
@@ -39,7 +46,7 @@ def placed(found: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
 
 def decode(line: bytes) -> str:
     """Text whose bytes that are no UTF-8 are kept as lone surrogates, see `is_text`."""
-    return line.decode("utf-8", "surrogateescape")
+    return line.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
 
 
 def is_text(value: object) -> bool:
@@ -55,4 +62,4 @@ def is_text(value: object) -> bool:
 
 def storable(value: str) -> str:
     """The text with a replacement character for what is no UTF-8."""
-    return value if is_text(value) else value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return value if is_text(value) else value.encode("utf-8", "surrogatepass").decode("utf-8", "replace")

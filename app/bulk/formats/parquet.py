@@ -16,6 +16,8 @@ class Parquet:
 
     def columns(self, files: fs.FileSystem, found: list[File]) -> pa.Schema:
         first = _open(files, found[0]).schema_arrow.remove_metadata()
+        if len(set(first.names)) < len(first.names):
+            raise BulkError(f"{found[0].path} has two columns of the same name")
         for file in found[1:]:
             other = _open(files, file).schema_arrow.remove_metadata()
             if not other.equals(first):

@@ -1,0 +1,42 @@
+"""Standard input as a file, so that it can be looked at before and gone back to."""
+
+import hashlib
+import logging
+import os
+import uuid
+from pathlib import Path
+from typing import BinaryIO
+
+from app.bulk.errors import BulkError
+
+log = logging.getLogger(__name__)
+
+MARKS = {b"PAR1": "parquet", b"{": "jsonl"}  # how a format begins; what begins otherwise is lines
+CHUNK = 1 << 20
+
+
+def spool(stdin: BinaryIO, folder: str, kind: str | None) -> tuple[Path, str]:
+    """All of it in a file in `folder`, named after its content, and its format unless `kind` says that."""
+    if "://" in folder:
+        raise BulkError("standard input can only be embedded into a folder of this machine")
+    unfinished = Path(folder) / f".stdin.{uuid.uuid4().hex}"
+    digest = hashlib.sha256()
+    first = b""
+    try:
+        unfinished.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("wb") as file:
+            while chunk := stdin.read(CHUNK):
+                first = first or chunk.lstrip()
+                digest.update(chunk)
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        whole = unfinished.with_name(f"_stdin-{digest.hexdigest()[:16]}")
+        os.replace(unfinished, whole)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise BulkError(f"{folder} cannot be written: {error}") from error
+    if kind is None:
+        kind = next((told for mark, told in MARKS.items() if first.startswith(mark)), "lines")
+        log.info("standard input is taken as %s", kind)
+    return whole, kind
