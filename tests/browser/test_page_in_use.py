@@ -77,14 +77,22 @@ def test_a_busy_server_is_waited_for(open_page, demo_folder, tmp_path):
     environ = {"EMBED_MODEL_PATH": str(demo_folder), "EMBED_QUEUE_TOKENS": "300"}
     with serving(tmp_path / "server.log", **environ) as busy:
         page = open_page(of=busy)
-        body = {"input": [f"{number} {'word ' * 400}" for number in range(40)]}
-        filling = threading.Thread(target=busy.post, args=("/api/embed", body))
-        filling.start()
+        enough = threading.Event()
+
+        def fill():  # one is computed, one waits and fills the queue, the others are refused and try again
+            while not enough.is_set():
+                busy.post("/api/embed", {"input": "word " * 280})
+
+        filling = [threading.Thread(target=fill, daemon=True) for _ in range(4)]
+        for thread in filling:
+            thread.start()
         expect(page.locator("#status-state")).to_have_text("not ready")
         expect(page.locator("#status-waiting")).not_to_have_text("0")
         page.locator("#pooling-cls").check(force=True)
         expect(page.locator("#compare-say")).to_contain_text("The server is busy: trying again in")
-        filling.join()
+        enough.set()
+        for thread in filling:
+            thread.join()
         settle(page)
         expect(page.locator("#compare-say")).to_be_hidden()
         busy.stop()
