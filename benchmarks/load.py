@@ -82,6 +82,23 @@ def measure(port: int, requests: list[Request], clients: int) -> dict[str, Any]:
     return figures(requests, seconds, [latency for latency, _ in answers])
 
 
+def closed_loop(send: Callable[[int], object], clients: int, seconds: float) -> None:
+    """Call `send` from so many clients for so long, each again when its last call has ended.
+
+    It is told a number that no other call has.
+    """
+    end = time.monotonic() + seconds
+
+    def client(number: int) -> None:
+        while time.monotonic() < end:
+            send(number)
+            number += clients
+
+    with ThreadPoolExecutor(clients) as pool:
+        for _ in pool.map(client, range(clients)):
+            pass
+
+
 def open_loop(send: Callable[[int, float], Sent], rate: float, seconds: float, seed: int = 0) -> list[Sent]:
     """Call `send` at random moments, `rate` of them a second, however long earlier calls take.
 

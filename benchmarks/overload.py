@@ -100,19 +100,8 @@ def at_capacity(server: Server, requests: list[Request], seconds: float) -> tupl
     """Tokens and answers a second where each client sends its next request when its last is answered."""
     crowd = Crowd(server, requests)
     start = time.monotonic() + WARM_SECONDS
-    end = start + seconds
-
-    def client(number: int) -> None:
-        while time.monotonic() < end:
-            crowd.send(number)
-            number += CLOSED_CLIENTS
-
-    threads = [threading.Thread(target=client, args=(number,)) for number in range(CLOSED_CLIENTS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return crowd.rates(start, end)
+    load.closed_loop(crowd.send, CLOSED_CLIENTS, WARM_SECONDS + seconds)
+    return crowd.rates(start, start + seconds)
 
 
 def overloaded(

@@ -76,17 +76,10 @@ def measure_capacity(server: Server, corpus: Corpus) -> float:
     end = start + CAPACITY_SECONDS
     samples: list[Sample] = []
 
-    def client(first: int) -> None:
-        number = first
-        while time.monotonic() < end:
-            samples.append(clients.send(server.port, corpus, number, time.monotonic()))
-            number += CLOSED_CLIENTS
+    def send(number: int) -> None:
+        samples.append(clients.send(server.port, corpus, number, time.monotonic()))
 
-    threads = [threading.Thread(target=client, args=(first,)) for first in range(CLOSED_CLIENTS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    load.closed_loop(send, CLOSED_CLIENTS, WARM_SECONDS + CAPACITY_SECONDS)
     counted = [sample for sample in samples if start <= sample.due + sample.seconds <= end]
     return sum(sample.tokens for sample in counted) / CAPACITY_SECONDS
 

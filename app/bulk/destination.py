@@ -34,7 +34,7 @@ class Destination:
         files, path = self._open()
         with _told(path):
             files.create_dir(path, recursive=True)
-            names = self._names()
+        names = self._names()
         if MANIFEST not in names:
             if visible := [name for name in names if not name.startswith(("_", "."))]:
                 raise BulkError(f"{self.place} holds something else already, such as {visible[0]}")

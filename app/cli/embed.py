@@ -109,13 +109,13 @@ def embed(
     settings: Settings = current_app.config["EMBED"]
     served: EncoderSettings = current_app.extensions["encoder"].settings
     try:
-        checkpoint = read_checkpoint(settings.model_path)
+        checkpoint = read_checkpoint(served.path)
         precision = _precision(settings)
         # No queue of strangers here: what the server limits, a corpus may have.
         encoder = replace(
             served,
-            path=settings.model_path.absolute(),
-            pooling=pooling or settings.pooling,
+            path=served.path.absolute(),
+            pooling=pooling or served.pooling,
             precision=precision,
             max_waiting=None,
             timeout=None,
