@@ -195,3 +195,17 @@ def test_closing_fails_what_waits(forward):
         result(waiting)
     with pytest.raises(NotLoaded):
         batcher.submit(sequences(1), ("mean",))
+
+
+def test_streams_compute_at_the_same_time():
+    together = threading.Barrier(2)
+
+    def forward(sequences, wanted):
+        together.wait(10)  # BrokenBarrierError, unless another batch is computed meanwhile
+        return [np.array([sequences[index][0]], np.float32) for index, _ in wanted]
+
+    batcher = Batcher(forward, width=64, token_budget=100, streams=2)
+    rows = result(batcher.submit(sequences(*[90] * 20), ("mean",)))
+    batcher.close()
+    assert [arrays[0][0] for arrays in rows] == list(range(20))
+    assert not batcher.alive

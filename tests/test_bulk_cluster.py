@@ -169,7 +169,7 @@ def test_a_node_without_the_same_model(tmp_path, corpus, tiny_folder, cluster, l
     from app.bulk.cluster import embed_there
     from app.bulk.destination import Destination
     from app.bulk.errors import BulkError
-    from app.bulk.options import Model, Options
+    from app.bulk.options import Cluster, Model, Options
     from app.bulk.progress import Progress
     from app.bulk.source import find_source
     from app.bulk.work import Work
@@ -184,7 +184,7 @@ def test_a_node_without_the_same_model(tmp_path, corpus, tiny_folder, cluster, l
     if lacks == "folder":
         settings = replace(settings, path=tmp_path / "absent")
     with pytest.raises(BulkError) as raised, Progress(3000) as progress:
-        embed_there(work, settings, list(work.source.parts(100)), progress, cluster.address, None, None)
+        embed_there(work, settings, list(work.source.parts(100)), progress, Cluster(cluster.address))
     words = {"folder": "there is no model folder", "version": "has the version"}
     assert words[lacks] in str(raised.value)
     assert "the node" in str(raised.value)

@@ -211,3 +211,14 @@ def test_more_threads_than_processors_still_work(tiny_folder):
     encoder.load()
     assert encoder.encode(["a"]).dense.shape == (1, 64)
     encoder.close()
+
+
+def test_several_batches_at_a_time_give_the_same_vectors(load_encoder, demo_folder):
+    exact = load_encoder(demo_folder, precision="fp32")
+    several = load_encoder(demo_folder, precision="fp32", throughput=True)
+    texts = [f"{text} {number}" for number, text in enumerate(TEXTS * 3)]
+    calls = [texts[start::4] for start in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda call: several.encode(call).dense, calls))
+    for call, found in zip(calls, together, strict=True):
+        assert cosines(found, exact.encode(call).dense).min() >= 0.999999

@@ -11,7 +11,7 @@ from typing import Any
 
 from app.bulk.errors import BulkError, Stopped
 from app.bulk.formats import Part
-from app.bulk.options import Counts
+from app.bulk.options import Cluster, Counts
 from app.bulk.progress import Progress
 from app.bulk.work import Work
 from app.engine.checkpoint import read_checkpoint
@@ -65,23 +65,20 @@ def embed_there(
     settings: EncoderSettings,
     parts: list[Part],
     progress: Progress,
-    address: str | None,
-    actors: int | None,
-    cpus: int | None,
+    cluster: Cluster,
 ) -> Counts:
-    """Embed the parts on the cluster at `address`; None: RAY_ADDRESS, else this machine alone.
+    """Embed the parts on the cluster.
 
-    `actors`: at most so many, as many as the cluster has room for if None; `cpus`: of each, those of
-    the smallest node if None. An actor or a node that is lost is replaced, and its parts done again.
+    An actor or a node that is lost is replaced, and its parts done again.
     """
-    ray = connect(address)
+    ray = connect(cluster.address)
     try:
         nodes = _processors(ray)
-        each = cpus or min(MOST_CPUS, *nodes)
+        each = cluster.cpus or min(MOST_CPUS, *nodes)
         room = sum(size // each for size in nodes)
         if not room:
             raise BulkError(f"no node has {each} processors, the largest has {max(nodes)}: give fewer --cpus")
-        most = actors or room
+        most = cluster.actors or room
         log.info("%d parts, up to %d actors with %d processors each", len(parts), most, each)
         settings = replace(settings, threads=each)
         return _run(ray, work, settings, parts, progress, (min(most, room), most), each)

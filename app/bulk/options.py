@@ -25,6 +25,15 @@ class Options:
 
 
 @dataclass(frozen=True)
+class Cluster:
+    """Where to do it, if not in this process."""
+
+    address: str | None = None  # None: RAY_ADDRESS, else a cluster on this machine alone
+    actors: int | None = None  # at most; None: as many as there is room for
+    cpus: int | None = None  # of each actor; None: those of the smallest node
+
+
+@dataclass(frozen=True)
 class Model:
     """What the vectors come from; two files with the same can be searched together."""
 

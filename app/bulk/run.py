@@ -11,7 +11,7 @@ from app.bulk.errors import BulkError
 from app.bulk.formats import Part
 from app.bulk.local import embed_here
 from app.bulk.matrix import write_matrix
-from app.bulk.options import Counts, Model, Options, as_record, told
+from app.bulk.options import Cluster, Counts, Model, Options, as_record, told
 from app.bulk.progress import Progress, duration
 from app.bulk.source import find_source
 from app.bulk.spool import spool
@@ -21,15 +21,6 @@ from app.engine.encoder import Encoder, EncoderSettings
 from app.engine.errors import MissingHead
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """Where else to do it."""
-
-    address: str | None
-    actors: int | None
-    cpus: int | None
 
 
 @dataclass(frozen=True)
@@ -108,7 +99,7 @@ def _embed(
         from app.bulk.cluster import embed_there
 
         with progress:
-            found = embed_there(work, settings, todo, progress, cluster.address, cluster.actors, cluster.cpus)
+            found = embed_there(work, settings, todo, progress, cluster)
     else:
         encoder = Encoder(settings, watch=progress.watch)
         encoder.load()

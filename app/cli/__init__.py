@@ -9,6 +9,7 @@ from flask.cli import AppGroup
 
 from app.cli.embed import embed
 from app.config import Settings
+from app.engine.backend import resolve_precision
 from app.engine.checkpoint import HEADS, Checkpoint, read_checkpoint
 from app.engine.embeddings import Precision
 from app.engine.errors import ModelError
@@ -24,21 +25,17 @@ def init_app(app: Flask) -> None:
 
 
 def _engine_rows(found: Checkpoint, settings: Settings) -> dict[str, str]:
+    precision, reason = resolve_precision(settings.engine, settings.precision)
+    rows = {"engine": settings.engine, "precision": f"{precision}, {reason}"}
     if settings.engine == "torch":
-        return {"engine": "torch", "precision": "fp32"}
+        return rows
     from app.engine.export import find_export
-    from app.engine.openvino_backend import choose_precision
 
-    precision, reason = choose_precision(settings.precision)
     exports: dict[Precision, Path | None] = {
         name: find_export(found, name, settings.cache_dir) for name in get_args(Precision)
     }
     ready = [f"{name}{_quality(folder)}" for name, folder in exports.items() if folder]
-    return {
-        "engine": "openvino",
-        "precision": f"{precision}, {reason}",
-        "exports": "; ".join(ready) or "none yet",
-    }
+    return rows | {"exports": "; ".join(ready) or "none yet"}
 
 
 @model.command()
@@ -85,10 +82,9 @@ def export(folder: Path | None, precision: Literal["auto"] | Precision) -> None:
 
 def _export(folder: Path, asked: Literal["auto"] | Precision) -> None:
     from app.engine.export import ensure_export
-    from app.engine.openvino_backend import choose_precision
 
     settings: Settings = current_app.config["EMBED"]
-    precision, reason = choose_precision(asked)
+    precision, reason = resolve_precision("openvino", asked)
     click.echo(f"precision {precision}: {reason}")
     try:
         graph = ensure_export(read_checkpoint(folder), precision, settings.cache_dir)
@@ -117,6 +113,7 @@ def info(folder: Path | None) -> None:
     settings: Settings = current_app.config["EMBED"]
     try:
         found = read_checkpoint(folder or settings.model_path)
+        engine = _engine_rows(found, settings)
     except ModelError as error:
         raise click.ClickException(str(error)) from error
     heads = ["dense", *found.heads]
@@ -130,7 +127,7 @@ def info(folder: Path | None) -> None:
         "weights": f"{', '.join(file.name for file in found.weights)}, {found.size / 1e9:.2f} GB",
         "pooling": f"{settings.pooling} in use, trained for {found.trained_pooling or 'unknown'}",
         "heads": ", ".join(heads) + (f" (no {', no '.join(absent)})" if absent else ""),
-        **_engine_rows(found, settings),
+        **engine,
     }
     for name, value in rows.items():
         click.echo(f"{name:<13} {value}")

@@ -10,8 +10,9 @@ from flask import current_app
 from flask.cli import with_appcontext
 
 from app.config import Settings
+from app.engine.backend import resolve_precision
 from app.engine.checkpoint import read_checkpoint
-from app.engine.embeddings import Output, Pooling, Precision
+from app.engine.embeddings import Output, Pooling
 from app.engine.encoder import EncoderSettings
 from app.engine.errors import EngineError
 
@@ -99,8 +100,8 @@ def embed(
     """
     try:
         from app.bulk.errors import BulkError, Stopped
-        from app.bulk.options import Model, Options
-        from app.bulk.run import Cluster, Request, embed_corpus
+        from app.bulk.options import Cluster, Model, Options
+        from app.bulk.run import Request, embed_corpus
     except ImportError as error:
         raise click.ClickException(
             f"this needs more libraries ({error}): pip install -r requirements-bulk.txt"
@@ -110,13 +111,15 @@ def embed(
     served: EncoderSettings = current_app.extensions["encoder"].settings
     try:
         checkpoint = read_checkpoint(served.path)
-        precision = _precision(settings)
+        # What `auto` means here, so that it means the same on every node.
+        precision, _ = resolve_precision(served.engine, served.precision)
         # No queue of strangers here: what the server limits, a corpus may have.
         encoder = replace(
             served,
             path=served.path.absolute(),
             pooling=pooling or served.pooling,
             precision=precision,
+            throughput=True,
             max_waiting=None,
             timeout=None,
             max_numbers=None,
@@ -143,15 +146,6 @@ def embed(
         raise click.ClickException(str(error)) from error
     click.echo(_summary(counts, out))
     sys.exit(INCOMPLETE if counts.faults else 0)
-
-
-def _precision(settings: Settings) -> Precision:
-    """What `auto` means here, so that it means the same on every node."""
-    if settings.engine == "torch":
-        return "fp32"
-    from app.engine.openvino_backend import choose_precision
-
-    return choose_precision(settings.precision)[0]
 
 
 def _summary(counts: "Counts", out: str) -> str:

@@ -33,7 +33,7 @@ Forward = Callable[[list[IntArray], list[tuple[int, Kind]]], list[FloatArray]]
 
 
 class Batcher:
-    """One thread that runs the forward for every caller.
+    """One thread, or one for each stream, that runs the forward for every caller.
 
     An idle batcher starts at once; what arrives meanwhile forms the next batches. Calls take turns: each
     batch is built around the longest waiting text of the call whose turn it is and filled with any call's
@@ -47,8 +47,9 @@ class Batcher:
         token_budget: int = TOKEN_BUDGET,
         max_waiting: int | None = None,
         watch: Callable[[BatchStats], None] | None = None,
+        streams: int = 1,
     ) -> None:
-        """`watch` is told of every batch before it is computed."""
+        """`watch` is told of every batch before it is computed; `streams` are computed at a time."""
         self._forward = forward
         self._pairs_per_token = PAIRS_PER_TOKEN * width
         self._token_budget = token_budget
@@ -56,15 +57,18 @@ class Batcher:
         self._watch = watch
         self._waiting = 0  # tokens
         self._giant: Callable[[], Job | None] = lambda: None  # let in although larger than max_waiting
-        self._started: float | None = None  # by time.monotonic(), of the forward under way
+        self._started: dict[int, float] = {}  # by time.monotonic(), of the forwards under way
         self._rate = 0.0  # tokens a second, of late
         self._turns: deque[Job] = deque()
         self._lengths: list[tuple[int, int, int]] = []  # sorted (tokens, job's id, index) of all that wait
         self._jobs: dict[int, Job] = {}
         self._changed = threading.Condition()
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._run, name="batcher", daemon=True) for _ in range(streams)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def submit(
         self, sequences: list[IntArray], kinds: tuple[Kind, ...], deadline: float | None = None
@@ -91,7 +95,7 @@ class Batcher:
             self._turns.append(job)
             for index in job.waiting:
                 insort(self._lengths, (len(sequences[index]), id(job), index))
-            self._changed.notify()
+            self._changed.notify_all()
         return job
 
     def wait(self, job: Job, gone: Callable[[], bool] | None = None) -> list[list[FloatArray]]:
@@ -127,21 +131,21 @@ class Batcher:
 
     @property
     def alive(self) -> bool:
-        """Whether there is a thread to compute."""
-        return self._thread.is_alive() and not self._closed
+        """Whether every thread is there to compute."""
+        return all(thread.is_alive() for thread in self._threads) and not self._closed
 
     @property
     def busy_seconds(self) -> float:
-        """How long the forward under way has taken so far, 0 if there is none."""
-        started = self._started
-        return time.monotonic() - started if started is not None else 0.0
+        """How long the oldest forward under way has taken so far, 0 if there is none."""
+        return time.monotonic() - min(started) if (started := list(self._started.values())) else 0.0
 
     def close(self) -> None:
-        """Finish the batch under way, fail what waits, and end the thread."""
+        """Finish the batches under way, fail what waits, and end the threads."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
-        self._thread.join()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
         for job in list(self._turns):
             self._drop(job, NotLoaded("the encoder was closed before this text's turn"))
 
@@ -215,7 +219,8 @@ class Batcher:
             padded = len(lengths) * max(lengths)
             self._watch(BatchStats(len(batch), sum(lengths), padded))
         start = time.perf_counter()
-        self._started = time.monotonic()
+        thread = threading.get_ident()
+        self._started[thread] = time.monotonic()
         try:
             found = self._forward(sequences, list(wanted))
         except Exception as error:
@@ -224,17 +229,18 @@ class Batcher:
                 self._drop(job, error)
             return
         finally:
-            self._started = None
-        rate = sum(map(len, sequences)) / (time.perf_counter() - start)
-        self._rate = 0.9 * self._rate + 0.1 * rate if self._rate else rate
-        for (job, index), places in zip(batch, answers, strict=True):
-            job.found[index] = [found[place] for place in places]
-            job.left -= 1
-        for job in jobs:
-            if not job.left:
-                self._jobs.pop(id(job), None)
-                if not job.done.done():  # abandoned meanwhile
-                    job.done.set_result(job.found)
+            del self._started[thread]
+        rate = len(self._threads) * sum(map(len, sequences)) / (time.perf_counter() - start)
+        with self._changed:
+            self._rate = 0.9 * self._rate + 0.1 * rate if self._rate else rate
+            for (job, index), places in zip(batch, answers, strict=True):
+                job.found[index] = [found[place] for place in places]
+                job.left -= 1
+            for job in jobs:
+                if not job.left:
+                    self._jobs.pop(id(job), None)
+                    if not job.done.done():  # abandoned meanwhile
+                        job.done.set_result(job.found)
 
     def _drop(self, job: Job, error: Exception) -> None:
         """Take what still waits of a job out of the queue and fail it."""
@@ -246,5 +252,5 @@ class Batcher:
             job.waiting.clear()
             self._lengths = [entry for entry in self._lengths if entry[1] != id(job)]
             self._jobs.pop(id(job), None)
-        if not job.done.done():
-            job.done.set_exception(error)
+            if not job.done.done():
+                job.done.set_exception(error)

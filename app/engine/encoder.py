@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from app.engine.backend import load_backend
+from app.engine.backend import Engine, load_backend
 from app.engine.batcher import Batcher
 from app.engine.checkpoint import HEADS, Checkpoint, read_checkpoint
 from app.engine.embeddings import (
@@ -36,6 +36,10 @@ from app.engine.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
+# Batches at a time where throughput counts: threads of one forward wait for each other, those of several
+# do not. Each needs memory of its own.
+MOST_STREAMS = 4
+
 
 @dataclass(frozen=True)
 class EncoderSettings:
@@ -45,7 +49,8 @@ class EncoderSettings:
     max_tokens: int = 8192  # the checkpoint's own limit still applies
     pooling: Pooling = "mean"
     threads: int = 1
-    engine: Literal["openvino", "torch"] = "openvino"
+    throughput: bool = False  # more tokens a second, but each batch, on fewer threads, takes longer
+    engine: Engine = "openvino"
     precision: Literal["auto"] | Precision = "auto"
     cache: Path | None = None  # for exports, where the model folder is read-only
     max_waiting: int | None = None  # tokens queued before Overloaded; None: no limit
@@ -125,12 +130,17 @@ class Encoder:
                 f"{checkpoint.tokenizer} has {tokenizer.vocabulary} token ids, "
                 f"the weights of {checkpoint.path} have {checkpoint.vocabulary}"
             )
+        streams = min(MOST_STREAMS, settings.threads) if settings.throughput else 1
         backend = load_backend(
-            checkpoint, settings.engine, settings.precision, settings.threads, settings.cache
+            checkpoint, settings.engine, settings.precision, settings.cache, settings.threads, streams
         )
         self._tokenizer, self._precision = tokenizer, backend.precision
         self._batcher = Batcher(
-            backend.forward, checkpoint.width, max_waiting=settings.max_waiting, watch=self._watch
+            backend.forward,
+            checkpoint.width,
+            max_waiting=settings.max_waiting,
+            watch=self._watch,
+            streams=backend.streams,
         )
         self.encode(["warm up", "warm up " * min(100, self.max_tokens // 4)])
         self._load_ns = time.perf_counter_ns() - start

@@ -1,6 +1,7 @@
 """The fast backend: a graph of our own in OpenVINO, in fp32, bf16 or int8."""
 
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Literal
 
 import numpy as np
@@ -66,9 +67,14 @@ class OpenVINOBackend:
         graph: Path | ov.Model,
         precision: str,
         threads: int = 0,
+        streams: int = 1,
     ) -> None:
-        """Compile a graph, exported or just built; ModelError names its file. 0 threads: all."""
+        """Compile a graph, exported or just built; ModelError names its file. 0 threads: all.
+
+        As many forwards as `streams` run at a time, each with its share of the threads.
+        """
         self.precision = precision
+        self.streams = streams
         self._offset = checkpoint.pad_id + 1 if checkpoint.offset_positions else 0
         self._pad_id = checkpoint.pad_id
         core = ov.Core()
@@ -81,7 +87,7 @@ class OpenVINOBackend:
                 {
                     "INFERENCE_PRECISION_HINT": hint,
                     "INFERENCE_NUM_THREADS": threads,
-                    "NUM_STREAMS": 1,
+                    "NUM_STREAMS": streams,
                     # Pinned, the threads of every process go to the same first processors: two
                     # workers or actors would share half a machine. Alone, it makes no difference.
                     "ENABLE_CPU_PINNING": False,
@@ -92,7 +98,9 @@ class OpenVINOBackend:
             raise ModelError(f"OpenVINO cannot load {graph}: {reason}") from error
         self._inputs = [node.friendly_name for node in model.get_parameters()]
         self._outputs = [node.friendly_name for node in model.get_results()]
-        self._request = compiled.create_infer_request()
+        self._idle: SimpleQueue[ov.InferRequest] = SimpleQueue()
+        for _ in range(streams):
+            self._idle.put(compiled.create_infer_request())
 
     def forward(self, sequences: list[IntArray], wanted: list[tuple[int, Kind]]) -> list[FloatArray]:
         """What is wanted of each (index of a sequence, kind): shapes as for Kind, not normalised."""
@@ -107,11 +115,15 @@ class OpenVINOBackend:
     def outputs(self, sequences: list[IntArray], wanted: list[tuple[int, Kind]]) -> dict[str, FloatArray]:
         """Every output of the graph, by its name, padded as the inputs were."""
         inputs = self._pack(sequences, wanted)
-        self._request.infer({index: inputs[name] for index, name in enumerate(self._inputs)})
-        return {
-            name: np.array(self._request.get_output_tensor(index).data, dtype=np.float32)
-            for index, name in enumerate(self._outputs)
-        }
+        request = self._idle.get()
+        try:
+            request.infer({index: inputs[name] for index, name in enumerate(self._inputs)})
+            return {
+                name: np.array(request.get_output_tensor(index).data, dtype=np.float32)
+                for index, name in enumerate(self._outputs)
+            }
+        finally:
+            self._idle.put(request)
 
     def _answers(self, sequences: list[IntArray], wanted: list[tuple[int, Kind]]) -> list[FloatArray]:
         found = self.outputs(sequences, wanted)

@@ -22,6 +22,7 @@ class TorchBackend:
 
     name = "torch"
     precision = "fp32"
+    streams = 1  # a forward has all threads
 
     def __init__(self, checkpoint: Checkpoint, threads: int) -> None:
         """Load the weights; ModelError names the file that is corrupt or does not fit."""
