@@ -1,10 +1,14 @@
 """Token ids against the published ones of BGE-M3's vocabulary, and truncation."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 from app.engine.errors import TextTooLong
 from app.engine.tokenizer import Tokenizer
+from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +67,38 @@ def test_settings_saved_in_the_file_do_not_matter(tmp_path, tiny_folder):
     saved.enable_padding(length=32)
     saved.save(str(tmp_path / "tokenizer.json"))
     assert Tokenizer(tmp_path / "tokenizer.json", 8192).encode([words(10)]).counts == [12]
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "Ein langer Satz, the same in English. ",
+        "这是一个文本向量化的测试句子",
+        "naïve\n\n\té ",
+        "a" + 500 * " ",
+    ],
+)
+def test_a_giant_text_is_cut_where_any_other_is(tokenizer, tiny_folder, piece):
+    """Its end is not read, and what is kept must not show it."""
+    import tokenizers
+
+    giant = piece * (3_000_000 // len(piece))
+    plain = tokenizers.Tokenizer.from_file(str(tiny_folder / "tokenizer.json")).encode_batch_fast([giant])
+    ids = plain[0].ids
+    found = tokenizer.encode([giant])
+    cut = len(ids) > 8192
+    assert found.truncated == [0] * cut
+    assert found.sequences[0].tolist() == ([*ids[:8191], 2] if cut else ids)
+
+
+def test_a_giant_text_costs_little_memory(tiny_folder):
+    """In a process of its own, as its peak is what counts."""
+    code = (
+        "import resource, sys; from pathlib import Path; from app.engine.tokenizer import Tokenizer\n"
+        "tokenizer, text = Tokenizer(Path(sys.argv[1]), 8192), 'the ' * 10_000_000\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
+        "before = peak(); tokenizer.encode([text]); print(peak() - before)"
+    )
+    run = [sys.executable, "-c", code, str(tiny_folder / "tokenizer.json")]
+    grown = int(subprocess.run(run, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
+    assert grown < 200, f"{grown} MiB for 40 MB of text"

@@ -62,6 +62,8 @@ class Tokenizer:
         limit = self.max_tokens
         sequences: list[IntArray] = []
         truncated: list[int] = []
+        if truncate:
+            texts = [self._head(text) if len(text) > CHUNK_CHARACTERS else text for text in texts]
         encodings = (
             encoding for some in _chunks(texts) for encoding in self._tokenizer.encode_batch_fast(some)
         )
@@ -74,6 +76,16 @@ class Tokenizer:
                 truncated.append(index)
             sequences.append(np.asarray(ids, dtype=np.int64))
         return Tokens(sequences, truncated)
+
+    def _head(self, text: str) -> str:
+        """A text's beginning with twice the tokens that are kept, so that where it ends changes none."""
+        end = CHUNK_CHARACTERS
+        while end < len(text):
+            head = text[:end]
+            if len(self._tokenizer.encode_batch_fast([head])[0].ids) > 2 * self.max_tokens:
+                return head
+            end *= 2
+        return text
 
     def strings(self, ids: Iterable[int]) -> list[str]:
         """Each token as it reads in a text, without the mark of a word's beginning."""
