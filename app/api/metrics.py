@@ -68,7 +68,6 @@ def count_request(method: str, route: str, status: int, seconds: float, waiting:
     QUEUE_TOKENS.set(waiting)
     REQUESTS.labels(method, route, str(status)).inc()
     REQUEST_SECONDS.labels(route).observe(seconds)
-    RESIDENT.set(int(Path("/proc/self/statm").read_text().split()[1]) * PAGE)
 
 
 def count_work(done: Embeddings | Scores, stages: dict[str, int]) -> None:
@@ -85,6 +84,7 @@ def watch_batch(batch: BatchStats) -> None:
     BATCH_TEXTS.observe(batch.texts)
     BATCH_TOKENS.observe(batch.tokens)
     PADDED_TOKENS.inc(batch.padded)
+    RESIDENT.set(int(Path("/proc/self/statm").read_text().split()[1]) * PAGE)
 
 
 def announce(app: Flask) -> None:
