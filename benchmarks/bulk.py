@@ -1,7 +1,8 @@
 """What `flask embed` leaves of the encoder's own speed, and what a second actor adds: make bench-bulk.
 
 Passages as long as in the other benchmarks, written as Parquet. The encoder alone is given all of them
-in one call; then the same encoder reads, embeds and writes them as the command does; turn by turn.
+in one call; then the same encoder reads, embeds and writes them as the command does; then one that
+computes a batch at a time, as a server's does, is given them; turn by turn.
 On Ray one and two actors, with a processor each: their speed is taken from when each has written a
 part to the last, so that loading the model is left out.
 """
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -43,7 +45,11 @@ def main() -> None:
         report = run(options, Path(scratch))
     print(f"{report['texts']} passages, {report['tokens']} tokens, {report['machine']['cpu']}")
     for one in report["rounds"]:
-        print(f"encoder {one['encoder']:.0f} tokens/s, reading and writing too {one['embed']:.0f} tokens/s")
+        print(
+            f"encoder {one['encoder']:.0f} tokens/s, reading and writing too {one['embed']:.0f} tokens/s, "
+            f"a batch at a time {one['one_batch']:.0f} tokens/s"
+        )
+    print(f"several batches at a time are {report['several_batches']:.2f} times as fast as one")
     print(f"kept of the encoder's own speed {report['kept']:.1%}, padding {report['padding']:.1%}")
     one, two = report["actors"]
     print(f"one actor {one:.0f} tokens/s, two {two:.0f} tokens/s: {two / one:.2f} times as fast")
@@ -63,21 +69,32 @@ def run(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     report = machine.describe() | {"model": folder.name, "texts": len(texts), "rounds": []}
 
     progress = Progress(len(texts))
-    encoder = Encoder(EncoderSettings(path=folder, threads=thread_budget(workers=1)), progress.watch)
-    encoder.load()
+    settings = EncoderSettings(path=folder, threads=thread_budget(workers=1))
+    one_batch = Encoder(settings)
+    encoder = Encoder(replace(settings, throughput=True), progress.watch)
+    for each in (one_batch, encoder):
+        each.load()
     for number in range(options.rounds):
-        start = time.perf_counter()
-        report["tokens"] = encoder.encode(texts).tokens
-        alone = report["tokens"] / (time.perf_counter() - start)
+        alone = _rate(encoder, texts)
         work = _work(encoder, source, scratch / f"out{number}")
         with progress:
             embed_here(work, encoder, list(work.source.parts(work.options.part_rows)), progress)
-        report["rounds"].append({"encoder": alone, "embed": report["tokens"] / progress.seconds})
-        report["padding"] = progress.padding
-    encoder.close()
+        embed = progress.tokens / progress.seconds
+        rates = {"encoder": alone, "embed": embed, "one_batch": _rate(one_batch, texts)}
+        report["rounds"].append(rates)
+        report["tokens"], report["padding"] = progress.tokens, progress.padding
+    for each in (one_batch, encoder):
+        each.close()
+    report["several_batches"] = median(rates["encoder"] / rates["one_batch"] for rates in report["rounds"])
     report["kept"] = median(rates["embed"] / rates["encoder"] for rates in report["rounds"])
     report["actors"] = [_actors(folder, source, scratch / f"ray{count}", count) for count in (1, 2)]
     return report
+
+
+def _rate(encoder: Encoder, texts: list[str]) -> float:
+    """Tokens a second of the encoder alone."""
+    start = time.perf_counter()
+    return encoder.encode(texts).tokens / (time.perf_counter() - start)
 
 
 def _work(encoder: Encoder, source: Path, out: Path) -> Work:
