@@ -27,19 +27,21 @@ raw_env = ["HF_HUB_OFFLINE=1", "TRANSFORMERS_OFFLINE=1", "HF_HUB_DISABLE_TELEMET
 # process, so room is set aside. The names are prometheus-client's.
 METRICS_FILES = ("counter", "histogram", "gauge_liveall", "gauge_livemax", "gauge_livesum")
 METRICS_BYTES = 1 << 18
+METRICS_PREFIX = "embed-metrics-"
 
 
 def _make_room_for_metrics(warn):
     """Set PROMETHEUS_MULTIPROC_DIR to a folder with room for this process's counters, and take it.
 
-    prometheus-client reads the variable when it is imported, and again after a fork.
+    The folder is this server's alone, within the one the variable names at first. prometheus-client
+    reads it when it is imported, and again after a fork.
     """
     asked = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     for place in [asked] * bool(asked) + [worker_tmp_dir, None]:
-        folder = asked
+        folder = place
         try:
-            if place is None or place != asked:
-                folder = tempfile.mkdtemp(prefix="embed-metrics-", dir=place)
+            if not os.path.basename(place or "").startswith(METRICS_PREFIX):
+                folder = tempfile.mkdtemp(prefix=METRICS_PREFIX, dir=place)
             _take_room(folder)
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
             return
@@ -104,9 +106,18 @@ def on_exit(server):
 
 
 def child_exit(server, worker):
+    import contextlib
+    import glob
+    import struct
+
     from prometheus_client.multiprocess import mark_process_dead
 
     mark_process_dead(worker.pid)
+    # Its counts go on to be added, but it needs no room for more. A file begins with how much of it is used.
+    folder = os.environ["PROMETHEUS_MULTIPROC_DIR"]
+    for path in glob.glob(os.path.join(glob.escape(folder), f"*_{worker.pid}.db")):
+        with contextlib.suppress(OSError, struct.error), open(path, "r+b") as file:
+            file.truncate(max(8, *struct.unpack("i", file.read(4))))
 
 
 def on_reload(server):
@@ -144,6 +155,7 @@ def post_worker_init(worker):
     from gunicorn.arbiter import Arbiter
 
     from app.api.encode import limit_waiting
+    from app.api.health import hangs
     from app.api.metrics import announce
     from app.engine.errors import ModelError
 
@@ -153,6 +165,7 @@ def post_worker_init(worker):
     try:
         application.extensions["encoder"].load()
         announce(application)
+        worker.hangs = lambda: hangs(application.extensions["encoder"])
     except ModelError as error:
         worker.log.critical(
             "%s. Run `flask model download` for BGE-M3 or `flask model demo` for the small demo "

@@ -65,6 +65,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     a new one loads when the one before it has gone, and relieves the next.
     """
 
+    def hangs(self) -> bool:
+        """Whether this process will never answer again; the hooks know how to tell."""
+        return False
+
     def join(self, arbiter: Any, retired: mmap.mmap) -> None:
         """In the new process: find one's place. `retired` holds the age of the last worker to be replaced."""
         self.retired = retired
@@ -88,6 +92,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def take_over(self) -> None:
         """Now this one serves: the next may go."""
         _relieve(self.after)
+
+    def notify(self) -> None:
+        """Tell the arbiter that all is well; a worker that does not is replaced after `timeout`."""
+        if not self.hangs():
+            super().notify()
 
     def init_signals(self) -> None:
         super().init_signals()

@@ -130,6 +130,46 @@ def test_more_tokens_than_may_wait_are_refused_at_once(forward):
     batcher.close()
 
 
+def test_what_has_begun_is_not_refused_half_way(forward):
+    batcher = Batcher(forward, width=64, token_budget=100, max_waiting=50)
+    forward.leave.clear()
+    jobs = [batcher.submit(sequences(60), ("mean",))]
+    assert forward.entered.wait(10)
+    jobs.append(batcher.submit(sequences(50), ("mean",)))
+    with pytest.raises(Overloaded):
+        batcher.submit(sequences(5), ("mean",))
+    jobs.append(batcher.submit(sequences(5), ("mean",), admitted=True))
+    forward.leave.set()
+    assert [len(result(job)) for job in jobs] == [1, 1, 1]
+    batcher.close()
+
+
+def test_who_watches_and_fails_stops_nothing(forward):
+    def watch(batch):
+        raise OSError("too many open files")
+
+    batcher = Batcher(forward, width=64, token_budget=100, watch=watch)
+    assert [len(result(batcher.submit(sequences(5), ("mean",)))) for _ in range(2)] == [1, 1]
+    assert batcher.alive
+    batcher.close()
+
+
+def test_a_result_that_comes_as_the_wait_ends_is_taken(batcher, monkeypatch):
+    job = batcher.submit(sequences(5), ("mean",))
+    expected = result(job)
+    waits = []
+
+    def wait(timeout=None):
+        waits.append(timeout)
+        if len(waits) == 1:
+            raise TimeoutError
+        return expected
+
+    monkeypatch.setattr(job.done, "result", wait)
+    assert batcher.wait(job, lambda: False) is expected
+    assert len(waits) == 2
+
+
 def test_a_call_larger_than_all_that_may_wait_leaves_room_for_others(forward):
     batcher = Batcher(forward, width=64, token_budget=100, max_waiting=200)
     forward.leave.clear()

@@ -202,6 +202,14 @@ def test_a_numpy_file(run, tmp_path, reference):
     assert np.load(tmp_path / "vectors.ids.npy").tolist() == ["a", "b", "c", "g"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jsonl", "vectors.ids.npy", "vectors.npy"]
     assert "is there already" in run(place, "--out", out).output
+    # Killed when the array was there and its parts were not gone yet.
+    parts = tmp_path / "vectors.npy.parts"
+    out.rename(tmp_path / "kept")
+    assert run(place, "--out", parts, "--id-column", "id", "--part-rows", 2).exit_code == 3
+    (tmp_path / "kept").rename(out)
+    assert run(place, "--out", out, "--id-column", "id", "--part-rows", 2).exit_code == 3
+    assert not parts.exists()
+    np.testing.assert_array_equal(np.load(out), found)
     assert "only be written on this machine" in run(place, "--out", "s3://bucket/vectors.npy").output
 
 
@@ -253,10 +261,11 @@ def test_the_same_command_again_writes_nothing_twice(run, tmp_path):
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*")}
     (out / "part-00000000-00000002.parquet").unlink()
     (out / ".part-00000000-00000002.parquet.1234").write_bytes(b"half")
+    (out / ".gitignore").write_text("*")
     assert run(place, "--out", out, "--part-rows", 5).exit_code == 0
     after = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
     assert {name for name in before if after[name] != before[name]} == {"part-00000000-00000002.parquet"}
-    assert set(after) == {*before, "_embed.json", "_summary.json"}
+    assert set(after) == {*before, "_embed.json", "_summary.json", ".gitignore"}
     assert read(out).num_rows == len(TEXTS)
     assert json.loads((out / "_summary.json").read_text())["rows"] == len(TEXTS)
 

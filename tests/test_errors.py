@@ -162,7 +162,7 @@ def test_a_request_that_waited_too_long_is_504(client, fake):
 
 
 def test_a_vector_that_is_not_finite_is_an_error_and_logged(client, fake, caplog):
-    fake.fails = NotFinite(3)
+    fake.fails = NotFinite([3])
     assert "text 3" in refused(client.post("/api/embed", json={"input": "a"}), 500)["error"]
     assert "text 3" in caplog.text
 

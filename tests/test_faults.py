@@ -110,10 +110,43 @@ def test_the_model_folder_may_vanish_while_it_serves(server, folder):
 
 def test_a_full_log_does_not_stop_it(tmp_path, environ):
     """/dev/full refuses every write, as a full disk does."""
-    server = Server(tmp_path / "log", "--log-file", "/dev/full", **environ)
-    try:
+    under = ("sh", "-c", 'exec "$@" 2> /dev/full', "sh")
+    with serving(tmp_path / "log", under=under, **environ) as server:
+        assert [server.ask("a") for _ in range(20)] == [200] * 20
+        assert server.post("/api/embed", {})[0] == 422
+        assert server.stop() == 0
+        assert not server.log
+
+
+def test_a_forward_that_hangs_gets_the_worker_replaced(tmp_path, environ):
+    """Seconds in place of minutes, and a forward that waits for ever where a text has eight tokens."""
+    conf = tmp_path / "gunicorn.conf.py"
+    conf.write_text(
+        (ROOT / "gunicorn.conf.py").read_text()
+        + """
+timeout = 3
+load = post_worker_init
+
+def post_worker_init(worker):
+    import threading
+    import app.api.health
+    load(worker)
+    app.api.health.STUCK_SECONDS = 1
+    batcher = worker.wsgi.extensions["encoder"]._batcher
+    forward = batcher._forward
+    def hanging(sequences, wanted):
+        if any(len(sequence) == 8 for sequence in sequences):
+            threading.Event().wait()
+        return forward(sequences, wanted)
+    batcher._forward = hanging
+"""
+    )
+    with serving(tmp_path / "log", "--config", str(conf), **environ) as server:
+        assert server.ask("a") == 200
+        before = server.workers
+        start = time.monotonic()
+        assert isinstance(server.ask("a a a a a a"), str)  # its connection ends
+        print(f"a forward that hangs: its client heard of it after {time.monotonic() - start:.0f} s")
+        wait_for(lambda: server.workers and server.workers.isdisjoint(before))
         server.wait_until_ready()
         assert server.ask("a") == 200
-    finally:
-        server.process.kill()
-        server.process.wait()

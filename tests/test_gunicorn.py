@@ -281,7 +281,10 @@ def test_a_client_that_hung_up_costs_nothing_more(tmp_path, tiny_folder):
 
 def test_metrics_add_up_over_workers_and_outlive_one(tmp_path, tiny_folder):
     environ = {"EMBED_MODEL_PATH": str(tiny_folder), "EMBED_PRECISION": "fp32", "WEB_CONCURRENCY": "2"}
-    with serving(tmp_path / "log", **environ) as server:
+    metrics = tmp_path / "metrics"
+    metrics.mkdir()
+    (metrics / "not ours").touch()
+    with serving(tmp_path / "log", PROMETHEUS_MULTIPROC_DIR=str(metrics), **environ) as server:
         for _ in range(20):
             assert server.post("/api/embed", {"input": "one of twenty"})[0] == 200
         line = 'embed_requests_total{method="POST",route="/api/embed",status="200"}'
@@ -293,5 +296,10 @@ def test_metrics_add_up_over_workers_and_outlive_one(tmp_path, tiny_folder):
         while len(set(children.read_text().split()) - {victim}) < 2 and time.monotonic() < end:
             time.sleep(0.1)
         assert metric(server, line) == 20
+        left = list(metrics.glob(f"*/*_{victim}.db"))
+        assert left
+        assert sum(file.stat().st_size for file in left) < 1 << 16, "a dead worker keeps its room"
         with urllib.request.urlopen(f"{server.url}/metrics", timeout=30) as answer:
             assert f'pid="{victim}"' not in answer.read().decode()
+        assert server.stop() == 0
+    assert [file.name for file in metrics.iterdir()] == ["not ours"]

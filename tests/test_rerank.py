@@ -5,6 +5,8 @@ import base64
 import numpy as np
 import pytest
 
+from app import create_app
+from app.config import Settings
 from tests.conftest import FakeEncoder
 
 QUERY, TEXTS = "one two", ["four five six", "one two", "two"]
@@ -133,6 +135,14 @@ def test_bad_input_is_named(client, path, body, field):
     else:
         assert answer.status_code == 422
         assert answer.json["error"].startswith(field)
+
+
+def test_a_text_of_a_pair_may_have_so_many_characters(fake):
+    client = create_app(Settings(model_name="fake", max_characters=5), encoder=fake).test_client()
+    assert client.post("/api/score", json={"pairs": [["a", "five5"]]}).status_code == 200
+    answer = client.post("/api/score", json={"pairs": [["a", "b"], ["sixsix", "b"]]})
+    assert answer.status_code == 422
+    assert answer.json["error"] == "pairs: pair 1 has 6 characters, the limit is 5"
 
 
 def test_rerank_orders_as_the_hybrid_score_does(client):

@@ -4,7 +4,7 @@ from typing import Any
 
 from flask import Blueprint
 
-from app.api.context import encoder
+from app.api.context import Encoder, encoder
 from app.api.docs import documented
 from app.api.errors import Stuck
 from app.api.schemas import ErrorResponse, HealthResponse
@@ -14,6 +14,13 @@ bp = Blueprint("health", __name__)
 
 # The longest text takes a slow processor about a minute.
 STUCK_SECONDS = 300
+
+
+def hangs(encoder: Encoder) -> bool:
+    """Whether a forward has taken longer than any does."""
+    return encoder.busy_seconds > STUCK_SECONDS
+
+
 READY = {
     200: (HealthResponse, "the encoder is loaded and has room"),
     503: (ErrorResponse, "not loaded, or as much waits as may"),
@@ -24,7 +31,7 @@ ALIVE = {200: (HealthResponse, "it is"), 503: (ErrorResponse, "it hangs: start i
 @bp.get("/healthz")
 @documented("Is the process alive", responses=ALIVE, tag="Health")
 def alive() -> dict[str, Any]:
-    if encoder().busy_seconds > STUCK_SECONDS:
+    if hangs(encoder()):
         raise Stuck(f"one forward has taken {encoder().busy_seconds:.0f} s")
     return {"status": "ok"}
 

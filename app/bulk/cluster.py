@@ -42,6 +42,8 @@ class Embedder:
         try:
             work.model.check(read_checkpoint(settings.path), f"the node {self.node}")
             self.encoder.load()
+            if (precision := self.encoder.info.precision) != work.model.precision:
+                raise BulkError(f"it runs in {precision}, not in {work.model.precision}")
         except (EngineError, BulkError) as error:
             self.error = f"the node {self.node} cannot embed: {error}"
 

@@ -100,7 +100,7 @@ class Destination:
         """Everything is there: say so, and remove what an interruption left."""
         files, path = self._open()
         for name in self._names():
-            if name.startswith(UNFINISHED):
+            if name.startswith(tuple(UNFINISHED + ours for ours in ("part-", "stdin.", MANIFEST, SUMMARY))):
                 _remove(files, f"{path}/{name}")
         self._write_json(SUMMARY, summary)
 

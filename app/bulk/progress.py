@@ -73,7 +73,7 @@ class Progress:
                 log.info("%s", self)
 
     def __str__(self) -> str:
-        left = (self._total - self.rows) * self.seconds / max(1, self.rows)
+        left = max(0, self._total - self.rows) * self.seconds / max(1, self.rows)
         return (
             f"{self.rows} of {self._total} rows, {self.rows / self.seconds:.1f} texts/s, "
             f"{self.tokens / self.seconds:.0f} tokens/s, {duration(left)} left"

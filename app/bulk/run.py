@@ -44,8 +44,8 @@ def embed_corpus(
             raise BulkError(str(MissingHead(output)))
     target = Path(request.out) if request.out.endswith(".npy") else None
     if target is not None:
-        _check_matrix(target, request.options)
-    folder = f"{request.out}.parts" if target is not None else request.out
+        _check_matrix(target, request)
+    folder = _parts_of(request)
     if "://" not in folder:
         folder = str(Path(folder).absolute())  # the nodes of a cluster run elsewhere
     destination = Destination(folder)
@@ -86,7 +86,9 @@ def embed_corpus(
         options = request.options
         width = work.schema.field("dense").type.list_size
         write_matrix(Path(folder), target, width, options.encoding, options.id_column)
-        shutil.rmtree(folder)
+        old = Path(f"{folder}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(Path(folder).rename(old))
     return total
 
 
@@ -121,10 +123,14 @@ def _embed(
     return found
 
 
-def _check_matrix(target: Path, options: Options) -> None:
-    if options.outputs != ("dense",):
+def _parts_of(request: Request) -> str:
+    return f"{request.out}.parts" if request.out.endswith(".npy") else request.out
+
+
+def _check_matrix(target: Path, request: Request) -> None:
+    if request.options.outputs != ("dense",):
         raise BulkError("a .npy file holds dense vectors and nothing else, --outputs must be dense")
     if ":/" in str(target):
         raise BulkError("a .npy file can only be written on this machine, give a folder for Parquet files")
-    if target.exists():
+    if target.exists() and not Path(_parts_of(request)).exists():  # else killed between the two
         raise BulkError(f"{target} is there already, delete it or give another --out")

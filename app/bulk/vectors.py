@@ -99,7 +99,8 @@ def _encode(
         try:
             done = encoder.encode(texts, outputs=options.outputs, gone=gone)
         except NotFinite as error:
-            faults[places[error.index]] = "not_finite"
+            for index in error.indices:
+                faults[places[index]] = "not_finite"
             continue
         if not options.truncate:
             for index in done.truncated:

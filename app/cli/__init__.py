@@ -52,7 +52,8 @@ def download(folder: Path) -> None:
     except DownloadError as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{folder} is complete, every file has its known sha256")
-    _export(folder, "auto")
+    settings: Settings = current_app.config["EMBED"]
+    _export(folder, settings.precision)
 
 
 @model.command()
@@ -84,7 +85,8 @@ def _export(folder: Path, asked: Literal["auto"] | Precision) -> None:
     from app.engine.export import ensure_export
 
     settings: Settings = current_app.config["EMBED"]
-    precision, reason = resolve_precision("openvino", asked)
+    # What is named may be for another machine.
+    precision, reason = resolve_precision("openvino", asked) if asked == "auto" else (asked, "asked for")
     click.echo(f"precision {precision}: {reason}")
     try:
         graph = ensure_export(read_checkpoint(folder), precision, settings.cache_dir)

@@ -116,7 +116,8 @@ def embed(
         # No queue of strangers here: what the server limits, a corpus may have.
         encoder = replace(
             served,
-            path=served.path.absolute(),
+            path=served.path.absolute(),  # the nodes of a cluster run elsewhere
+            cache=served.cache and served.cache.absolute(),
             pooling=pooling or served.pooling,
             precision=precision,
             throughput=True,

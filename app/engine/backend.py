@@ -25,7 +25,7 @@ class Backend(Protocol):
 
 
 def resolve_precision(engine: Engine, asked: Literal["auto"] | Precision) -> tuple[Precision, str]:
-    """The precision that the engine runs in on this machine and the reason; ModelError if it cannot."""
+    """The precision that the engine runs in on this machine and the reason; ModelError without the engine."""
     if engine == "torch":
         if asked not in ("auto", "fp32"):
             raise ModelError(f"the torch engine runs in fp32, not in {asked}, set EMBED_ENGINE=openvino")

@@ -71,12 +71,17 @@ class Batcher:
             thread.start()
 
     def submit(
-        self, sequences: list[IntArray], kinds: tuple[Kind, ...], deadline: float | None = None
+        self,
+        sequences: list[IntArray],
+        kinds: tuple[Kind, ...],
+        deadline: float | None = None,
+        admitted: bool = False,
     ) -> Job:
         """Queue sequences; `job.done` resolves to a list for each, in order: an array for each kind.
 
         Raises Overloaded where the tokens that wait already leave no room for these. A call that finds
-        nothing waiting is let in however large it is, and half of the room is left to others. `job.done`
+        nothing waiting is let in however large it is, and half of the room is left to others; so is one
+        that is `admitted`, as the rest of what began. `job.done`
         fails with TooLate for what has not started by `deadline`, a time.monotonic().
         """
         job = Job(sequences, kinds, deadline)
@@ -86,7 +91,7 @@ class Batcher:
         with self._changed:
             if self._closed:
                 raise NotLoaded("the encoder is closed")
-            if self._counted + job.tokens > self._max_waiting:
+            if not admitted and self._counted + job.tokens > self._max_waiting:
                 if self._waiting:
                     raise Overloaded(self._waiting, int(self._max_waiting), self.drain_seconds)
                 self._giant = weakref.ref(job)
@@ -104,8 +109,8 @@ class Batcher:
             try:
                 return job.done.result(max(LOOK_SECONDS, LOOK_EACH * len(self._turns)) if gone else None)
             except TimeoutError:
-                if job.done.done():  # it was the forward's own
-                    raise
+                if job.done.done():  # just now, or it is the forward's own
+                    return job.done.result()
                 if gone and gone():
                     self._drop(job, Abandoned("the client went away before its answer"))
 
@@ -163,6 +168,7 @@ class Batcher:
                 self._drop(job, TooLate("the request waited longer than it may"))
             if batch:
                 self._compute(batch)
+            late, batch = [], []  # or their arrays would stay until the next
 
     def _next_batch(self) -> list[tuple[Job, int]]:
         """Take the next batch out of the queue; the lock is held."""
@@ -216,8 +222,10 @@ class Batcher:
         jobs = {id(job): job for job, _ in batch}.values()
         if self._watch:
             lengths = [len(sequence) for sequence in sequences]
-            padded = len(lengths) * max(lengths)
-            self._watch(BatchStats(len(batch), sum(lengths), padded))
+            try:
+                self._watch(BatchStats(len(batch), sum(lengths), len(lengths) * max(lengths)))
+            except Exception:
+                log.exception("a batch could not be told of")
         start = time.perf_counter()
         thread = threading.get_ident()
         self._started[thread] = time.monotonic()

@@ -1,4 +1,4 @@
-"""Encoder: a model folder behind four verbs, load, encode and close."""
+"""Encoder: a model folder behind four verbs, load, encode, score and close."""
 
 import logging
 import time
@@ -62,7 +62,7 @@ class Encoder:
     """Texts in, arrays out. Cheap to make; `load` is the heavy part, once, in the worker."""
 
     def __init__(self, settings: EncoderSettings, watch: Callable[[BatchStats], None] | None = None) -> None:
-        """`watch` is told of every batch before it is computed, in the batcher's thread."""
+        """`watch` is told of every batch before it is computed, in the thread that computes it."""
         self.settings = settings
         self._watch = watch
         self._tokenizer: Tokenizer | None = None
@@ -82,7 +82,7 @@ class Encoder:
 
     @property
     def busy_seconds(self) -> float:
-        """How long the forward under way has taken so far, 0 if there is none."""
+        """How long the oldest forward under way has taken so far, 0 if there is none."""
         return self._batcher.busy_seconds if self._batcher else 0.0
 
     @property
@@ -130,7 +130,8 @@ class Encoder:
                 f"{checkpoint.tokenizer} has {tokenizer.vocabulary} token ids, "
                 f"the weights of {checkpoint.path} have {checkpoint.vocabulary}"
             )
-        streams = min(MOST_STREAMS, settings.threads) if settings.throughput else 1
+        most = MOST_STREAMS if settings.throughput else 1
+        streams = max(count for count in range(1, most + 1) if settings.threads % count == 0)
         backend = load_backend(
             checkpoint, settings.engine, settings.precision, settings.cache, settings.threads, streams
         )
@@ -173,6 +174,22 @@ class Encoder:
         ask, Abandoned once `gone` says that nobody waits any more, NotFinite for a vector with NaN or
         infinity, NotLoaded outside load() .. close().
         """
+        return self._encode(texts, pooling, outputs, truncate, gone, self._deadline(), admitted=False)
+
+    def _deadline(self) -> float | None:
+        timeout = self.settings.timeout
+        return time.monotonic() + timeout if timeout else None
+
+    def _encode(
+        self,
+        texts: list[str],
+        pooling: Pooling | None,
+        outputs: Collection[Output],
+        truncate: bool,
+        gone: Callable[[], bool] | None,
+        deadline: float | None,
+        admitted: bool,
+    ) -> Embeddings:
         checkpoint, tokenizer, batcher = self._loaded()
         heads: list[Head] = [head for head in HEADS if head in outputs]
         for head in heads:
@@ -180,20 +197,22 @@ class Encoder:
                 raise MissingHead(head)
         dense: list[Kind] = [pooling or self.settings.pooling] if "dense" in outputs else []
         kinds: tuple[Kind, ...] = (*dense, *heads)
-        timeout = self.settings.timeout
-        deadline = time.monotonic() + timeout if timeout else None
         start = time.perf_counter_ns()
         tokens = tokenizer.encode(texts, truncate)
         numbers = count_numbers(tokens.counts, checkpoint.width, outputs)
         if self.settings.max_numbers is not None and numbers > self.settings.max_numbers:
             raise TooMuchOutput(numbers, self.settings.max_numbers)
         tokenized = time.perf_counter_ns()
-        job = batcher.submit(tokens.sequences, kinds, deadline)
+        job = batcher.submit(tokens.sequences, kinds, deadline, admitted)
         found = batcher.wait(job, gone)
         done = time.perf_counter_ns()
-        for index, arrays in enumerate(found):
-            if not all(np.isfinite(array).all() for array in arrays):
-                raise NotFinite(index)
+        broken = [
+            index
+            for index, arrays in enumerate(found)
+            if not all(np.isfinite(array).all() for array in arrays)
+        ]
+        if broken:
+            raise NotFinite(broken)
         by_kind = dict(zip(kinds, zip(*found, strict=True), strict=False))
         rows = [row for kind in dense for row in by_kind.get(kind, ())]
         pooled = np.stack(rows) if rows else np.empty((0, checkpoint.width), np.float32)
@@ -231,10 +250,15 @@ class Encoder:
         """
         checkpoint, _, _ = self._loaded()
         outputs: tuple[Output, ...] = ("dense", *checkpoint.heads)
+        trained = pooling or checkpoint.trained_pooling
+        deadline = self._deadline()
+        admitted = False
 
         def encode(texts: list[str]) -> Embeddings:
-            trained = pooling or checkpoint.trained_pooling
-            return self.encode(texts, pooling=trained, outputs=outputs, truncate=truncate, gone=gone)
+            nonlocal admitted
+            found = self._encode(texts, trained, outputs, truncate, gone, deadline, admitted)
+            admitted = True
+            return found
 
         return score_pairs(encode, pairs, weights, checkpoint.heads)
 

@@ -78,8 +78,8 @@ class Abandoned(EngineError):
 
 
 class NotFinite(EngineError):
-    """The vector of the text at `index` holds NaN or infinity."""
+    """The vectors of the texts at `indices` hold NaN or infinity."""
 
-    def __init__(self, index: int) -> None:
-        super().__init__(f"the model gave no finite vector for text {index}")
-        self.index = index
+    def __init__(self, indices: list[int]) -> None:
+        super().__init__(f"the model gave no finite vector for text {indices[0]}")
+        self.indices = indices

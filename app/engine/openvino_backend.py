@@ -46,7 +46,7 @@ def native_bf16() -> str:
 def choose_precision(asked: Literal["auto"] | Precision) -> tuple[Precision, str]:
     """The precision to run in and the reason, for the log."""
     if asked == "bf16" and not native_bf16():
-        return asked, "asked for, but the processor does not multiply bf16: computed in fp32, no faster"
+        return "fp32", "bf16 was asked for, but the processor does not multiply it"
     if asked == "int8" and not cpu_features() & INT8_FEATURES:
         return asked, "asked for, but the processor has no VNNI or the like: fp32 may be as fast"
     if asked != "auto":

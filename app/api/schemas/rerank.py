@@ -39,6 +39,8 @@ class Pairs(OwnField[list[tuple[str, str]]]):
                 isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)
             ):
                 raise ValidationError(f"pair {index} must be a list of two strings, [query, passage]")
+            if (longest := max(map(len, pair))) > (limit := settings().max_characters):
+                raise ValidationError(f"pair {index} has {longest} characters, the limit is {limit}")
         return [(query, passage) for query, passage in value]
 
 
