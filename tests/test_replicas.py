@@ -22,7 +22,7 @@ import numpy as np
 import orjson
 import pytest
 
-from tests.server import ROOT, Server, free_port
+from tests.server import ROOT, Server, free_port, wait_for
 
 # Where Debian puts it is not on everybody's path.
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
@@ -214,6 +214,21 @@ def crowd(proxy: Proxy, clients: int = 8, rounds: int = 12) -> list[tuple[int, b
     for thread in threads:
         thread.join(120)
     return answers
+
+
+def test_a_stopped_replica_finishes_what_it_has(tmp_path, tiny_folder):
+    with replicas(tmp_path, tiny_folder, {}, {}) as (proxy, (first, _)):
+
+        def stop() -> None:
+            wait_for(lambda: len(proxy.lines) > 20)
+            first.process.send_signal(signal.SIGTERM)
+
+        stopper = threading.Thread(target=stop)
+        stopper.start()
+        answers = crowd(proxy)
+        stopper.join()
+        assert first.process.wait(60) == 0
+    assert Counter(status for status, _, _ in answers) == {200: 8 * 12}
 
 
 def test_what_a_full_replica_refuses_another_takes(tmp_path, tiny_folder):
