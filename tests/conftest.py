@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +23,9 @@ from app.engine.scores import score_pairs
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "models" / "demo"
 BGE_M3 = ROOT / "models" / "bge-m3"
+
+# A shell's background jobs ignore Ctrl-C, and so would the servers and commands that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class FakeEncoder:
