@@ -144,6 +144,8 @@ def post_fork(server, worker):
         os.environ["TMPDIR"] = "/dev/shm"
 
     _make_room_for_metrics(worker.log.warning)
+    if not worker.cfg.accesslog:  # its lines would be made, for nobody to see
+        worker.log.access = lambda *_: None
     os.environ.setdefault("OMP_NUM_THREADS", str(thread_budget(worker.cfg.workers)))
     logging.getLogger("app").setLevel(worker.log.error_log.level)  # --log-level is for ours too
 
@@ -154,6 +156,7 @@ def post_worker_init(worker):
 
     from gunicorn.arbiter import Arbiter
 
+    from app.api.door import Door
     from app.api.encode import limit_waiting
     from app.api.health import hangs
     from app.api.metrics import announce
@@ -165,6 +168,7 @@ def post_worker_init(worker):
     try:
         application.extensions["encoder"].load()
         announce(application)
+        worker.refusal = Door(application).refusal
         worker.hangs = lambda: hangs(application.extensions["encoder"])
     except ModelError as error:
         worker.log.critical(

@@ -98,6 +98,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         if not self.hangs():
             super().notify()
 
+    def refusal(self, head: bytes) -> bytes:
+        """The whole answer to a request that is refused for its head alone; the hooks know which is."""
+        return b""
+
     def init_signals(self) -> None:
         super().init_signals()
         signal.signal(signal.SIGUSR2, super().handle_exit)
@@ -147,6 +151,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             super().finish_request(connection, done)
             return
         self.nr_conns -= 1
+        self._end(connection)
+
+    def _end(self, connection: TConn) -> None:
+        """All is sent: wait for the client to close."""
+        connection.sock.deadline = time.monotonic() + CLOSE_SECONDS
         try:
             connection.sock.shutdown(socket.SHUT_WR)
             connection.sock.setblocking(False)
@@ -178,6 +187,16 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         else:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
             self._forget(connection, self.heads)
+            try:
+                answer = self.refusal(head)
+            except Exception:  # the loop must go on
+                self.log.exception("a refusal failed")
+                answer = b""
+            if answer:
+                with contextlib.suppress(OSError):
+                    client.send(answer)
+                self._end(connection)
+                return
             self.nr_conns += 1
             connection.data_ready = True
             self.enqueue_req(connection)

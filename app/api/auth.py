@@ -20,21 +20,25 @@ def init_app(app: Flask, keys: tuple[str, ...], origins: tuple[str, ...]) -> Non
         CORS(app, origins=list(origins), expose_headers=["X-Request-ID", "Retry-After", "Server-Timing"])
     if not keys:
         return
-    known = [key.encode() for key in keys]
 
     @app.before_request
     def check() -> None:
         # A browser asks by OPTIONS first and brings no key.
         if request.method == "OPTIONS" or _open(request.endpoint or ""):
             return
-        scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-        brought = key.strip().encode() if scheme.lower() == "bearer" else b""
-        # Each is compared, in a time that does not depend on where they differ.
-        if not sum([hmac.compare_digest(brought, one) for one in known]):
+        if not may_enter(request.headers.get("Authorization", ""), keys):
             raise Unauthorized(
                 "a key is needed, and this is none: send Authorization: Bearer <key>",
                 www_authenticate=WWWAuthenticate("bearer", {"realm": "embeddings"}),
             )
+
+
+def may_enter(authorization: str, keys: tuple[str, ...]) -> bool:
+    """Whether this header brings one of the keys."""
+    scheme, _, key = authorization.partition(" ")
+    brought = key.strip().encode() if scheme.lower() == "bearer" else b""
+    # Each is compared, in a time that does not depend on where they differ.
+    return sum([hmac.compare_digest(brought, one.encode()) for one in keys]) > 0
 
 
 def _open(endpoint: str) -> bool:

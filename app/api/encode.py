@@ -28,9 +28,15 @@ def _refuse_early() -> None:
     """Where nothing more may wait, a body is not worth parsing, checking and tokenising."""
     if request.method != "POST" or request.endpoint is None or request.endpoint in QUICK:
         return
-    if encoder().full or ((places := _places()) is not None and places.full):
+    if full(current_app):
         discard_body()
         raise Busy(encoder().drain_seconds)
+
+
+def full(app: Flask) -> bool:
+    """Whether nothing more may wait, in tokens or in requests."""
+    places: Places | None = app.extensions.get("places")
+    return app.extensions["encoder"].full or (places is not None and places.full)
 
 
 def served_name(asked: str | None) -> str:

@@ -61,8 +61,8 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(TooMuchOutput, _too_much_output)
     app.register_error_handler(UnknownModel, _unknown_model)
     app.register_error_handler(NotLoaded, _unavailable)
-    app.register_error_handler(Overloaded, _overloaded)
-    app.register_error_handler(Busy, _overloaded)
+    app.register_error_handler(Overloaded, overloaded)
+    app.register_error_handler(Busy, overloaded)
     app.register_error_handler(TooLate, _too_late)
     app.register_error_handler(Abandoned, _abandoned)
     app.register_error_handler(Stuck, _unavailable)
@@ -126,7 +126,8 @@ def _unavailable(error: NotLoaded | Stuck) -> Response:
     return refusal(503, str(error))
 
 
-def _overloaded(error: Overloaded | Busy) -> Response:
+def overloaded(error: Overloaded | Busy) -> Response:
+    """503, and when to come again."""
     response = refusal(503, str(error))
     response.headers["Retry-After"] = str(error.seconds)
     return response

@@ -9,6 +9,7 @@ from flask import Flask, Response, g, request
 
 from app.api import metrics
 from app.api.context import encoder
+from app.engine.embeddings import Embeddings, Scores
 
 log = logging.getLogger(__name__)
 
@@ -16,6 +17,7 @@ REQUEST_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
 # Asked every few seconds by machines, dozens at once by browsers: only logged where somebody looks closely.
 QUIET = {"health.alive", "health.ready", "health.health", "metrics.metrics", "page.static"}
 METHODS = {"GET", "HEAD", "POST", "OPTIONS", "PUT", "DELETE", "PATCH"}  # a client can make up others
+LINE = "%(method)s %(route)s %(status)d, %(texts)d texts, %(tokens)d tokens, %(ms).1f ms, %(request_id)s"
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -29,10 +31,38 @@ def init_app(app: Flask) -> None:
     app.after_request(_end)
 
 
+def request_id(sent: str) -> str:
+    """The client's own, if it is one, or a new one."""
+    return sent if REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
+
+
+def record(
+    method: str,
+    route: str,
+    status: int,
+    seconds: float,
+    request_id: str,
+    waiting: int,
+    done: Embeddings | Scores | None = None,
+    level: int = logging.INFO,
+) -> None:
+    """The count and the line of a request that was answered; `waiting`: tokens that wait then."""
+    metrics.count_request(method, route, status, seconds, waiting)
+    fields = {
+        "method": method,
+        "route": route,
+        "status": status,
+        "texts": len(done.token_counts) if done else 0,
+        "tokens": done.tokens if done else 0,
+        "ms": round(1e3 * seconds, 1),
+        "request_id": request_id,
+    }
+    log.log(level, LINE, fields, extra=fields)
+
+
 def _begin() -> None:
     g.start = time.perf_counter()
-    sent = request.headers.get("X-Request-ID", "")
-    g.request_id = sent if REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
+    g.request_id = request_id(request.headers.get("X-Request-ID", ""))
 
 
 def _end(response: Response) -> Response:
@@ -42,17 +72,7 @@ def _end(response: Response) -> Response:
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
     method = request.method if request.method in METHODS else "other"
-    metrics.count_request(method, route, response.status_code, seconds, encoder().waiting)
-    done = g.get("done")
-    fields = {
-        "method": method,
-        "route": route,
-        "status": response.status_code,
-        "texts": len(done.token_counts) if done else 0,
-        "tokens": done.tokens if done else 0,
-        "ms": round(1e3 * seconds, 1),
-        "request_id": g.request_id,
-    }
-    line = "%(method)s %(route)s %(status)d, %(texts)d texts, %(tokens)d tokens, %(ms).1f ms, %(request_id)s"
-    log.log(logging.DEBUG if request.endpoint in QUIET else logging.INFO, line, fields, extra=fields)
+    level = logging.DEBUG if request.endpoint in QUIET else logging.INFO
+    done, waiting = g.get("done"), encoder().waiting
+    record(method, route, response.status_code, seconds, g.request_id, waiting, done, level)
     return response

@@ -1,0 +1,87 @@
+"""A refusal at the door: where nothing more may wait, an answer out of a request's head alone.
+
+What comes too much must not cost what serving costs: it gets neither a thread nor a walk through Flask.
+"""
+
+import re
+import time
+from email.utils import formatdate
+
+from flask import Flask, Response
+
+from app.api import requests
+from app.api.auth import may_enter
+from app.api.encode import QUICK, full
+from app.api.errors import Busy, overloaded
+
+REQUEST_LINE = re.compile(rb"POST (/[\w/.-]*) HTTP/1\.[01]\r\n")
+FIELD = re.compile(rb"([\w-]+):[ \t]*(.*?)[ \t]*\Z", re.DOTALL)
+LENGTH = re.compile(rb"[0-9]{1,9}")
+# A body up to here is on its way already; a client must have sent a longer one before it listens.
+SMALL_BODY = 1 << 16
+# Heads with these have more to them than is looked at here.
+UNUSUAL = {b"transfer-encoding", b"expect", b"origin", b"upgrade"}
+
+
+class Door:
+    """What a worker asks about each head it has read, before it gives the request a thread."""
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+        self._keys = app.config["EMBED"].keys
+        self._paths = {
+            rule.rule
+            for rule in app.url_map.iter_rules()
+            if "POST" in (rule.methods or ()) and rule.endpoint not in QUICK and not rule.arguments
+        }
+        self._seconds = 0  # those that the bodies below tell to wait
+        self._bodies: dict[str, bytes] = {}
+
+    def refusal(self, head: bytes) -> bytes:
+        """The whole answer to a request that must not wait; nothing where it is to be handled."""
+        if not full(self._app):
+            return b""
+        start = time.perf_counter()
+        line = REQUEST_LINE.match(head)
+        if not line:
+            return b""
+        path, end = line[1].decode(), head.find(b"\r\n\r\n")
+        if end < 0 or path not in self._paths:
+            return b""
+        fields: dict[bytes, bytes] = {}
+        for text in head[line.end() : end].split(b"\r\n"):
+            field = FIELD.match(text)
+            if not field or field[1].lower() in fields:
+                return b""  # folded, doubled or broken: for the parser
+            fields[field[1].lower()] = field[2]
+        length = fields.get(b"content-length", b"0")
+        if UNUSUAL & fields.keys() or not LENGTH.fullmatch(length) or int(length) > SMALL_BODY:
+            return b""
+        if self._keys and not may_enter(fields.get(b"authorization", b"").decode("latin-1"), self._keys):
+            return b""
+        request_id = requests.request_id(fields.get(b"x-request-id", b"").decode("latin-1"))
+        answer = self._answer(path, request_id)
+        encoder = self._app.extensions["encoder"]
+        requests.record("POST", path, 503, time.perf_counter() - start, request_id, encoder.waiting)
+        return answer
+
+    def _answer(self, path: str, request_id: str) -> bytes:
+        seconds = self._app.extensions["encoder"].drain_seconds
+        if seconds != self._seconds:
+            self._bodies, self._seconds = {}, seconds
+        if path not in self._bodies:
+            with self._app.test_request_context(path):
+                self._bodies[path] = _bytes(overloaded(Busy(seconds)))
+        date = formatdate(usegmt=True)
+        return b"HTTP/1.1 503 Service Unavailable\r\nDate: %s\r\nX-Request-ID: %s\r\n%s" % (
+            date.encode(),
+            request_id.encode(),
+            self._bodies[path],
+        )
+
+
+def _bytes(response: Response) -> bytes:
+    """The headers that do not change, and the body."""
+    fields = {**requests.HEADERS, **response.headers, "Connection": "close"}
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return f"{head}\r\n".encode() + response.get_data()

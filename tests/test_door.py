@@ -1,0 +1,103 @@
+"""Refusals out of a request's head alone: as Flask would answer, or not at all."""
+
+import json
+import logging
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from app import create_app
+from app.api.door import Door
+from app.config import Settings
+
+HEAD = b"POST /api/embed HTTP/1.1\r\nHost: x\r\nContent-Length: 14\r\nX-Request-ID: id-7\r\n\r\n"
+PATHS = ("/api/embed", "/v1/embeddings", "/embed", "/api/embeddings", "/rerank", "/v1/rerank", "/api/score")
+
+
+@pytest.fixture
+def door(app, fake) -> Door:
+    fake.full = True
+    return Door(app)
+
+
+def parse(answer: bytes) -> tuple[str, dict[str, str], dict]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    line, *fields = head.decode().split("\r\n")
+    return line, dict(field.split(": ", 1) for field in fields), json.loads(body)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_it_says_what_flask_would_say(door, client, path):
+    line, headers, body = parse(door.refusal(HEAD.replace(b"/api/embed", path.encode())))
+    usual = client.post(path, json={"input": "a"}, headers={"X-Request-ID": "id-7"})
+    assert line == "HTTP/1.1 503 Service Unavailable"
+    assert usual.status_code == 503
+    assert body == usual.json
+    assert {name: headers[name] for name in usual.headers.keys()} == dict(usual.headers)  # noqa: SIM118
+    assert set(headers) - set(usual.headers.keys()) == {"Date", "Connection"}
+    assert headers["Retry-After"] == "7"
+
+
+def test_it_lets_in_where_there_is_room(app, fake):
+    assert not Door(app).refusal(HEAD)
+
+
+@pytest.mark.parametrize(
+    ("part", "other"),
+    [
+        (b"POST /api/embed", b"GET /api/embed"),
+        (b"POST /api/embed", b"POST /nothing"),
+        (b"POST /api/embed", b"POST /tokenize"),  # does not wait for the encoder
+        (b"POST /api/embed", b"POST /api/embed?a=b"),
+        (b"HTTP/1.1", b"HTTP/3"),
+        (b"Host: x", b"Host: x\r\nOrigin: http://a"),
+        (b"Host: x", b"Host: x\r\nTransfer-Encoding: chunked"),
+        (b"Host: x", b"Host: x\r\nExpect: 100-continue"),
+        (b"Host: x", b"Host: x\r\nhost: y"),
+        (b"Host: x", b"Host: x\r\n folded"),
+        (b"Host: x", b"Host x"),
+        (b"Length: 14", b"Length: 1000000"),  # a client that is still sending hears nothing
+        (b"Length: 14", b"Length: -1"),
+        (b"Length: 14", b"Length: " + 5000 * b"0"),
+        (b"\r\n\r\n", b"\r\n"),
+    ],
+)
+def test_what_is_not_plain_is_for_the_parser(door, part, other):
+    assert door.refusal(HEAD)
+    assert not door.refusal(HEAD.replace(part, other))
+
+
+@settings(max_examples=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_no_head_is_too_strange(door, data):
+    """A mistake here would be one in the loop that accepts for everybody."""
+    start, end = sorted(data.draw(st.integers(0, len(HEAD))) for _ in range(2))
+    door.refusal(HEAD[:start] + data.draw(st.binary(max_size=40)) + HEAD[end:])
+
+
+def test_who_may_not_come_in_does_not_learn_how_busy_it_is(fake):
+    fake.full = True
+    door = Door(create_app(Settings(model_name="fake", api_keys=("one", "two")), fake))
+    assert not door.refusal(HEAD)
+    assert not door.refusal(HEAD.replace(b"Host: x", b"Authorization: Bearer three"))
+    assert door.refusal(HEAD.replace(b"Host: x", b"Authorization: Bearer two"))
+
+
+def test_a_refusal_is_counted_and_has_a_line(door, client, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("app"), "propagate", True)
+    line = 'embed_requests_total{method="POST",route="/api/embed",status="503"}'
+
+    def count() -> float:
+        found = [each for each in client.get("/metrics").text.splitlines() if each.startswith(line)]
+        return float(found[0].split()[-1]) if found else 0
+
+    before = count()
+    with caplog.at_level(logging.INFO, "app"):
+        _, headers, _ = parse(door.refusal(HEAD.replace(b"id-7", b"not an id")))
+    assert len(headers["X-Request-ID"]) == 32
+    assert count() == before + 1
+    assert (
+        f"POST /api/embed 503, 0 texts, 0 tokens, 0.{caplog.messages[0].split('0.')[1]}" in caplog.messages[0]
+    )
+    assert headers["X-Request-ID"] in caplog.messages[0]
