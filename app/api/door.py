@@ -11,6 +11,7 @@ from flask import Flask, Response
 
 from app.api import requests
 from app.api.auth import may_enter
+from app.api.context import Encoder
 from app.api.encode import QUICK, full
 from app.api.errors import Busy, overloaded
 
@@ -28,6 +29,7 @@ class Door:
 
     def __init__(self, app: Flask) -> None:
         self._app = app
+        self._encoder: Encoder = app.extensions["encoder"]
         self._keys = app.config["EMBED"].keys
         self._paths = {
             rule.rule
@@ -61,12 +63,11 @@ class Door:
             return b""
         request_id = requests.request_id(fields.get(b"x-request-id", b"").decode("latin-1"))
         answer = self._answer(path, request_id)
-        encoder = self._app.extensions["encoder"]
-        requests.record("POST", path, 503, time.perf_counter() - start, request_id, encoder.waiting)
+        requests.record("POST", path, 503, time.perf_counter() - start, request_id, self._encoder.waiting)
         return answer
 
     def _answer(self, path: str, request_id: str) -> bytes:
-        seconds = self._app.extensions["encoder"].drain_seconds
+        seconds = self._encoder.drain_seconds
         if seconds != self._seconds:
             self._bodies, self._seconds = {}, seconds
         if path not in self._bodies:

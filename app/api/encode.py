@@ -35,7 +35,7 @@ def _refuse_early() -> None:
 
 def full(app: Flask) -> bool:
     """Whether nothing more may wait, in tokens or in requests."""
-    places: Places | None = app.extensions.get("places")
+    places = _places(app)
     return app.extensions["encoder"].full or (places is not None and places.full)
 
 
@@ -119,13 +119,13 @@ def limit_waiting(app: Flask, places: int) -> None:
     app.extensions["places"] = Places(places)
 
 
-def _places() -> Places | None:
-    return current_app.extensions.get("places")
+def _places(app: Flask) -> Places | None:
+    return app.extensions.get("places")
 
 
 @contextmanager
 def _admitted() -> Iterator[None]:
-    places = _places()
+    places = _places(current_app)
     if places is not None and not places.enter():
         raise Busy(encoder().drain_seconds)
     try:

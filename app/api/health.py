@@ -14,18 +14,16 @@ bp = Blueprint("health", __name__)
 
 # The longest text takes a slow processor about a minute.
 STUCK_SECONDS = 300
-
-
-def hangs(encoder: Encoder) -> bool:
-    """Whether a forward has taken longer than any does."""
-    return encoder.busy_seconds > STUCK_SECONDS
-
-
 READY = {
     200: (HealthResponse, "the encoder is loaded and has room"),
     503: (ErrorResponse, "not loaded, or as much waits as may"),
 }
 ALIVE = {200: (HealthResponse, "it is"), 503: (ErrorResponse, "it hangs: start it again")}
+
+
+def hangs(encoder: Encoder) -> bool:
+    """Whether a forward has taken longer than any does."""
+    return encoder.busy_seconds > STUCK_SECONDS
 
 
 @bp.get("/healthz")

@@ -43,9 +43,9 @@ def embed_corpus(
         if output != "dense" and output not in checkpoint.heads:
             raise BulkError(str(MissingHead(output)))
     target = Path(request.out) if request.out.endswith(".npy") else None
+    folder = request.out if target is None else f"{request.out}.parts"
     if target is not None:
-        _check_matrix(target, request)
-    folder = _parts_of(request)
+        _check_matrix(target, Path(folder), request.options)
     if "://" not in folder:
         folder = str(Path(folder).absolute())  # the nodes of a cluster run elsewhere
     destination = Destination(folder)
@@ -123,14 +123,10 @@ def _embed(
     return found
 
 
-def _parts_of(request: Request) -> str:
-    return f"{request.out}.parts" if request.out.endswith(".npy") else request.out
-
-
-def _check_matrix(target: Path, request: Request) -> None:
-    if request.options.outputs != ("dense",):
+def _check_matrix(target: Path, parts: Path, options: Options) -> None:
+    if options.outputs != ("dense",):
         raise BulkError("a .npy file holds dense vectors and nothing else, --outputs must be dense")
     if ":/" in str(target):
         raise BulkError("a .npy file can only be written on this machine, give a folder for Parquet files")
-    if target.exists() and not Path(_parts_of(request)).exists():  # else killed between the two
+    if target.exists() and not parts.exists():  # else killed between the two
         raise BulkError(f"{target} is there already, delete it or give another --out")

@@ -45,6 +45,14 @@ export async function embed(texts, { pooling, outputs = ["dense"], signal, notic
   }));
 }
 
+// What is missing from a result, in words, "" if nothing: texts beyond the first `most` of those `given`,
+// and what was cut off at `maxTokens`.
+export function leftOut(given, most, vectors, maxTokens) {
+  const cut = vectors.filter((vector) => vector.cut).length;
+  const said = [given > most && t("compare.many", { most, n: given }), cut && t("texts.cut", { cut, most: maxTokens })];
+  return said.filter(Boolean).join(" ");
+}
+
 function* batches(texts, most) {
   let batch = [];
   let characters = 0;

@@ -3,7 +3,7 @@
 import { isCancel, orCancel } from "./api.js";
 import { choices, chosen, find, make, say, short, style } from "./dom.js";
 import { byClusters, byColumn } from "./coloring.js";
-import { embed, requestBody } from "./embed.js";
+import { embed, leftOut, requestBody } from "./embed.js";
 import { takeTexts } from "./intake.js";
 import { run } from "./jobs.js";
 import { onLanguage, t } from "./language.js";
@@ -97,12 +97,7 @@ async function draw() {
     offerColumns();
     find("nearest").replaceChildren();
     paint();
-    const cut = vectors.filter((vector) => vector.cut).length;
-    const said = [
-      given.texts.length > MOST && t("compare.many", { most: MOST, n: given.texts.length }),
-      cut && t("texts.cut", { cut, most: maxTokens }),
-    ].filter(Boolean);
-    notice(said.join(" ") || null);
+    notice(leftOut(given.texts.length, MOST, vectors, maxTokens) || null);
   } catch (error) {
     if (!isCancel(error)) say(find("map-say"), error.message, true);
     else if (running === mine) notice(t("cancelled"));

@@ -2,7 +2,7 @@
 
 import { isCancel, orCancel } from "./api.js";
 import { chosen, choices, find, lines, save, say, short } from "./dom.js";
-import { embed, requestBody } from "./embed.js";
+import { embed, leftOut, requestBody } from "./embed.js";
 import { EXAMPLE } from "./example.js";
 import { heatMap } from "./heatmap.js";
 import { takeTexts } from "./intake.js";
@@ -102,12 +102,7 @@ async function compare() {
     shown.order = await ordered(signal);
     draw();
     explainPair();
-    const cut = vectors.filter((vector) => vector.cut).length;
-    const said = [
-      given.length > most && t("compare.many", { most, n: given.length }),
-      cut && t("texts.cut", { cut, most: maxTokens }),
-    ].filter(Boolean);
-    notice(said.join(" ") || null);
+    notice(leftOut(given.length, most, vectors, maxTokens) || null);
   } catch (error) {
     if (!isCancel(error)) say(find("compare-say"), error.message, true);
     else if (running === mine) notice(t("cancelled"));
