@@ -98,9 +98,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         if not self.hangs():
             super().notify()
 
-    def refusal(self, head: bytes) -> bytes:
-        """The whole answer to a request that is refused for its head alone; the hooks know which is."""
-        return b""
+    def refusal(self, head: bytes) -> tuple[bytes, int] | None:
+        """The whole answer to a request that is refused for its head alone, and the request's size.
+
+        The hooks know which is.
+        """
+        return None
 
     def init_signals(self) -> None:
         super().init_signals()
@@ -134,15 +137,19 @@ class Worker(ThreadWorker):  # type: ignore[misc]
                 raise
             return
         client = Client(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(SEND_SECONDS))
         connection = TConn(self.cfg, client, address, listener.getsockname())
         connection.seen = 0
+        head = self._head(connection)  # most often it is there
+        if head is not None:
+            self._begin(connection, head)
+            return
         if len(self.heads) + len(self.closing) >= self.most_watched:
             self._give_up_oldest()
         self._watch(connection, self.heads, HEAD_SECONDS, self._on_head)
 
     def enqueue_req(self, connection: TConn) -> None:
         connection.sock.deadline = time.monotonic() + BODY_SECONDS
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(SEND_SECONDS))
         super().enqueue_req(connection)
 
     def finish_request(self, connection: TConn, done: "Future[Any]") -> None:
@@ -173,33 +180,54 @@ class Worker(ThreadWorker):  # type: ignore[misc]
                 self._forget(oldest, place)
                 oldest.close()
 
-    def _on_head(self, connection: TConn, client: Client) -> None:
-        head = b""
-        with contextlib.suppress(OSError):
-            head = client.recv(HEAD_BYTES, socket.MSG_PEEK)
-        if not head:
+    def _on_head(self, connection: TConn, _client: Client) -> None:
+        head = self._head(connection)
+        if head is not None:
             self._forget(connection, self.heads)
-            connection.close()
-        elif connection.seen < len(head) < HEAD_BYTES and head[:1].isalpha() and b"\r\n\r\n" not in head:
+            self._begin(connection, head)
+
+    def _head(self, connection: TConn) -> bytes | None:
+        """What a request begins with: None while more of it is to come, nothing where none ever will."""
+        client = connection.sock
+        try:
+            head: bytes = client.recv(HEAD_BYTES, socket.MSG_PEEK)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
+        if connection.seen < len(head) < HEAD_BYTES and head[:1].isalpha() and b"\r\n\r\n" not in head:
             # Readable again with the next byte, or when the client has closed.
             connection.seen = len(head)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, len(head) + 1)
-        else:
+            return None
+        if connection.seen:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
-            self._forget(connection, self.heads)
-            try:
-                answer = self.refusal(head)
-            except Exception:  # the loop must go on
-                self.log.exception("a refusal failed")
-                answer = b""
-            if answer:
-                with contextlib.suppress(OSError):
-                    client.send(answer)
-                self._end(connection)
+        return head
+
+    def _begin(self, connection: TConn, head: bytes) -> None:
+        """Refuse a request, or give it a thread."""
+        if not head:
+            connection.close()
+            return
+        refused = None
+        try:
+            refused = self.refusal(head)
+        except Exception:  # the loop must go on
+            self.log.exception("a refusal failed")
+        if refused:
+            self._refuse(connection, *refused, len(head))
+            return
+        self.nr_conns += 1
+        connection.data_ready = True
+        self.enqueue_req(connection)
+
+    def _refuse(self, connection: TConn, answer: bytes, size: int, arrived: int) -> None:
+        with contextlib.suppress(OSError):
+            connection.sock.send(answer)
+            if size == arrived and len(connection.sock.recv(size, socket.MSG_DONTWAIT)) == size:
+                connection.close()  # nothing is left unread
                 return
-            self.nr_conns += 1
-            connection.data_ready = True
-            self.enqueue_req(connection)
+        self._end(connection)
 
     def _on_closing(self, connection: TConn, client: Client) -> None:
         with contextlib.suppress(OSError):

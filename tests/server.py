@@ -30,6 +30,13 @@ def head(length: int, path: str = "/api/embed") -> bytes:
     ).encode()
 
 
+def more_config(folder: Path, lines: str) -> tuple[str, str]:
+    """The flags of a server that has these lines under its configuration."""
+    path = folder / "gunicorn.conf.py"
+    path.write_text(f"{(ROOT / 'gunicorn.conf.py').read_text()}\n{lines}\n")
+    return "--config", str(path)
+
+
 def float32(vectors) -> list[bytes]:
     """What a client got, as the bytes of float32 numbers, to compare with `Server.bits`."""
     return [np.asarray(vector, "<f4").tobytes() for vector in vectors]

@@ -2,6 +2,9 @@
 
 import json
 import logging
+import socket
+import time
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,7 +13,10 @@ from hypothesis import strategies as st
 from app import create_app
 from app.api.door import Door
 from app.config import Settings
+from app.worker import CLOSE_SECONDS
+from tests.server import more_config, serving, wait_for
 
+BODY = b'{"input": "a"}'
 HEAD = b"POST /api/embed HTTP/1.1\r\nHost: x\r\nContent-Length: 14\r\nX-Request-ID: id-7\r\n\r\n"
 PATHS = ("/api/embed", "/v1/embeddings", "/embed", "/api/embeddings", "/rerank", "/v1/rerank", "/api/score")
 
@@ -29,7 +35,9 @@ def parse(answer: bytes) -> tuple[str, dict[str, str], dict]:
 
 @pytest.mark.parametrize("path", PATHS)
 def test_it_says_what_flask_would_say(door, client, path):
-    line, headers, body = parse(door.refusal(HEAD.replace(b"/api/embed", path.encode())))
+    head = HEAD.replace(b"/api/embed", path.encode())
+    answer, size = door.refusal(head)
+    line, headers, body = parse(answer)
     usual = client.post(path, json={"input": "a"}, headers={"X-Request-ID": "id-7"})
     assert line == "HTTP/1.1 503 Service Unavailable"
     assert usual.status_code == 503
@@ -37,6 +45,7 @@ def test_it_says_what_flask_would_say(door, client, path):
     assert {name: headers[name] for name in usual.headers.keys()} == dict(usual.headers)  # noqa: SIM118
     assert set(headers) - set(usual.headers.keys()) == {"Date", "Connection"}
     assert headers["Retry-After"] == "7"
+    assert size == len(head) + 14
 
 
 def test_it_lets_in_where_there_is_room(app, fake):
@@ -94,10 +103,71 @@ def test_a_refusal_is_counted_and_has_a_line(door, client, caplog, monkeypatch):
 
     before = count()
     with caplog.at_level(logging.INFO, "app"):
-        _, headers, _ = parse(door.refusal(HEAD.replace(b"id-7", b"not an id")))
+        answer, _ = door.refusal(HEAD.replace(b"id-7", b"not an id"))
+    _, headers, _ = parse(answer)
     assert len(headers["X-Request-ID"]) == 32
     assert count() == before + 1
     assert (
         f"POST /api/embed 503, 0 texts, 0 tokens, 0.{caplog.messages[0].split('0.')[1]}" in caplog.messages[0]
     )
     assert headers["X-Request-ID"] in caplog.messages[0]
+
+
+@pytest.fixture(scope="module")
+def busy(tmp_path_factory, tiny_folder):
+    """A server that is full as soon as it is ready, by its own account."""
+    folder = tmp_path_factory.mktemp("busy")
+    flags = more_config(
+        folder,
+        f"""
+_load = post_worker_init
+
+def post_worker_init(worker):
+    _load(worker)
+    type(worker.wsgi.extensions["encoder"]).full = property(lambda _: os.path.exists("{folder}/full"))
+""",
+    )
+    environ = {"EMBED_MODEL_PATH": str(tiny_folder), "EMBED_PRECISION": "fp32"}
+    with serving(folder / "log", *flags, **environ) as server:
+        (folder / "full").touch()
+        yield server
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [HEAD + BODY],
+        [HEAD, BODY],
+        [HEAD + BODY[:5], BODY[5:]],
+        [HEAD[:20], HEAD[20:] + BODY],
+        [HEAD],
+        [HEAD + BODY + HEAD + BODY],
+    ],
+    ids=["whole", "head, body", "cut body", "cut head", "no body", "two at once"],
+)
+def test_a_refused_client_hears_all_of_it_however_it_sends(busy, parts):
+    """And no reset: the answer must not be lost with it."""
+    with busy.connect() as connection:
+        for part in parts:
+            connection.sendall(part)
+            time.sleep(0.05)
+        connection.shutdown(socket.SHUT_WR)
+        with connection.makefile("rb") as file:
+            line, headers, body = parse(file.read())
+    assert line == "HTTP/1.1 503 Service Unavailable"
+    assert len(json.dumps(body, separators=(",", ":"))) == int(headers["Content-Length"])
+
+
+def test_a_refused_client_leaves_nothing_behind(busy):
+    (worker,) = busy.workers
+    files = Path(f"/proc/{worker}/fd")
+    before = len(list(files.iterdir()))
+    kept = [busy.connect(HEAD + BODY) for _ in range(20)]
+    assert all(connection.recv(12) == b"HTTP/1.1 503" for connection in kept)
+    wait_for(lambda: len(list(files.iterdir())) <= before, CLOSE_SECONDS / 2)  # it does not wait for them
+    for _ in range(50):
+        assert busy.ask("a") == 503
+        busy.connect(HEAD[:30]).close()
+        busy.connect(HEAD).close()
+    wait_for(lambda: len(list(files.iterdir())) <= before, 2 * CLOSE_SECONDS)
+    assert "Traceback" not in busy.log

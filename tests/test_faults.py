@@ -14,11 +14,29 @@ from pathlib import Path
 import orjson
 import pytest
 
-from tests.server import ROOT, Server, serving, wait_for
+from tests.server import ROOT, Server, more_config, serving, wait_for
 
 pytestmark = pytest.mark.faults
 
 WORDS = "word " * 60
+# A forward that waits for ever where a text has eight tokens, and seconds in place of minutes.
+HANGING = """
+timeout = 3
+load = post_worker_init
+
+def post_worker_init(worker):
+    import threading
+    import app.api.health
+    load(worker)
+    app.api.health.STUCK_SECONDS = 1
+    batcher = worker.wsgi.extensions["encoder"]._batcher
+    forward = batcher._forward
+    def hanging(sequences, wanted):
+        if any(len(sequence) == 8 for sequence in sequences):
+            threading.Event().wait()
+        return forward(sequences, wanted)
+    batcher._forward = hanging
+"""
 
 
 @pytest.fixture
@@ -119,29 +137,7 @@ def test_a_full_log_does_not_stop_it(tmp_path, environ):
 
 
 def test_a_forward_that_hangs_gets_the_worker_replaced(tmp_path, environ):
-    """Seconds in place of minutes, and a forward that waits for ever where a text has eight tokens."""
-    conf = tmp_path / "gunicorn.conf.py"
-    conf.write_text(
-        (ROOT / "gunicorn.conf.py").read_text()
-        + """
-timeout = 3
-load = post_worker_init
-
-def post_worker_init(worker):
-    import threading
-    import app.api.health
-    load(worker)
-    app.api.health.STUCK_SECONDS = 1
-    batcher = worker.wsgi.extensions["encoder"]._batcher
-    forward = batcher._forward
-    def hanging(sequences, wanted):
-        if any(len(sequence) == 8 for sequence in sequences):
-            threading.Event().wait()
-        return forward(sequences, wanted)
-    batcher._forward = hanging
-"""
-    )
-    with serving(tmp_path / "log", "--config", str(conf), **environ) as server:
+    with serving(tmp_path / "log", *more_config(tmp_path, HANGING), **environ) as server:
         assert server.ask("a") == 200
         before = server.workers
         start = time.monotonic()

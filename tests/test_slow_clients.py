@@ -10,7 +10,7 @@ import time
 import orjson
 import pytest
 
-from tests.server import ROOT, Server, head, serving
+from tests.server import Server, head, more_config, serving
 
 pytestmark = pytest.mark.faults
 
@@ -31,10 +31,7 @@ def server(tmp_path, environ):
 @pytest.fixture
 def hasty(tmp_path) -> tuple[str, str]:
     """The flags of a server whose patience with bodies and readers ends after two seconds."""
-    conf = tmp_path / "gunicorn.conf.py"
-    hurry = "\nimport app.worker\napp.worker.BODY_SECONDS = app.worker.SEND_SECONDS = 2.0\n"
-    conf.write_text((ROOT / "gunicorn.conf.py").read_text() + hurry)
-    return "--config", str(conf)
+    return more_config(tmp_path, "import app.worker\napp.worker.BODY_SECONDS = app.worker.SEND_SECONDS = 2.0")
 
 
 @contextlib.contextmanager

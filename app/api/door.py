@@ -39,32 +39,32 @@ class Door:
         self._seconds = 0  # those that the bodies below tell to wait
         self._bodies: dict[str, bytes] = {}
 
-    def refusal(self, head: bytes) -> bytes:
-        """The whole answer to a request that must not wait; nothing where it is to be handled."""
+    def refusal(self, head: bytes) -> tuple[bytes, int] | None:
+        """The whole answer to a request that must not wait, and the bytes of that; None if it may."""
         if not full(self._app):
-            return b""
+            return None
         start = time.perf_counter()
         line = REQUEST_LINE.match(head)
         if not line:
-            return b""
+            return None
         path, end = line[1].decode(), head.find(b"\r\n\r\n")
         if end < 0 or path not in self._paths:
-            return b""
+            return None
         fields: dict[bytes, bytes] = {}
         for text in head[line.end() : end].split(b"\r\n"):
             field = FIELD.match(text)
             if not field or field[1].lower() in fields:
-                return b""  # folded, doubled or broken: for the parser
+                return None  # folded, doubled or broken: for the parser
             fields[field[1].lower()] = field[2]
         length = fields.get(b"content-length", b"0")
         if UNUSUAL & fields.keys() or not LENGTH.fullmatch(length) or int(length) > SMALL_BODY:
-            return b""
+            return None
         if self._keys and not may_enter(fields.get(b"authorization", b"").decode("latin-1"), self._keys):
-            return b""
+            return None
         request_id = requests.request_id(fields.get(b"x-request-id", b"").decode("latin-1"))
         answer = self._answer(path, request_id)
         requests.record("POST", path, 503, time.perf_counter() - start, request_id, self._encoder.waiting)
-        return answer
+        return answer, end + 4 + int(length)
 
     def _answer(self, path: str, request_id: str) -> bytes:
         seconds = self._encoder.drain_seconds
