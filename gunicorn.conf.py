@@ -157,13 +157,14 @@ def post_worker_init(worker):
     from gunicorn.arbiter import Arbiter
 
     from app.api.door import Door
-    from app.api.encode import limit_waiting
+    from app.api.encode import Threads
     from app.api.health import hangs
     from app.api.metrics import announce
     from app.engine.errors import ModelError
 
     application = worker.wsgi
-    limit_waiting(application, max(1, worker.cfg.threads - max(1, worker.cfg.threads // 16)))
+    most = max(1, worker.cfg.threads - max(1, worker.cfg.threads // 16))
+    application.extensions["threads"] = Threads(lambda: worker.busy, most)
     worker.await_turn()
     try:
         application.extensions["encoder"].load()

@@ -122,6 +122,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.most_watched = max(1, files - self.cfg.threads - SPARE_FILES)
+        self.busy = 0  # requests that have a thread
         # In the order of their deadlines.
         self.heads: OrderedDict[TConn, float] = OrderedDict()
         self.closing: OrderedDict[TConn, float] = OrderedDict()
@@ -148,12 +149,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._watch(connection, self.heads, HEAD_SECONDS, self._on_head)
 
     def enqueue_req(self, connection: TConn) -> None:
+        self.busy += 1
         connection.sock.deadline = time.monotonic() + BODY_SECONDS
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(SEND_SECONDS))
         super().enqueue_req(connection)
 
     def finish_request(self, connection: TConn, done: "Future[Any]") -> None:
         """Of a connection that is kept alive, where the operator asks for that, as Gunicorn does."""
+        self.busy -= 1
         if not done.cancelled() and not done.exception() and done.result():
             super().finish_request(connection, done)
             return

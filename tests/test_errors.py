@@ -4,6 +4,7 @@ import logging
 
 import pytest
 
+from app.api.encode import Threads
 from app.engine.errors import NotFinite, NotLoaded, Overloaded, TooLate
 
 
@@ -198,14 +199,15 @@ def test_where_nothing_more_may_wait_a_body_is_not_even_parsed(client, fake, pat
     assert client.post("/api/embed", json={"input": "room again"}).status_code == 200
 
 
-def test_only_so_many_requests_wait(app, client, fake):
-    from app.api.encode import limit_waiting
-
-    limit_waiting(app, 1)
-    places = app.extensions["places"]
-    assert client.post("/api/embed", json={"input": "the place is free again after"}).status_code == 200
-    assert places.enter()
-    assert not places.enter()
-    refused(client.post("/api/embed", json={"input": "taken"}), 503)
-    places.leave()
-    assert client.post("/api/embed", json={"input": "free"}).status_code == 200
+def test_only_so_many_requests_wait(app, client):
+    busy = 1
+    app.extensions["threads"] = Threads(lambda: busy, 2)
+    assert client.post("/api/embed", json={"input": "alone"}).status_code == 200
+    busy = 3
+    answer = client.post("/api/embed", json={"input": "a third"})
+    assert answer.headers["Retry-After"] == "7"
+    refused(answer, 503)
+    refused(client.get("/readyz"), 503)
+    assert client.get("/healthz").status_code == 200
+    busy = 2
+    assert client.post("/api/embed", json={"input": "the second"}).status_code == 200

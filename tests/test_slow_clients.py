@@ -6,6 +6,7 @@ import resource
 import socket
 import threading
 import time
+from collections import Counter
 
 import orjson
 import pytest
@@ -137,6 +138,19 @@ def test_slow_bodies_are_refused_after_a_time(tmp_path, environ, hasty):
         assert all(answer.startswith(b"HTTP/1.1 408 ") for answer in answers)
         assert server.log.count(" 408, ") == 200
         assert "Traceback" not in server.log
+
+
+def test_slow_bodies_leave_threads_to_health_checks(tmp_path, environ, hasty):
+    with serving(tmp_path / "log", *hasty, **environ) as server:
+        slow = [server.connect(head(1000) + b'{"input"') for _ in range(400)]
+        wait = server.health_ms()
+        refused = server.ask("one more")
+        answers = Counter(connection.recv(100)[9:12] for connection in slow)
+        print(f"400 slow bodies: health checks within {wait:.0f} ms, others get {refused}; then {answers}")
+        assert wait < 2000
+        assert refused == 503
+        assert answers == {b"408": 240, b"503": 160}
+        assert server.ask("afterwards") == 200
 
 
 def test_who_does_not_read_the_answer_loses_it(tmp_path, environ, hasty):

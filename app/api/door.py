@@ -41,7 +41,7 @@ class Door:
 
     def refusal(self, head: bytes) -> tuple[bytes, int] | None:
         """The whole answer to a request that must not wait, and the bytes of that; None if it may."""
-        if not full(self._app):
+        if not full(self._app, own=0):
             return None
         start = time.perf_counter()
         line = REQUEST_LINE.match(head)

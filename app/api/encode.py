@@ -1,15 +1,15 @@
 """The one call under every protocol: the name checked, the texts encoded, the vectors cut."""
 
+import math
 import socket
-import threading
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import replace
+from typing import NamedTuple
 
 from flask import Flask, current_app, request
 from marshmallow import ValidationError
 
-from app.api.context import encoder, settings
+from app.api.context import Encoder, encoder, settings
 from app.api.errors import Busy, UnknownModel
 from app.api.wire import cut, discard_body
 from app.engine.embeddings import DENSE, HYBRID, Embeddings, Output, Pooling, Scores, Weights
@@ -20,7 +20,18 @@ ALIASES = ("bge-m3", "BAAI/bge-m3")
 QUICK = {"ollama.show", "ollama.pull", "ollama.generate", "tei.tokenize"}
 
 
+class Threads(NamedTuple):
+    """Of the server: how many requests have one, and how many those that need the encoder may fill.
+
+    They wait in them, and some must be left to answer health checks.
+    """
+
+    busy: Callable[[], int] = lambda: 0
+    most: float = math.inf
+
+
 def init_app(app: Flask) -> None:
+    app.extensions["threads"] = Threads()  # until a server that counts its own says so
     app.before_request(_refuse_early)
 
 
@@ -33,10 +44,11 @@ def _refuse_early() -> None:
         raise Busy(encoder().drain_seconds)
 
 
-def full(app: Flask) -> bool:
-    """Whether nothing more may wait, in tokens or in requests."""
-    places = _places(app)
-    return app.extensions["encoder"].full or (places is not None and places.full)
+def full(app: Flask, own: int = 1) -> bool:
+    """Whether nothing more may wait, in tokens or in requests, not counting `own` that the caller handles."""
+    encoder: Encoder = app.extensions["encoder"]
+    threads: Threads = app.extensions["threads"]
+    return encoder.full or threads.busy() - own >= threads.most
 
 
 def served_name(asked: str | None) -> str:
@@ -66,10 +78,7 @@ def encode(
         raise ValidationError(
             {"dimensions": [f"must be at most {encoder().width}, the width of this model's vectors"]}
         )
-    with _admitted():
-        found = encoder().encode(
-            texts, pooling=pooling, outputs=outputs, truncate=truncate, gone=_client_gone()
-        )
+    found = encoder().encode(texts, pooling=pooling, outputs=outputs, truncate=truncate, gone=_client_gone())
     if not unit:
         return replace(found, dense=(found.dense * found.lengths[:, None])[:, : dimensions or None])
     return replace(found, dense=cut(found.dense, dimensions))
@@ -83,56 +92,7 @@ def score(
     truncate: bool = True,
 ) -> Scores:
     """As Encoder.score."""
-    with _admitted():
-        return encoder().score(pairs, weights, pooling=pooling, truncate=truncate, gone=_client_gone())
-
-
-class Places:
-    """How many requests may wait for the encoder at a time."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._taken = 0
-        self._lock = threading.Lock()
-
-    @property
-    def full(self) -> bool:
-        return self._taken >= self._most
-
-    def enter(self) -> bool:
-        """Take a place, if there is one."""
-        with self._lock:
-            free = self._taken < self._most
-            self._taken += free
-            return free
-
-    def leave(self) -> None:
-        with self._lock:
-            self._taken -= 1
-
-
-def limit_waiting(app: Flask, places: int) -> None:
-    """Let so many requests wait for the encoder at a time; others get a 503 at once.
-
-    Each waits in a thread of the server, and some threads must be left to answer health checks.
-    """
-    app.extensions["places"] = Places(places)
-
-
-def _places(app: Flask) -> Places | None:
-    return app.extensions.get("places")
-
-
-@contextmanager
-def _admitted() -> Iterator[None]:
-    places = _places(current_app)
-    if places is not None and not places.enter():
-        raise Busy(encoder().drain_seconds)
-    try:
-        yield
-    finally:
-        if places is not None:
-            places.leave()
+    return encoder().score(pairs, weights, pooling=pooling, truncate=truncate, gone=_client_gone())
 
 
 def _client_gone() -> Callable[[], bool] | None:

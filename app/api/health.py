@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from flask import Blueprint
+from flask import Blueprint, current_app
 
 from app.api.context import Encoder, encoder
 from app.api.docs import documented
+from app.api.encode import full
 from app.api.errors import Stuck
 from app.api.schemas import ErrorResponse, HealthResponse
 from app.engine.errors import NotLoaded
@@ -39,7 +40,7 @@ def alive() -> dict[str, Any]:
 def ready() -> dict[str, Any]:
     if not encoder().ready:
         raise NotLoaded("the model is not loaded")
-    if encoder().full:
+    if full(current_app):
         raise NotLoaded("as much waits as may")
     return {"status": "ok"}
 
