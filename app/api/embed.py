@@ -72,7 +72,7 @@ EXAMPLES = {
 )
 def embed() -> Response:
     start = time.perf_counter_ns()
-    asked = EmbedRequest().load(read_json())
+    asked = EmbedRequest.checked(read_json())
     name = served_name(asked["model"])
     outputs = [output for output, field in OUTPUTS.items() if asked[field]]
     found = encode(

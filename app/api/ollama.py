@@ -79,7 +79,7 @@ def running() -> dict[str, Any]:
     examples={"served": {"summary": "The served model", "value": {"model": "bge-m3"}}},
 )
 def show() -> dict[str, Any]:
-    served_name(NamedRequest().load(read_json())["model"])
+    served_name(NamedRequest.checked(read_json())["model"])
     info = encoder().info
     return {
         "details": _details(),
@@ -110,7 +110,7 @@ def show() -> dict[str, Any]:
     examples={"one": {"summary": "A text", "value": {"model": "bge-m3", "prompt": "a text"}}},
 )
 def embeddings() -> Response:
-    asked = LegacyRequest().load(read_json())
+    asked = LegacyRequest.checked(read_json())
     served_name(asked["model"])
     found = encode([asked["prompt"]] if asked["prompt"] else [])
     return answer({"embedding": found.dense[0] if len(found.dense) else []}, found)
@@ -126,7 +126,7 @@ def embeddings() -> Response:
     examples={"served": {"summary": "The served model", "value": {"model": "bge-m3", "stream": False}}},
 )
 def pull() -> Response | dict[str, Any]:
-    asked = PullRequest().load(read_json())
+    asked = PullRequest.checked(read_json())
     served_name(asked["model"])
     if not asked["stream"]:
         return {"status": "success"}

@@ -31,7 +31,7 @@ OPENAI_REFUSALS = {
 )
 def embeddings() -> Response:
     """Texts only: token ids are refused, they are those of another tokenizer."""
-    asked = EmbeddingsRequest().load(read_json())
+    asked = EmbeddingsRequest.checked(read_json())
     name = served_name(asked["model"])
     found = encode(
         asked["input"],

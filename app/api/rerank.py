@@ -80,7 +80,7 @@ def compare() -> Response:
 )
 def rerank() -> Response:
     """By the hybrid score; by dense vectors where the model has nothing else."""
-    asked = RerankRequest().load(read_json())
+    asked = RerankRequest.checked(read_json())
     found = _compare(asked["query"], asked["texts"], asked["truncate"])
     results = []
     for index, value in _ranking(found):
@@ -107,7 +107,7 @@ def rerank() -> Response:
 )
 def v1_rerank() -> Response:
     """By the hybrid score; by dense vectors where the model has nothing else, as `model_info` says."""
-    asked = V1RerankRequest().load(read_json())
+    asked = V1RerankRequest.checked(read_json())
     name = served_name(asked["model"])
     found = _compare(asked["query"], asked["documents"])
     results = []

@@ -40,7 +40,7 @@ NUMBERS = {"type": "array", "items": {"type": "number"}}
 )
 def embed() -> Response:
     """At / too, where Hugging Face's clients post when they are given nothing but the host."""
-    asked = TEIEmbedRequest().load(read_json())
+    asked = TEIEmbedRequest.checked(read_json())
     found = encode(
         asked["inputs"],
         dimensions=asked["dimensions"],
@@ -61,7 +61,7 @@ def embed() -> Response:
 )
 def embed_sparse() -> Response:
     """Token ids and weights, for models that have them."""
-    asked = TEISparseRequest().load(read_json())
+    asked = TEISparseRequest.checked(read_json())
     found = encode(asked["inputs"], outputs=["sparse"], truncate=asked["truncate"])
     content = [
         [{"index": index, "value": value} for index, value in zip(ids.tolist(), weights, strict=True)]
@@ -81,7 +81,7 @@ def embed_sparse() -> Response:
 )
 def tokenize() -> list[Any]:
     """All tokens, however long a text is; `start` and `stop` count its characters."""
-    asked = TokenizeRequest().load(read_json())
+    asked = TokenizeRequest.checked(read_json())
     found = encoder().tokenize(asked["inputs"], asked["add_special_tokens"])
     return [[asdict(token) for token in tokens] for tokens in found]
 

@@ -101,8 +101,7 @@ def score_request(body: dict[str, Any]) -> dict[str, Any]:
     one_query = any(body.get(name) is not None for name in ("query", "passages"))
     if one_query and body.get("pairs") is not None:
         raise ValidationError("cannot be given together with query and passages", "pairs")
-    loaded: dict[str, Any] = (ScoreQuery if one_query else ScorePairs)().load(body)
-    return loaded
+    return (ScoreQuery if one_query else ScorePairs).checked(body)
 
 
 class ScoreResponse(Schema):
