@@ -9,7 +9,7 @@ import tempfile
 
 wsgi_app = "wsgi:app"
 worker_class = "app.worker.Worker"  # gthread that slow clients cannot stop
-# Threads wait for the encoder, they do not compute; some are kept for health checks, see post_worker_init.
+# Threads wait for the encoder, they do not compute; some are kept for health checks, see app.worker.
 threads = 256
 # No preload: a fork after torch has started its threads hangs at the first forward.
 preload_app = False
@@ -157,14 +157,11 @@ def post_worker_init(worker):
     from gunicorn.arbiter import Arbiter
 
     from app.api.door import Door
-    from app.api.encode import Threads
     from app.api.health import hangs
     from app.api.metrics import announce
     from app.engine.errors import ModelError
 
     application = worker.wsgi
-    most = max(1, worker.cfg.threads - max(1, worker.cfg.threads // 16))
-    application.extensions["threads"] = Threads(lambda: worker.busy, most)
     worker.await_turn()
     try:
         application.extensions["encoder"].load()

@@ -36,6 +36,7 @@ class Client(socket.socket):
 
     deadline = 0.0
     late = False
+    surplus = False  # its request came when only the threads for health checks were left
 
     def recv(self, size: int, flags: int = 0) -> bytes:
         if flags:  # a look, that does not wait
@@ -98,10 +99,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         if not self.hangs():
             super().notify()
 
-    def refusal(self, head: bytes) -> tuple[bytes, int] | None:
+    def refusal(self, head: bytes, surplus: bool) -> tuple[bytes, int] | None:
         """The whole answer to a request that is refused for its head alone, and the request's size.
 
-        The hooks know which is.
+        The hooks know which is; `surplus`: it would get one of the last threads.
         """
         return None
 
@@ -122,7 +123,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.most_watched = max(1, files - self.cfg.threads - SPARE_FILES)
-        self.busy = 0  # requests that have a thread
+        self.busy = 0  # requests with a thread
+        # From so many on they are surplus, and what waits for the encoder is refused: health checks do not.
+        self.most_busy = max(1, self.cfg.threads - max(1, self.cfg.threads // 16))
         # In the order of their deadlines.
         self.heads: OrderedDict[TConn, float] = OrderedDict()
         self.closing: OrderedDict[TConn, float] = OrderedDict()
@@ -144,14 +147,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         if head is not None:
             self._begin(connection, head)
             return
-        if len(self.heads) + len(self.closing) >= self.most_watched:
-            self._give_up_oldest()
         self._watch(connection, self.heads, HEAD_SECONDS, self._on_head)
 
     def enqueue_req(self, connection: TConn) -> None:
-        self.busy += 1
+        connection.sock.surplus = self.busy >= self.most_busy
         connection.sock.deadline = time.monotonic() + BODY_SECONDS
-        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(SEND_SECONDS))
+        with contextlib.suppress(OSError):  # macOS: it is gone already
+            connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(SEND_SECONDS))
+        self.busy += 1
         super().enqueue_req(connection)
 
     def finish_request(self, connection: TConn, done: "Future[Any]") -> None:
@@ -184,6 +187,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
                 oldest.close()
 
     def _on_head(self, connection: TConn, _client: Client) -> None:
+        if connection not in self.heads:  # it gave way to one that came in the same turn of the loop
+            return
         head = self._head(connection)
         if head is not None:
             self._forget(connection, self.heads)
@@ -214,7 +219,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             return
         refused = None
         try:
-            refused = self.refusal(head)
+            refused = self.refusal(head, self.busy >= self.most_busy)
         except Exception:  # the loop must go on
             self.log.exception("a refusal failed")
         if refused:
@@ -227,12 +232,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def _refuse(self, connection: TConn, answer: bytes, size: int, arrived: int) -> None:
         with contextlib.suppress(OSError):
             connection.sock.send(answer)
-            if size == arrived and len(connection.sock.recv(size, socket.MSG_DONTWAIT)) == size:
+            if size == arrived and len(connection.sock.recv(size + 1, socket.MSG_DONTWAIT)) == size:
                 connection.close()  # nothing is left unread
                 return
         self._end(connection)
 
     def _on_closing(self, connection: TConn, client: Client) -> None:
+        if connection not in self.closing:
+            return
         with contextlib.suppress(OSError):
             if client.recv(1 << 16):
                 return
@@ -240,6 +247,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         connection.close()
 
     def _watch(self, connection: TConn, place: dict[TConn, float], seconds: float, then: Any) -> None:
+        if len(self.heads) + len(self.closing) >= self.most_watched:
+            self._give_up_oldest()
         place[connection] = time.monotonic() + seconds
         self.nr_conns += 1
         self.worker_connections += 1

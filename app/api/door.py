@@ -12,7 +12,7 @@ from flask import Flask, Response
 from app.api import requests
 from app.api.auth import may_enter
 from app.api.context import Encoder
-from app.api.encode import QUICK, full
+from app.api.encode import QUICK
 from app.api.errors import Busy, overloaded
 
 REQUEST_LINE = re.compile(rb"POST (/[\w/.-]*) HTTP/1\.[01]\r\n")
@@ -39,9 +39,12 @@ class Door:
         self._seconds = 0  # those that the bodies below tell to wait
         self._bodies: dict[str, bytes] = {}
 
-    def refusal(self, head: bytes) -> tuple[bytes, int] | None:
-        """The whole answer to a request that must not wait, and the bytes of that; None if it may."""
-        if not full(self._app, own=0):
+    def refusal(self, head: bytes, surplus: bool = False) -> tuple[bytes, int] | None:
+        """The whole answer to a request that must not wait, and the bytes of that; None if it may.
+
+        `surplus`: no thread is left to wait in.
+        """
+        if not (surplus or self._encoder.full):
             return None
         start = time.perf_counter()
         line = REQUEST_LINE.match(head)

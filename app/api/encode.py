@@ -1,15 +1,13 @@
 """The one call under every protocol: the name checked, the texts encoded, the vectors cut."""
 
-import math
 import socket
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from typing import NamedTuple
 
-from flask import Flask, current_app, request
+from flask import Flask, request
 from marshmallow import ValidationError
 
-from app.api.context import Encoder, encoder, settings
+from app.api.context import encoder, settings
 from app.api.errors import Busy, UnknownModel
 from app.api.wire import cut, discard_body
 from app.engine.embeddings import DENSE, HYBRID, Embeddings, Output, Pooling, Scores, Weights
@@ -20,35 +18,24 @@ ALIASES = ("bge-m3", "BAAI/bge-m3")
 QUICK = {"ollama.show", "ollama.pull", "ollama.generate", "tei.tokenize"}
 
 
-class Threads(NamedTuple):
-    """Of the server: how many requests have one, and how many those that need the encoder may fill.
-
-    They wait in them, and some must be left to answer health checks.
-    """
-
-    busy: Callable[[], int] = lambda: 0
-    most: float = math.inf
-
-
 def init_app(app: Flask) -> None:
-    app.extensions["threads"] = Threads()  # until a server that counts its own says so
     app.before_request(_refuse_early)
 
 
 def _refuse_early() -> None:
     """Where nothing more may wait, a body is not worth parsing, checking and tokenising."""
-    if request.method != "POST" or request.endpoint is None or request.endpoint in QUICK:
+    if request.method != "POST" or request.endpoint is None:
         return
-    if full(current_app):
+    if surplus():  # nor is it read, as that would hold a thread
+        raise Busy(encoder().drain_seconds)
+    if encoder().full and request.endpoint not in QUICK:
         discard_body()
         raise Busy(encoder().drain_seconds)
 
 
-def full(app: Flask, own: int = 1) -> bool:
-    """Whether nothing more may wait, in tokens or in requests, not counting `own` that the caller handles."""
-    encoder: Encoder = app.extensions["encoder"]
-    threads: Threads = app.extensions["threads"]
-    return encoder.full or threads.busy() - own >= threads.most
+def surplus() -> bool:
+    """Whether this request has one of the last threads, which are there for health checks."""
+    return getattr(request.environ.get("gunicorn.socket"), "surplus", False)
 
 
 def served_name(asked: str | None) -> str:
@@ -107,7 +94,8 @@ def _client_gone() -> Callable[[], bool] | None:
 
     def gone() -> bool:
         try:
-            return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+            # Past what a TLS socket makes of it, which takes no flags.
+            return socket.socket.recv(connection, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
         except BlockingIOError:
             return False
         except OSError:

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from flask import Blueprint, current_app
+from flask import Blueprint
 
 from app.api.context import Encoder, encoder
 from app.api.docs import documented
-from app.api.encode import full
 from app.api.errors import Stuck
 from app.api.schemas import ErrorResponse, HealthResponse
 from app.engine.errors import NotLoaded
@@ -40,7 +39,7 @@ def alive() -> dict[str, Any]:
 def ready() -> dict[str, Any]:
     if not encoder().ready:
         raise NotLoaded("the model is not loaded")
-    if full(current_app):
+    if encoder().full:
         raise NotLoaded("as much waits as may")
     return {"status": "ok"}
 
