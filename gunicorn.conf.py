@@ -135,9 +135,14 @@ def post_fork(server, worker):
     """In the worker, before the application and its libraries are imported."""
     import logging
 
-    from app.config import thread_budget
+    from app.config import ConfigError, Settings, thread_budget
 
     worker.join(server, server.retired)
+    try:
+        _ = Settings.from_env().keys  # on_starting saw them good, but a reload may bring others
+    except ConfigError as error:
+        worker.log.critical("%s", error)
+        worker.give_up()
     try:
         tempfile.gettempdir()
     except FileNotFoundError:  # a read-only root without a /tmp; torch asks for one when imported
@@ -152,29 +157,31 @@ def post_fork(server, worker):
 
 def post_worker_init(worker):
     """Load and warm the encoder; the worker accepts nothing before this returns."""
-    import sys
-
-    from gunicorn.arbiter import Arbiter
-
     from app.api.door import Door
     from app.api.health import hangs
     from app.api.metrics import announce
+    from app.engine.checkpoint import read_checkpoint
     from app.engine.errors import ModelError
 
     application = worker.wsgi
-    worker.await_turn()
+    encoder = application.extensions["encoder"]
     try:
-        application.extensions["encoder"].load()
-        announce(application)
-        worker.refusal = Door(application).refusal
-        worker.hangs = lambda: hangs(application.extensions["encoder"])
+        read_checkpoint(application.config["EMBED"].model_path)  # before anybody stops for this one
+        worker.await_turn()
+        encoder.load()
     except ModelError as error:
         worker.log.critical(
             "%s. Run `flask model download` for BGE-M3 or `flask model demo` for the small demo "
             "model, or set EMBED_MODEL_PATH to a model folder",
             error,
         )
-        sys.exit(Arbiter.WORKER_BOOT_ERROR)  # the master stops instead of trying for ever
+        worker.give_up()
+    except Exception:
+        worker.log.exception("the encoder could not be loaded")
+        worker.give_up()
+    announce(application)
+    worker.refusal = Door(application).refusal
+    worker.hangs = lambda: hangs(encoder)
     worker.take_over()
 
 

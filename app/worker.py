@@ -14,19 +14,22 @@ import resource
 import signal
 import socket
 import struct
+import sys
 import time
 from collections import OrderedDict
 from concurrent.futures import Future
 from functools import partial
 from selectors import EVENT_READ
-from typing import Any
+from typing import Any, NoReturn
 
+from gunicorn.arbiter import Arbiter
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 HEAD_SECONDS = 10.0  # from the connection to the end of its head
 BODY_SECONDS = 120.0  # to the end of its body: 32 MiB on a slow line
 SEND_SECONDS = 60.0  # without a byte of the answer taken
 CLOSE_SECONDS = 2.0  # from the answer's end to the client's own close
+RETRY_SECONDS = 5.0  # between two attempts to load
 HEAD_BYTES = 1 << 15  # a longer head is for the parser to refuse
 SPARE_FILES = 256  # what a worker may open besides connections
 
@@ -63,7 +66,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     On a reload Gunicorn starts as many new workers as there are, and tells all old ones to stop at once.
     Here they take turns, so that there is never none to accept: an old one goes on until it is relieved,
-    a new one loads when the one before it has gone, and relieves the next.
+    a new one loads when the one before it has gone, and relieves the next. One that cannot load relieves
+    nobody.
     """
 
     def hangs(self) -> bool:
@@ -73,19 +77,25 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def join(self, arbiter: Any, retired: mmap.mmap) -> None:
         """In the new process: find one's place. `retired` holds the age of the last worker to be replaced."""
         self.retired = retired
-        self.told = False
-        last = int.from_bytes(retired[:8], "big")
+        self.told = 0
+        last = self._last_retired
         old = sorted((worker.age, pid) for pid, worker in arbiter.WORKERS.items() if worker.age <= last)
         pids = [pid for _, pid in old]
-        place = self.age - last - 1
-        self.before, self.after = pids[place : place + 1], pids[place + 1 : place + 2]
-        if place == 0:
-            _relieve(self.before)
-        if place == self.cfg.workers - 1:
-            self.after = pids[place + 1 :]
+        self.place = self.age - last - 1
+        self.before, self.after = pids[self.place : self.place + 1], pids[self.place + 1 : self.place + 2]
+        if self.place == self.cfg.workers - 1:
+            self.after = pids[self.place + 1 :]
+        elif self.place >= self.cfg.workers:  # in the place of one that could not load
+            self.before, self.after = [], pids
+
+    @property
+    def _last_retired(self) -> int:
+        return int.from_bytes(self.retired[:8], "big")
 
     def await_turn(self) -> None:
         """Until the worker whose place this one takes has gone, or the reload has taken too long."""
+        if self.place == 0:
+            _relieve(self.before)
         end = time.monotonic() + self.cfg.graceful_timeout
         while any(map(_runs, self.before)) and time.monotonic() < end:
             time.sleep(0.05)
@@ -93,6 +103,18 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def take_over(self) -> None:
         """Now this one serves: the next may go."""
         _relieve(self.after)
+
+    def give_up(self) -> NoReturn:
+        """End a process that cannot load.
+
+        At the server's start that ends the server. Later there are others, which go on, and it is tried
+        again.
+        """
+        if self.place >= self.cfg.workers:
+            time.sleep(RETRY_SECONDS)
+        elif not self._last_retired:
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+        sys.exit(1)
 
     def notify(self) -> None:
         """Tell the arbiter that all is well; a worker that does not is replaced after `timeout`."""
@@ -112,8 +134,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """The first SIGTERM of a reload is no reason yet."""
-        if self.age <= int.from_bytes(self.retired[:8], "big") and not self.told:
-            self.told = True
+        last = self._last_retired
+        if self.age <= last != self.told:
+            self.told = last
             return
         super().handle_exit(sig, frame)
 

@@ -126,6 +126,48 @@ def test_the_model_folder_may_vanish_while_it_serves(server, folder):
     assert server.health_ms() < 2000
 
 
+def test_a_worker_that_cannot_load_is_tried_again_and_stops_no_other(pair, folder):
+    away = folder.rename(folder.with_name("away"))
+    killed, kept = pair.workers
+    os.kill(killed, signal.SIGKILL)
+    wait_for(lambda: "no model folder" in pair.log)
+    wait_for(lambda: " exited with code 1" in pair.log)
+    assert kept in pair.workers
+    assert pair.ask("the other goes on") == 200
+    away.rename(folder)
+    wait_for(lambda: pair.log.count("loaded ") == 3)
+    assert pair.ask("and is not alone") == 200
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_reload_that_cannot_be_changes_nothing(tmp_path, environ, workers):
+    keys = tmp_path / "keys"
+    keys.write_text("old")
+    environ |= {"EMBED_API_KEYS_FILE": str(keys), "WEB_CONCURRENCY": str(workers)}
+    with serving(tmp_path / "log", "--graceful-timeout", "5", **environ) as server:
+
+        def may_enter(key: str) -> bool:
+            status, _ = server.post("/api/embed", {"input": "a"}, Authorization=f"Bearer {key}")
+            assert status in (200, 401)
+            return status == 200
+
+        before = server.workers
+        keys.write_text("")
+        server.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: server.log.count("holds no key") >= workers)
+        wait_for(lambda: server.log.count("exited with code 1") >= workers)
+        time.sleep(5)  # the reload is over
+        assert server.workers == before
+        assert may_enter("old")
+        keys.write_text("new")
+        server.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: len(server.workers) == workers and server.workers.isdisjoint(before))
+        wait_for(lambda: server.log.count("loaded ") == 2 * workers)
+        assert all(may_enter("new") for _ in range(10))
+        assert not any(may_enter("old") for _ in range(10))
+        assert server.stop() == 0
+
+
 def test_a_full_log_does_not_stop_it(tmp_path, environ):
     """/dev/full refuses every write, as a full disk does."""
     under = ("sh", "-c", 'exec "$@" 2> /dev/full', "sh")

@@ -26,14 +26,14 @@ def _refuse_early() -> None:
     """Where nothing more may wait, a body is not worth parsing, checking and tokenising."""
     if request.method != "POST" or request.endpoint is None:
         return
-    if surplus():  # nor is it read, as that would hold a thread
+    if _surplus():  # nor is it read, as that would hold a thread
         raise Busy(encoder().drain_seconds)
     if encoder().full and request.endpoint not in QUICK:
         discard_body()
         raise Busy(encoder().drain_seconds)
 
 
-def surplus() -> bool:
+def _surplus() -> bool:
     """Whether this request has one of the last threads, which are there for health checks."""
     return getattr(request.environ.get("gunicorn.socket"), "surplus", False)
 
