@@ -180,7 +180,8 @@ def post_worker_init(worker):
         worker.log.exception("the encoder could not be loaded")
         worker.give_up()
     announce(application)
-    worker.refusal = Door(application).refusal
+    door = Door(application)
+    worker.refusal, worker.unreadable = door.refusal, door.unreadable
     worker.hangs = lambda: hangs(encoder)
     worker.take_over()
 

@@ -128,6 +128,19 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """
         return None
 
+    def unreadable(self, error: Exception) -> bytes:
+        """The whole answer to a request that could not be parsed; the hooks know its form."""
+        return b""
+
+    def handle_error(self, req: Any, client: Client, addr: Any, exc: Exception) -> None:
+        """Answer as everywhere else, and log nothing of what came: it may be a key."""
+        answer = self.unreadable(exc)
+        if answer:
+            with contextlib.suppress(OSError):
+                client.sendall(answer)
+        else:
+            super().handle_error(req, client, addr, exc)
+
     def init_signals(self) -> None:
         super().init_signals()
         signal.signal(signal.SIGUSR2, super().handle_exit)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from app.api.wire import MOST_BODIES
 from app.engine.errors import NotFinite, NotLoaded, Overloaded, TooLate
 
 
@@ -143,6 +144,20 @@ def test_a_body_at_the_limit_is_read_whole(client, fake):
     text = "a" * (100_000 - len('{"input":""}'))
     assert send(client, b'{"input":"%s"}' % text.encode()).status_code == 200
     assert fake.calls[0]["texts"] == [text]
+
+
+def test_only_so_many_bytes_of_bodies_are_held_at_a_time(app, client, settings):
+    bodies = app.extensions["bodies"]
+    body = b'{"input": "%s"}' % (1000 * b"a")
+    held = MOST_BODIES * settings.max_body_bytes - 1000
+    assert bodies.hold(held)
+    answer = send(client, body)
+    refused(answer, 503)
+    assert answer.headers["Retry-After"] == "7"
+    bodies.release(held)
+    assert send(client, body).status_code == 200
+    assert send(client, body[:-1]).status_code == 400
+    assert bodies.hold(held + 1000), "what was answered is no longer held"
 
 
 def test_a_model_that_is_not_loaded_is_503(client, fake):

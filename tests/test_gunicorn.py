@@ -134,6 +134,31 @@ def test_a_body_that_ends_early_gets_an_answer(server):
         assert connection.recv(65536).startswith(b"HTTP/1.1 400 ")
 
 
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"POST /api/embed HTTP/1.1\r\nAuthorization Bearer a-secret\r\n\r\n", 400),
+        (b"POST /api/embed?a-secret HTTP/x\r\n\r\n", 400),
+        (b"a-secret\r\n\r\n", 400),
+        (b"GET /" + 5000 * b"a-secret" + b" HTTP/1.1\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\n" + 200 * b"a: a-secret\r\n" + b"\r\n", 431),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: a-secret\r\n\r\n", 501),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nExpect: a-secret\r\n\r\n", 417),
+    ],
+    ids=lambda value: value[:24] if isinstance(value, bytes) else value,
+)
+def test_what_is_not_http_gets_an_answer_like_any_other(server, sent, status):
+    with server.connect(sent) as connection, connection.makefile("rb") as file:
+        head, _, body = file.read().decode().partition("\r\n\r\n")
+    assert head.startswith(f"HTTP/1.1 {status} ")
+    assert "Server" not in head
+    assert set(orjson.loads(body)) == {"error", "details"}
+    request_id = re.search("X-Request-ID: (.*)", head)[1]
+    (line,) = [line for line in server.log.splitlines() if request_id.strip() in line]
+    assert f"other none {status}, " in line
+    assert "a-secret" not in server.log
+
+
 def test_health(server):
     import urllib.request
 

@@ -1,19 +1,30 @@
-"""A refusal at the door: where nothing more may wait, an answer out of a request's head alone.
+"""Answers at the door, without a walk through Flask: to what comes too much, and to what is not HTTP.
 
-What comes too much must not cost what serving costs: it gets neither a thread nor a walk through Flask.
+Where nothing more may wait, a refusal out of a request's head alone must not cost what serving costs.
 """
 
+import logging
 import re
+import ssl
 import time
 from email.utils import formatdate
+from http import HTTPStatus
 
 from flask import Flask, Response
+from gunicorn.http.errors import (
+    ExpectationFailed,
+    ForbiddenProxyRequest,
+    LimitRequestHeaders,
+    LimitRequestLine,
+    ParseException,
+    UnsupportedTransferCoding,
+)
 
 from app.api import requests
 from app.api.auth import may_enter
 from app.api.context import Encoder
 from app.api.encode import QUICK
-from app.api.errors import Busy, overloaded
+from app.api.errors import SENTENCES, Busy, overloaded, refusal
 
 REQUEST_LINE = re.compile(rb"POST (/[\w/.-]*) HTTP/1\.[01]\r\n")
 FIELD = re.compile(rb"([\w-]+):[ \t]*(.*?)[ \t]*\Z", re.DOTALL)
@@ -22,10 +33,21 @@ LENGTH = re.compile(rb"[0-9]{1,9}")
 SMALL_BODY = 1 << 16
 # Heads with these have more to them than is looked at here.
 UNUSUAL = {b"transfer-encoding", b"expect", b"origin", b"upgrade"}
+# By what the parser says; the last of them is all the rest.
+UNREADABLE: dict[type[Exception], int] = {
+    LimitRequestLine: 414,
+    LimitRequestHeaders: 431,
+    ExpectationFailed: 417,
+    UnsupportedTransferCoding: 501,
+    ForbiddenProxyRequest: 403,
+    ssl.SSLError: 400,
+    ParseException: 400,
+}
+log = logging.getLogger(__name__)
 
 
 class Door:
-    """What a worker asks about each head it has read, before it gives the request a thread."""
+    """What a worker asks about each head it has read, and about those that it cannot read."""
 
     def __init__(self, app: Flask) -> None:
         self._app = app
@@ -69,6 +91,23 @@ class Door:
         requests.record("POST", path, 503, time.perf_counter() - start, request_id, self._encoder.waiting)
         return answer, end + 4 + int(length)
 
+    def unreadable(self, error: Exception) -> bytes:
+        """The whole answer to a request that the parser gave up on with this error."""
+        start = time.perf_counter()
+        status = next((status for kind, status in UNREADABLE.items() if isinstance(error, kind)), 500)
+        if status == 500:
+            log.error("a request failed outside of Flask", exc_info=error)
+            sentence = SENTENCES[500]
+        else:
+            sentence = f"the request is not HTTP as it is read here: {type(error).__name__}"
+        request_id = requests.request_id("")
+        with self._app.test_request_context("/none"):  # nobody knows which protocol it was
+            answer = _whole(status, request_id, _bytes(refusal(status, sentence)))
+        requests.record(
+            "other", "none", status, time.perf_counter() - start, request_id, self._encoder.waiting
+        )
+        return answer
+
     def _answer(self, path: str, request_id: str) -> bytes:
         seconds = self._encoder.drain_seconds
         if seconds != self._seconds:
@@ -76,12 +115,12 @@ class Door:
         if path not in self._bodies:
             with self._app.test_request_context(path):
                 self._bodies[path] = _bytes(overloaded(Busy(seconds)))
-        date = formatdate(usegmt=True)
-        return b"HTTP/1.1 503 Service Unavailable\r\nDate: %s\r\nX-Request-ID: %s\r\n%s" % (
-            date.encode(),
-            request_id.encode(),
-            self._bodies[path],
-        )
+        return _whole(503, request_id, self._bodies[path])
+
+
+def _whole(status: int, request_id: str, rest: bytes) -> bytes:
+    line = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"
+    return f"{line}\r\nDate: {formatdate(usegmt=True)}\r\nX-Request-ID: {request_id}\r\n".encode() + rest
 
 
 def _bytes(response: Response) -> bytes:

@@ -1,6 +1,7 @@
 """Bytes in and out: the JSON body within its limits, vectors in the encoding that was asked for."""
 
 import base64
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,7 +20,8 @@ from werkzeug.exceptions import (
     UnsupportedMediaType,
 )
 
-from app.api.context import settings
+from app.api.context import encoder, settings
+from app.api.errors import Busy
 from app.api.metrics import count_work
 from app.engine.embeddings import Embeddings, FloatArray, Scores
 from app.engine.encodings import QUANTIZED
@@ -28,6 +30,28 @@ CHUNK = 1 << 16
 # A refused body is read to its end up to here, so that the client is there to hear the refusal:
 # closing on unread bytes resets the connection, and the answer is lost with it.
 DRAIN = 1 << 26
+# Bodies in memory at a time, if all are as large as they may be. Texts stay until their request is answered.
+MOST_BODIES = 8
+
+
+class Bodies:
+    """How many bytes of bodies are in memory."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held = 0
+        self._lock = threading.Lock()
+
+    def hold(self, size: int) -> bool:
+        """Count so many more, if there is room."""
+        with self._lock:
+            room = self._held + size <= self._most
+            self._held += size * room
+            return room
+
+    def release(self, size: int) -> None:
+        with self._lock:
+            self._held -= size
 
 
 class OrjsonProvider(JSONProvider):
@@ -66,6 +90,8 @@ def answer(content: Any, done: Embeddings | Scores) -> Response:
 
 def init_app(app: Flask) -> None:
     app.json = OrjsonProvider(app)
+    bodies = app.extensions["bodies"] = Bodies(MOST_BODIES * app.config["EMBED"].max_body_bytes)
+    app.teardown_request(lambda _: bodies.release(g.pop("held", 0)))
 
 
 def read_json() -> dict[str, Any]:
@@ -100,17 +126,25 @@ def _read_body(request: Request, limit: int) -> bytes:
 
     Werkzeug's own MAX_CONTENT_LENGTH cuts a chunked body at the limit without a word.
     """
+    bodies: Bodies = current_app.extensions["bodies"]
     announced = request.content_length or 0
     chunks: list[bytes] = []
-    size = 0
-    whole = True
+    size = g.held = 0
+    room = whole = True
     try:
         while chunk := request.stream.read(CHUNK):
             size += len(chunk)
             if size > DRAIN + limit:
                 break
-            if max(size, announced) <= limit:
+            if max(size, announced) > limit or not room:
+                continue
+            room = bodies.hold(len(chunk))
+            if room:
+                g.held += len(chunk)
                 chunks.append(chunk)
+            else:
+                chunks.clear()
+                bodies.release(g.pop("held"))
     except (ClientDisconnected, ParseException, OSError):
         whole = False
     if max(size, announced) > limit:
@@ -119,6 +153,8 @@ def _read_body(request: Request, limit: int) -> bytes:
         if getattr(request.environ.get("gunicorn.socket"), "late", False):
             raise RequestTimeout("the body did not come in time")
         raise BadRequest("the body ended early, or its chunks are not well formed")
+    if not room:
+        raise Busy(encoder().drain_seconds)
     return b"".join(chunks)
 
 
