@@ -56,7 +56,7 @@ test-clients: .venv/dev .venv/clients/installed models/demo  ## LangChain, Llama
 	@$(BIN)/pytest -q -m clients
 
 test-faults: .venv/dev models/demo  ## kill, vanish, overload, fuzz: what is promised when things go wrong
-	@$(BIN)/pytest -q -s -m faults
+	@$(BIN)/pytest -q -s -rs -m faults
 
 test-bulk: .venv/dev .venv/bulk .venv/manpages/pages.parquet models/demo  ## a corpus on this machine and on a Ray cluster of two nodes
 	@$(BIN)/pytest -q -s tests/test_bulk.py -m "bulk or not bulk"
