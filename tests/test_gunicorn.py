@@ -3,8 +3,10 @@
 import os
 import re
 import runpy
+import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -19,7 +21,7 @@ import orjson
 import pytest
 from gunicorn.config import KNOWN_SETTINGS
 
-from tests.server import ROOT, Server, free_port, serving
+from tests.server import ROOT, Server, free_port, serving, wait_for
 
 CONF = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
 
@@ -160,11 +162,32 @@ def test_what_is_not_http_gets_an_answer_like_any_other(server, sent, status):
 
 
 def test_health(server):
-    import urllib.request
-
     for path in ("/healthz", "/readyz", "/health", "/apidocs/", "/redoc"):
         with urllib.request.urlopen(server.url + path) as response:
             assert response.status == 200
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl to make a certificate with")
+def test_over_tls_too_a_request_may_take_a_while(tmp_path, tiny_folder):
+    """Longer than it takes until somebody looks whether its client is still there."""
+    key, certificate = str(tmp_path / "key"), str(tmp_path / "certificate")
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    flags = ("--keyfile", key, "--certfile", certificate)
+    server = Server(tmp_path / "log", *flags, EMBED_MODEL_PATH=str(tiny_folder), EMBED_PRECISION="fp32")
+    try:
+        wait_for(lambda: " loaded " in server.log)
+        body = orjson.dumps({"input": [f"{'word ' * 7000}{number}" for number in range(4)]})
+        request = urllib.request.Request(
+            f"https://localhost:{server.port}/api/embed", body, {"Content-Type": "application/json"}
+        )
+        context = ssl.create_default_context(cafile=certificate)
+        with urllib.request.urlopen(request, context=context, timeout=60) as answer:
+            assert len(orjson.loads(answer.read())["embeddings"]) == 4
+        assert server.stop() == 0
+        assert "Traceback" not in server.log
+    finally:
+        server.process.kill()
 
 
 def test_a_missing_model_stops_the_server_with_one_line(tmp_path):
