@@ -169,6 +169,8 @@ def post_worker_init(worker):
         read_checkpoint(application.config["EMBED"].model_path)  # before anybody stops for this one
         worker.await_turn()
         encoder.load()
+        announce(application)
+        door = Door(application)
     except ModelError as error:
         worker.log.critical(
             "%s. Run `flask model download` for BGE-M3 or `flask model demo` for the small demo "
@@ -177,10 +179,8 @@ def post_worker_init(worker):
         )
         worker.give_up()
     except Exception:
-        worker.log.exception("the encoder could not be loaded")
+        worker.log.exception("the encoder cannot be loaded")
         worker.give_up()
-    announce(application)
-    door = Door(application)
     worker.refusal, worker.unreadable = door.refusal, door.unreadable
     worker.hangs = lambda: hangs(encoder)
     worker.take_over()

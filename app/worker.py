@@ -39,7 +39,6 @@ class Client(socket.socket):
 
     deadline = 0.0
     late = False
-    surplus = False  # its request came when only the threads for health checks were left
 
     def recv(self, size: int, flags: int = 0) -> bytes:
         if flags:  # a look, that does not wait
@@ -79,8 +78,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self.retired = retired
         self.told = 0
         last = self._last_retired
-        old = sorted((worker.age, pid) for pid, worker in arbiter.WORKERS.items() if worker.age <= last)
-        pids = [pid for _, pid in old]
+        old = [(worker.age, pid) for pid, worker in arbiter.WORKERS.items() if worker.age <= last]
+        pids = [pid for _, pid in sorted(old, reverse=True)]  # the youngest may not have loaded yet
         self.place = self.age - last - 1
         self.before, self.after = pids[self.place : self.place + 1], pids[self.place + 1 : self.place + 2]
         if self.place == self.cfg.workers - 1:
@@ -97,8 +96,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         if self.place == 0:
             _relieve(self.before)
         end = time.monotonic() + self.cfg.graceful_timeout
-        while any(map(_runs, self.before)) and time.monotonic() < end:
+        while (left := [pid for pid in self.before if _runs(pid)]) and time.monotonic() < end:
             time.sleep(0.05)
+        self.after += left  # nobody has relieved them: who should have has died
 
     def take_over(self) -> None:
         """Now this one serves: the next may go."""
@@ -115,6 +115,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         elif not self._last_retired:
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
         sys.exit(1)
+
+    def load_wsgi(self) -> None:
+        try:
+            super().load_wsgi()
+        except Exception:
+            self.log.exception("the application cannot be loaded")
+            self.give_up()
 
     def notify(self) -> None:
         """Tell the arbiter that all is well; a worker that does not is replaced after `timeout`."""
@@ -186,12 +193,16 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._watch(connection, self.heads, HEAD_SECONDS, self._on_head)
 
     def enqueue_req(self, connection: TConn) -> None:
-        connection.sock.surplus = self.busy >= self.most_busy
+        connection.surplus = self.busy >= self.most_busy
         connection.sock.deadline = time.monotonic() + BODY_SECONDS
         with contextlib.suppress(OSError):  # macOS: it is gone already
             connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(SEND_SECONDS))
         self.busy += 1
         super().enqueue_req(connection)
+
+    def handle_request(self, req: Any, connection: TConn) -> Any:
+        connection.sock.surplus = connection.surplus  # for the application; with TLS it is another socket
+        return super().handle_request(req, connection)
 
     def finish_request(self, connection: TConn, done: "Future[Any]") -> None:
         """Of a connection that is kept alive, where the operator asks for that, as Gunicorn does."""
@@ -235,18 +246,18 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         client = connection.sock
         try:
             head: bytes = client.recv(HEAD_BYTES, socket.MSG_PEEK)
+            if connection.seen < len(head) < HEAD_BYTES and head[:1].isalpha() and b"\r\n\r\n" not in head:
+                # Readable again with the next byte, or when the client has closed.
+                connection.seen = len(head)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, len(head) + 1)
+                return None
+            if connection.seen:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+            return head
         except BlockingIOError:
             return None
         except OSError:
             return b""
-        if connection.seen < len(head) < HEAD_BYTES and head[:1].isalpha() and b"\r\n\r\n" not in head:
-            # Readable again with the next byte, or when the client has closed.
-            connection.seen = len(head)
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, len(head) + 1)
-            return None
-        if connection.seen:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
-        return head
 
     def _begin(self, connection: TConn, head: bytes) -> None:
         """Refuse a request, or give it a thread."""

@@ -37,6 +37,17 @@ def post_worker_init(worker):
         return forward(sequences, wanted)
     batcher._forward = hanging
 """
+# Of a reload the first new worker dies once the one before it has gone; and seconds in place of a minute.
+DYING = """
+graceful_timeout = 5
+load = post_worker_init
+
+def post_worker_init(worker):
+    if worker.place == 0 and any(worker.retired[:8]):
+        worker.await_turn()
+        os._exit(9)
+    load(worker)
+"""
 
 
 @pytest.fixture
@@ -135,7 +146,7 @@ def test_a_worker_that_cannot_load_is_tried_again_and_stops_no_other(pair, folde
     assert kept in pair.workers
     assert pair.ask("the other goes on") == 200
     away.rename(folder)
-    wait_for(lambda: pair.log.count("loaded ") == 3)
+    wait_for(lambda: pair.log.count(" loaded ") == 3)
     assert pair.ask("and is not alone") == 200
 
 
@@ -151,6 +162,7 @@ def test_a_reload_that_cannot_be_changes_nothing(tmp_path, environ, workers):
             assert status in (200, 401)
             return status == 200
 
+        wait_for(lambda: server.log.count(" loaded ") == workers)
         before = server.workers
         keys.write_text("")
         server.process.send_signal(signal.SIGHUP)
@@ -162,10 +174,36 @@ def test_a_reload_that_cannot_be_changes_nothing(tmp_path, environ, workers):
         keys.write_text("new")
         server.process.send_signal(signal.SIGHUP)
         wait_for(lambda: len(server.workers) == workers and server.workers.isdisjoint(before))
-        wait_for(lambda: server.log.count("loaded ") == 2 * workers)
+        wait_for(lambda: server.log.count(" loaded ") == 2 * workers)
         assert all(may_enter("new") for _ in range(10))
         assert not any(may_enter("old") for _ in range(10))
         assert server.stop() == 0
+
+
+def test_a_worker_that_dies_during_a_reload_leaves_no_old_one(tmp_path, environ):
+    flags = more_config(tmp_path, DYING)
+    with serving(tmp_path / "log", *flags, WEB_CONCURRENCY="2", **environ) as server:
+        wait_for(lambda: server.log.count(" loaded ") == 2)
+        before = server.workers
+        with server.crowded(4, WORDS) as seen:
+            server.process.send_signal(signal.SIGHUP)
+            wait_for(lambda: server.log.count(" loaded ") == 4 and len(server.workers) == 2)
+        assert set(seen) == {200}
+        assert server.workers.isdisjoint(before)
+        assert server.log.count("exited with code 9") == 1
+
+
+def test_two_reloads_at_once_lose_no_request(pair):
+    before = pair.workers
+    with pair.crowded(4, WORDS) as seen:
+        pair.process.send_signal(signal.SIGHUP)
+        time.sleep(0.5)
+        pair.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: pair.log.count(" loaded ") == 6 and len(pair.workers) == 2, 120)
+        wait_for(lambda: pair.workers.isdisjoint(before))
+    print(f"two reloads, one in the other: {dict(seen)}, the longest took {pair.longest:.1f} s")
+    assert set(seen) == {200}
+    assert pair.longest < 10
 
 
 def test_a_full_log_does_not_stop_it(tmp_path, environ):

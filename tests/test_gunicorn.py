@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -168,22 +169,34 @@ def test_health(server):
 
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl to make a certificate with")
-def test_over_tls_too_a_request_may_take_a_while(tmp_path, tiny_folder):
-    """Longer than it takes until somebody looks whether its client is still there."""
+def test_over_tls_too_requests_may_take_a_while_and_only_so_many_wait(tmp_path, tiny_folder):
+    """Longer than it takes until somebody looks whether the client is still there."""
     key, certificate = str(tmp_path / "key"), str(tmp_path / "certificate")
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
     subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
-    flags = ("--keyfile", key, "--certfile", certificate)
+    flags = ("--keyfile", key, "--certfile", certificate, "--threads", "2")
     server = Server(tmp_path / "log", *flags, EMBED_MODEL_PATH=str(tiny_folder), EMBED_PRECISION="fp32")
     try:
         wait_for(lambda: " loaded " in server.log)
-        body = orjson.dumps({"input": [f"{'word ' * 7000}{number}" for number in range(4)]})
-        request = urllib.request.Request(
-            f"https://localhost:{server.port}/api/embed", body, {"Content-Type": "application/json"}
-        )
         context = ssl.create_default_context(cafile=certificate)
-        with urllib.request.urlopen(request, context=context, timeout=60) as answer:
-            assert len(orjson.loads(answer.read())["embeddings"]) == 4
+
+        def ask(texts: list[str]) -> int:
+            body = orjson.dumps({"input": texts})
+            request = urllib.request.Request(
+                f"https://localhost:{server.port}/api/embed", body, {"Content-Type": "application/json"}
+            )
+            try:
+                with urllib.request.urlopen(request, context=context, timeout=60) as answer:
+                    assert len(orjson.loads(answer.read())["embeddings"]) == len(texts)
+                    return answer.status
+            except urllib.error.HTTPError as error:
+                return error.code
+
+        with ThreadPoolExecutor() as pool:
+            long = pool.submit(ask, [f"{'word ' * 7000}{number}" for number in range(8)])
+            time.sleep(0.5)
+            assert ask(["another"]) == 503
+            assert long.result() == 200
         assert server.stop() == 0
         assert "Traceback" not in server.log
     finally:

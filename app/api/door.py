@@ -14,6 +14,8 @@ from flask import Flask, Response
 from gunicorn.http.errors import (
     ExpectationFailed,
     ForbiddenProxyRequest,
+    InvalidResponseHeader,
+    InvalidResponseHeaderName,
     LimitRequestHeaders,
     LimitRequestLine,
     ParseException,
@@ -33,8 +35,10 @@ LENGTH = re.compile(rb"[0-9]{1,9}")
 SMALL_BODY = 1 << 16
 # Heads with these have more to them than is looked at here.
 UNUSUAL = {b"transfer-encoding", b"expect", b"origin", b"upgrade"}
-# By what the parser says; the last of them is all the rest.
+# By what the parser says, the first that fits; two of them are said of an answer of ours.
 UNREADABLE: dict[type[Exception], int] = {
+    InvalidResponseHeader: 500,
+    InvalidResponseHeaderName: 500,
     LimitRequestLine: 414,
     LimitRequestHeaders: 431,
     ExpectationFailed: 417,
