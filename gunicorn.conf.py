@@ -157,7 +157,7 @@ def post_fork(server, worker):
 
 def post_worker_init(worker):
     """Load and warm the encoder; the worker accepts nothing before this returns."""
-    from app.api.door import Door
+    from app.api.admission import Admission
     from app.api.health import hangs
     from app.api.metrics import announce
     from app.engine.checkpoint import read_checkpoint
@@ -170,7 +170,7 @@ def post_worker_init(worker):
         worker.await_turn()
         encoder.load()
         announce(application)
-        door = Door(application)
+        admission = Admission(application)
     except ModelError as error:
         worker.log.critical(
             "%s. Run `flask model download` for BGE-M3 or `flask model demo` for the small demo "
@@ -181,7 +181,7 @@ def post_worker_init(worker):
     except Exception:
         worker.log.exception("the encoder cannot be loaded")
         worker.give_up()
-    worker.refusal, worker.unreadable = door.refusal, door.unreadable
+    worker.refusal, worker.unreadable = admission.refusal, admission.unreadable
     worker.hangs = lambda: hangs(encoder)
     worker.take_over()
 

@@ -3,10 +3,10 @@
 from flask import Flask
 
 from app.api import (
+    admission,
     auth,
     docs,
     embed,
-    encode,
     errors,
     health,
     metrics,
@@ -29,7 +29,7 @@ def init_app(app: Flask, version: str) -> None:
     errors.init_app(app)
     requests.init_app(app)  # before who may in: a refused request has an id and a line too
     auth.init_app(app, settings.keys, settings.cors_origins)
-    encode.init_app(app)  # after: who may not come in does not learn how busy it is
+    admission.init_app(app)  # after: who may not come in does not learn how busy it is
     for room in (page, embed, ollama, openai, tei, rerank, health, metrics):
         app.register_blueprint(room.bp)
     docs.init_app(app, version)  # last: it documents what is registered

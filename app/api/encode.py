@@ -4,38 +4,16 @@ import socket
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
-from flask import Flask, request
+from flask import request
 from marshmallow import ValidationError
 
 from app.api.context import encoder, settings
-from app.api.errors import Busy, UnknownModel
-from app.api.wire import cut, discard_body
+from app.api.errors import UnknownModel
+from app.api.wire import cut
 from app.engine.embeddings import DENSE, HYBRID, Embeddings, Output, Pooling, Scores, Weights
 
 # Names under which people already know the model, accepted whatever the folder is called.
 ALIASES = ("bge-m3", "BAAI/bge-m3")
-# Views with a body that do not wait for the encoder.
-QUICK = {"ollama.show", "ollama.pull", "ollama.generate", "tei.tokenize"}
-
-
-def init_app(app: Flask) -> None:
-    app.before_request(_refuse_early)
-
-
-def _refuse_early() -> None:
-    """Where nothing more may wait, a body is not worth parsing, checking and tokenising."""
-    if request.method != "POST" or request.endpoint is None:
-        return
-    if _surplus():  # nor is it read, as that would hold a thread
-        raise Busy(encoder().drain_seconds)
-    if encoder().full and request.endpoint not in QUICK:
-        discard_body()
-        raise Busy(encoder().drain_seconds)
-
-
-def _surplus() -> bool:
-    """Whether this request has one of the last threads, which are there for health checks."""
-    return getattr(request.environ.get("gunicorn.socket"), "surplus", False)
 
 
 def served_name(asked: str | None) -> str:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app import create_app
-from app.api.door import Door
+from app.api.admission import Admission
 from app.config import Settings
 from app.worker import CLOSE_SECONDS
 from tests.server import more_config, serving, wait_for
@@ -22,9 +22,9 @@ PATHS = ("/api/embed", "/v1/embeddings", "/embed", "/api/embeddings", "/rerank",
 
 
 @pytest.fixture
-def door(app, fake) -> Door:
+def admission(app, fake) -> Admission:
     fake.full = True
-    return Door(app)
+    return Admission(app)
 
 
 def parse(answer: bytes) -> tuple[str, dict[str, str], dict]:
@@ -34,9 +34,9 @@ def parse(answer: bytes) -> tuple[str, dict[str, str], dict]:
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_it_says_what_flask_would_say(door, client, path):
+def test_it_says_what_flask_would_say(admission, client, path):
     head = HEAD.replace(b"/api/embed", path.encode())
-    answer, size = door.refusal(head)
+    answer, size = admission.refusal(head)
     line, headers, body = parse(answer)
     usual = client.post(path, json={"input": "a"}, headers={"X-Request-ID": "id-7"})
     assert line == "HTTP/1.1 503 Service Unavailable"
@@ -49,8 +49,8 @@ def test_it_says_what_flask_would_say(door, client, path):
 
 
 def test_it_lets_in_where_there_is_room(app):
-    assert not Door(app).refusal(HEAD)
-    assert Door(app).refusal(HEAD, surplus=True)
+    assert not Admission(app).refusal(HEAD)
+    assert Admission(app).refusal(HEAD, surplus=True)
 
 
 @pytest.mark.parametrize(
@@ -73,28 +73,28 @@ def test_it_lets_in_where_there_is_room(app):
         (b"\r\n\r\n", b"\r\n"),
     ],
 )
-def test_what_is_not_plain_is_for_the_parser(door, part, other):
-    assert door.refusal(HEAD)
-    assert not door.refusal(HEAD.replace(part, other))
+def test_what_is_not_plain_is_for_the_parser(admission, part, other):
+    assert admission.refusal(HEAD)
+    assert not admission.refusal(HEAD.replace(part, other))
 
 
 @settings(max_examples=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_no_head_is_too_strange(door, data):
+def test_no_head_is_too_strange(admission, data):
     """A mistake here would be one in the loop that accepts for everybody."""
     start, end = sorted(data.draw(st.integers(0, len(HEAD))) for _ in range(2))
-    door.refusal(HEAD[:start] + data.draw(st.binary(max_size=40)) + HEAD[end:])
+    admission.refusal(HEAD[:start] + data.draw(st.binary(max_size=40)) + HEAD[end:])
 
 
 def test_who_may_not_come_in_does_not_learn_how_busy_it_is(fake):
     fake.full = True
-    door = Door(create_app(Settings(model_name="fake", api_keys=("one", "two")), fake))
-    assert not door.refusal(HEAD)
-    assert not door.refusal(HEAD.replace(b"Host: x", b"Authorization: Bearer three"))
-    assert door.refusal(HEAD.replace(b"Host: x", b"Authorization: Bearer two"))
+    admission = Admission(create_app(Settings(model_name="fake", api_keys=("one", "two")), fake))
+    assert not admission.refusal(HEAD)
+    assert not admission.refusal(HEAD.replace(b"Host: x", b"Authorization: Bearer three"))
+    assert admission.refusal(HEAD.replace(b"Host: x", b"Authorization: Bearer two"))
 
 
-def test_a_refusal_is_counted_and_has_a_line(door, client, caplog, monkeypatch):
+def test_a_refusal_is_counted_and_has_a_line(admission, client, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("app"), "propagate", True)
     line = 'embed_requests_total{method="POST",route="/api/embed",status="503"}'
 
@@ -104,7 +104,7 @@ def test_a_refusal_is_counted_and_has_a_line(door, client, caplog, monkeypatch):
 
     before = count()
     with caplog.at_level(logging.INFO, "app"):
-        answer, _ = door.refusal(HEAD.replace(b"id-7", b"not an id"))
+        answer, _ = admission.refusal(HEAD.replace(b"id-7", b"not an id"))
     _, headers, _ = parse(answer)
     assert len(headers["X-Request-ID"]) == 32
     assert count() == before + 1

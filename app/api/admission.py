@@ -1,6 +1,7 @@
-"""Answers at the door, without a walk through Flask: to what comes too much, and to what is not HTTP.
+"""Who has to come again: refusals where nothing more may wait, most of them out of a request's head alone.
 
-Where nothing more may wait, a refusal out of a request's head alone must not cost what serving costs.
+What comes too much must not cost what serving costs: it gets neither a thread nor a walk through Flask. What
+is not HTTP never comes as far as Flask and is answered here too.
 """
 
 import logging
@@ -10,7 +11,7 @@ import time
 from email.utils import formatdate
 from http import HTTPStatus
 
-from flask import Flask, Response
+from flask import Flask, Response, request
 from gunicorn.http.errors import (
     ExpectationFailed,
     ForbiddenProxyRequest,
@@ -24,12 +25,12 @@ from gunicorn.http.errors import (
 
 from app.api import requests
 from app.api.auth import may_enter
-from app.api.context import Encoder
-from app.api.encode import QUICK
+from app.api.context import Encoder, encoder
 from app.api.errors import SENTENCES, Busy, overloaded, refusal
+from app.api.wire import discard_body
 
 REQUEST_LINE = re.compile(rb"POST (/[\w/.-]*) HTTP/1\.[01]\r\n")
-FIELD = re.compile(rb"([\w-]+):[ \t]*(.*?)[ \t]*\Z", re.DOTALL)
+NAME = re.compile(rb"[\w-]+")
 LENGTH = re.compile(rb"[0-9]{1,9}")
 # A body up to here is on its way already; a client must have sent a longer one before it listens.
 SMALL_BODY = 1 << 16
@@ -49,8 +50,27 @@ UNREADABLE: dict[type[Exception], int] = {
 }
 log = logging.getLogger(__name__)
 
+# Views with a body that do not wait for the encoder.
+QUICK = {"ollama.show", "ollama.pull", "ollama.generate", "tei.tokenize"}
 
-class Door:
+
+def init_app(app: Flask) -> None:
+    app.before_request(_refuse)
+
+
+def _refuse() -> None:
+    """Where nothing more may wait, a body is not worth parsing, checking and tokenising."""
+    if request.method != "POST" or request.endpoint is None:
+        return
+    # One of the last threads, which are there for health checks, is not held by reading either.
+    surplus = getattr(request.environ.get("gunicorn.socket"), "surplus", False)
+    if surplus or (encoder().full and request.endpoint not in QUICK):
+        if not surplus:
+            discard_body()
+        raise Busy(encoder().drain_seconds)
+
+
+class Admission:
     """What a worker asks about each head it has read, and about those that it cannot read."""
 
     def __init__(self, app: Flask) -> None:
@@ -81,10 +101,11 @@ class Door:
             return None
         fields: dict[bytes, bytes] = {}
         for text in head[line.end() : end].split(b"\r\n"):
-            field = FIELD.match(text)
-            if not field or field[1].lower() in fields:
+            name, colon, value = text.partition(b":")
+            name = name.lower()
+            if not colon or not NAME.fullmatch(name) or name in fields:
                 return None  # folded, doubled or broken: for the parser
-            fields[field[1].lower()] = field[2]
+            fields[name] = value.strip(b" \t")
         length = fields.get(b"content-length", b"0")
         if UNUSUAL & fields.keys() or not LENGTH.fullmatch(length) or int(length) > SMALL_BODY:
             return None
