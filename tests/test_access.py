@@ -120,14 +120,21 @@ def test_what_a_client_makes_up_is_no_label(client):
     assert "made" not in client.get("/metrics").text.lower()
 
 
+@pytest.fixture
+def logging_as_it_was():
+    loggers = [logging.getLogger(name) for name in ("", *log_config("json")["loggers"])]
+    saved = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
+    yield
+    for logger, (handlers, level, logger.propagate) in zip(loggers, saved, strict=True):
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
+
+
+@pytest.mark.usefixtures("logging_as_it_was")
 def test_lines_can_be_json(client, capfd):
-    saved = logging.getLogger("app").handlers, logging.getLogger("app").propagate
-    try:
-        logging.config.dictConfig(log_config("json"))
-        client.post("/api/embed", json={"input": "a"}, headers={"X-Request-ID": "id-8"})
-        line = json.loads(capfd.readouterr().err.strip().splitlines()[-1])
-    finally:
-        logging.getLogger("app").handlers, logging.getLogger("app").propagate = saved
+    logging.config.dictConfig(log_config("json"))
+    client.post("/api/embed", json={"input": "a"}, headers={"X-Request-ID": "id-8"})
+    line = json.loads(capfd.readouterr().err.strip().splitlines()[-1])
     assert line["level"] == "INFO"
     assert {
         "method": "POST",

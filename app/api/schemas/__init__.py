@@ -103,13 +103,15 @@ def required(what: str) -> dict[str, Any]:
     return {"required": True, "error_messages": {"required": f"is required: {what}"}}
 
 
-def positive(description: str) -> fields.Integer:
-    """A whole number of at least 1, or none."""
+def positive(description: str, most: int | None = None) -> fields.Integer:
+    """A whole number of at least 1, and of `most` at most, or none."""
     return fields.Integer(
         strict=True,
         load_default=None,
         allow_none=True,
-        validate=validate.Range(min=1, error="must be a positive number"),
+        validate=validate.Range(
+            min=1, max=most, error="must be a positive number" + (f" up to {most}" if most else "")
+        ),
         error_messages={"invalid": "must be a whole number"},
         metadata={"description": description},
     )

@@ -151,7 +151,7 @@ class V1RerankRequest(Request):
     model = Text(load_default=None, allow_none=True)
     query = Text(**required("a string"))
     documents = Texts(objects=True, **required('a list of strings, or of objects with a string under "text"'))
-    top_n = positive("So many of the best; all if left out.")
+    top_n = positive("So many of the best; all if left out.", most=(1 << 31) - 1)
     return_documents = StrictBoolean(load_default=False, allow_none=True)
 
 
