@@ -95,7 +95,7 @@ def on_starting(server):
     except ConfigError as error:
         server.log.critical("%s", error)
         sys.exit(1)
-    server.retired = mmap.mmap(-1, 8)  # shared with the workers, see app.worker
+    server.retired = mmap.mmap(-1, 8)  # shared with the workers, see app.worker.turn
     _tie_connections(server)
 
 
@@ -136,13 +136,14 @@ def post_fork(server, worker):
     import logging
 
     from app.config import ConfigError, Settings, thread_budget
+    from app.worker.turn import Turn
 
-    worker.join(server, server.retired)
+    worker.turn = Turn(worker.age, worker.cfg, server.WORKERS, server.retired)
     try:
         _ = Settings.from_env().keys  # on_starting saw them good, but a reload may bring others
     except ConfigError as error:
         worker.log.critical("%s", error)
-        worker.give_up()
+        worker.turn.give_up()
     try:
         tempfile.gettempdir()
     except FileNotFoundError:  # a read-only root without a /tmp; torch asks for one when imported
@@ -167,7 +168,7 @@ def post_worker_init(worker):
     encoder = application.extensions["encoder"]
     try:
         read_checkpoint(application.config["EMBED"].model_path)  # before anybody stops for this one
-        worker.await_turn()
+        worker.turn.wait()
         encoder.load()
         announce(application)
         admission = Admission(application)
@@ -177,13 +178,13 @@ def post_worker_init(worker):
             "model, or set EMBED_MODEL_PATH to a model folder",
             error,
         )
-        worker.give_up()
+        worker.turn.give_up()
     except Exception:
         worker.log.exception("the encoder cannot be loaded")
-        worker.give_up()
+        worker.turn.give_up()
     worker.refusal, worker.unreadable = admission.refusal, admission.unreadable
     worker.hangs = lambda: hangs(encoder)
-    worker.take_over()
+    worker.turn.pass_on()
 
 
 def worker_exit(server, worker):

@@ -108,9 +108,7 @@ def test_a_refusal_is_counted_and_has_a_line(admission, client, caplog, monkeypa
     _, headers, _ = parse(answer)
     assert len(headers["X-Request-ID"]) == 32
     assert count() == before + 1
-    assert (
-        f"POST /api/embed 503, 0 texts, 0 tokens, 0.{caplog.messages[0].split('0.')[1]}" in caplog.messages[0]
-    )
+    assert caplog.messages[0].startswith("POST /api/embed 503, 0 texts, 0 tokens, ")
     assert headers["X-Request-ID"] in caplog.messages[0]
 
 

@@ -43,8 +43,8 @@ graceful_timeout = 5
 load = post_worker_init
 
 def post_worker_init(worker):
-    if worker.place == 0 and any(worker.retired[:8]):
-        worker.await_turn()
+    if worker.turn.number == 0 and worker.turn._last_retired:
+        worker.turn.wait()
         os._exit(9)
     load(worker)
 """

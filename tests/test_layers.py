@@ -13,11 +13,14 @@ FORBIDDEN = {
     "app/api": ("torch", "transformers", "tokenizers", "openvino", "app.cli", "app.engine"),
     "app/engine": ("flask", "werkzeug", "marshmallow", "gunicorn", "app.api", "app.cli", "app.config"),
     "app/config.py": ("app", "flask", "numpy", "torch"),
-    "app/worker.py": ("app", "flask", "werkzeug"),
+    "app/worker": ("app", "flask", "werkzeug"),
     "app/cli": ("app.api", "gunicorn"),
     "app/bulk": ("app.api", "app.cli", "app.config", "flask", "click", "gunicorn"),
 }
-ALLOWED = {"app/api": ("app.engine.errors", "app.engine.embeddings", "app.engine.encodings")}
+ALLOWED = {
+    "app/api": ("app.engine.errors", "app.engine.embeddings", "app.engine.encodings"),
+    "app/worker": ("app.worker",),
+}
 
 
 def imports(path: Path) -> Iterator[str]:

@@ -124,6 +124,7 @@ def test_weights_change_the_hybrid_scores_only(client):
         ("/rerank", {"query": "a", "texts": ["a"] * 65}, "texts"),
         ("/v1/rerank", {"query": "a", "documents": [{"title": "a"}]}, "documents"),
         ("/v1/rerank", {"query": "a", "documents": ["a"], "top_n": 0}, "top_n"),
+        ("/v1/rerank", {"query": "a", "documents": ["a"], "top_n": 1 << 31}, "top_n"),
     ],
 )
 def test_bad_input_is_named(client, path, body, field):

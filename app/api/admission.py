@@ -4,29 +4,17 @@ What comes too much must not cost what serving costs: it gets neither a thread n
 is not HTTP never comes as far as Flask and is answered here too.
 """
 
-import logging
 import re
-import ssl
 import time
 from email.utils import formatdate
 from http import HTTPStatus
 
 from flask import Flask, Response, request
-from gunicorn.http.errors import (
-    ExpectationFailed,
-    ForbiddenProxyRequest,
-    InvalidResponseHeader,
-    InvalidResponseHeaderName,
-    LimitRequestHeaders,
-    LimitRequestLine,
-    ParseException,
-    UnsupportedTransferCoding,
-)
 
 from app.api import requests
 from app.api.auth import may_enter
 from app.api.context import Encoder, encoder
-from app.api.errors import SENTENCES, Busy, overloaded, refusal
+from app.api.errors import Busy, overloaded, unreadable
 from app.api.wire import discard_body
 
 REQUEST_LINE = re.compile(rb"POST (/[\w/.-]*) HTTP/1\.[01]\r\n")
@@ -36,20 +24,6 @@ LENGTH = re.compile(rb"[0-9]{1,9}")
 SMALL_BODY = 1 << 16
 # Heads with these have more to them than is looked at here.
 UNUSUAL = {b"transfer-encoding", b"expect", b"origin", b"upgrade"}
-# By what the parser says, the first that fits; two of them are said of an answer of ours.
-UNREADABLE: dict[type[Exception], int] = {
-    InvalidResponseHeader: 500,
-    InvalidResponseHeaderName: 500,
-    LimitRequestLine: 414,
-    LimitRequestHeaders: 431,
-    ExpectationFailed: 417,
-    UnsupportedTransferCoding: 501,
-    ForbiddenProxyRequest: 403,
-    ssl.SSLError: 400,
-    ParseException: 400,
-}
-log = logging.getLogger(__name__)
-
 # Views with a body that do not wait for the encoder.
 QUICK = {"ollama.show", "ollama.pull", "ollama.generate", "tei.tokenize"}
 
@@ -119,18 +93,12 @@ class Admission:
     def unreadable(self, error: Exception) -> bytes:
         """The whole answer to a request that the parser gave up on with this error."""
         start = time.perf_counter()
-        status = next((status for kind, status in UNREADABLE.items() if isinstance(error, kind)), 500)
-        if status == 500:
-            log.error("a request failed outside of Flask", exc_info=error)
-            sentence = SENTENCES[500]
-        else:
-            sentence = f"the request is not HTTP as it is read here: {type(error).__name__}"
         request_id = requests.request_id("")
         with self._app.test_request_context("/none"):  # nobody knows which protocol it was
-            answer = _whole(status, request_id, _bytes(refusal(status, sentence)))
-        requests.record(
-            "other", "none", status, time.perf_counter() - start, request_id, self._encoder.waiting
-        )
+            response = unreadable(error)
+            answer = _whole(response.status_code, request_id, _bytes(response))
+        seconds = time.perf_counter() - start
+        requests.record("other", "none", response.status_code, seconds, request_id, self._encoder.waiting)
         return answer
 
     def _answer(self, path: str, request_id: str) -> bytes:

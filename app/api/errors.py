@@ -1,9 +1,21 @@
 """The one table from an exception to a status and a body."""
 
 import logging
+import ssl
+from http import HTTPStatus
 from typing import Any
 
 from flask import Flask, Response, json, request
+from gunicorn.http.errors import (
+    ExpectationFailed,
+    ForbiddenProxyRequest,
+    InvalidResponseHeader,
+    InvalidResponseHeaderName,
+    LimitRequestHeaders,
+    LimitRequestLine,
+    ParseException,
+    UnsupportedTransferCoding,
+)
 from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException
 
@@ -34,12 +46,25 @@ OPENAI_TYPES = {401: "authentication_error", 404: "not_found_error", 503: "overl
 TEI_TYPES = {401: "Unauthorized", 500: "Backend", 503: "Overloaded", 504: "Backend"}
 TEI_PATHS = ("/", "/embed", "/embed_sparse", "/rerank", "/tokenize", "/info")
 
+# By what Gunicorn's parser says, the first that fits; two of them are said of an answer of ours.
+UNREADABLE: dict[type[Exception], int] = {
+    InvalidResponseHeader: 500,
+    InvalidResponseHeaderName: 500,
+    LimitRequestLine: 414,
+    LimitRequestHeaders: 431,
+    ExpectationFailed: 417,
+    UnsupportedTransferCoding: 501,
+    ForbiddenProxyRequest: 403,
+    ssl.SSLError: 400,
+    ParseException: 400,
+}
+
 
 class Busy(Exception):
-    """As many requests wait as may; `seconds` until there should be room."""
+    """There is no thread for a request, or no room for it; `seconds` until there should be."""
 
     def __init__(self, seconds: int) -> None:
-        super().__init__(f"as many requests are waiting as may: try again in {seconds} s")
+        super().__init__(f"there is no room for this request, wait and try again in {seconds} s")
         self.seconds = seconds
 
 
@@ -131,6 +156,15 @@ def overloaded(error: Overloaded | Busy) -> Response:
     response = refusal(503, str(error))
     response.headers["Retry-After"] = str(error.seconds)
     return response
+
+
+def unreadable(error: Exception) -> Response:
+    """For a request that Gunicorn could not read, or that failed outside of Flask."""
+    status = next((status for kind, status in UNREADABLE.items() if isinstance(error, kind)), 500)
+    if status == 500:
+        log.error("a request failed outside of Flask", exc_info=error)
+        return refusal(500, SENTENCES[500])
+    return refusal(status, f"the request is not HTTP as it is read here: {HTTPStatus(status).phrase}")
 
 
 def _too_late(error: TooLate) -> Response:

@@ -20,7 +20,7 @@ TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 REQUESTS = Counter("embed_requests", "Requests answered.", ["method", "route", "status"], registry=OWN)
 REQUEST_SECONDS = Histogram(
     "embed_request_seconds",
-    "From the first byte read to the answer.",
+    "From the head read to its answer.",
     ["route"],
     buckets=SECONDS,
     registry=OWN,

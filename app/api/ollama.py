@@ -36,7 +36,7 @@ def _refusals(*statuses: int) -> dict[int, tuple[type, str]]:
     return {status: (ErrorResponse, REFUSALS[status]) for status in statuses}
 
 
-BODY = _refusals(400, 404, 413, 415, 422)
+BODY = _refusals(400, 404, 408, 413, 415, 422, 503)
 
 
 @bp.get("/api/version")
@@ -105,7 +105,7 @@ def show() -> dict[str, Any]:
 @documented(
     "Turn one text into a vector (the older form of /api/embed)",
     request=LegacyRequest,
-    responses={200: (LegacyResponse, "the vector, of length 1"), **BODY, **_refusals(503, 504)},
+    responses={200: (LegacyResponse, "the vector, of length 1"), **BODY, **_refusals(504)},
     tag="Ollama",
     examples={"one": {"summary": "A text", "value": {"model": "bge-m3", "prompt": "a text"}}},
 )

@@ -19,6 +19,8 @@ from app.api.schemas import (
 )
 from app.engine.embeddings import HYBRID, Pooling
 
+MOST = (1 << 31) - 1  # whole numbers of more than 64 bits are read as others
+
 
 class Pairs(OwnField[list[tuple[str, str]]]):
     """A list of [query, passage]."""
@@ -151,7 +153,7 @@ class V1RerankRequest(Request):
     model = Text(load_default=None, allow_none=True)
     query = Text(**required("a string"))
     documents = Texts(objects=True, **required('a list of strings, or of objects with a string under "text"'))
-    top_n = positive("So many of the best; all if left out.", most=(1 << 31) - 1)
+    top_n = positive("So many of the best; all if left out.", most=MOST)
     return_documents = StrictBoolean(load_default=False, allow_none=True)
 
 
