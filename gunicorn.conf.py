@@ -88,15 +88,22 @@ def on_starting(server):
     import mmap
     import sys
 
+    if _wrong_settings(server.log):
+        sys.exit(1)
+    server.retired = mmap.mmap(-1, 8)  # shared with the workers, see app.worker.turn
+    _tie_connections(server)
+
+
+def _wrong_settings(log):
+    """Whether one cannot be used; the log says which."""
     from app.config import ConfigError, Settings
 
     try:
         _ = Settings.from_env().keys
     except ConfigError as error:
-        server.log.critical("%s", error)
-        sys.exit(1)
-    server.retired = mmap.mmap(-1, 8)  # shared with the workers, see app.worker.turn
-    _tie_connections(server)
+        log.critical("%s", error)
+        return True
+    return False
 
 
 def on_exit(server):
@@ -135,14 +142,11 @@ def post_fork(server, worker):
     """In the worker, before the application and its libraries are imported."""
     import logging
 
-    from app.config import ConfigError, Settings, thread_budget
+    from app.config import thread_budget
     from app.worker.turn import Turn
 
     worker.turn = Turn(worker.age, worker.cfg, server.WORKERS, server.retired)
-    try:
-        _ = Settings.from_env().keys  # on_starting saw them good, but a reload may bring others
-    except ConfigError as error:
-        worker.log.critical("%s", error)
+    if _wrong_settings(worker.log):  # on_starting saw them right, but a reload may bring others
         worker.turn.give_up()
     try:
         tempfile.gettempdir()

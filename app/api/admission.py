@@ -50,7 +50,7 @@ class Admission:
     def __init__(self, app: Flask) -> None:
         self._app = app
         self._encoder: Encoder = app.extensions["encoder"]
-        self._keys = app.config["EMBED"].keys
+        self._keys: tuple[bytes, ...] = app.extensions["keys"]
         self._paths = {
             rule.rule
             for rule in app.url_map.iter_rules()

@@ -18,7 +18,8 @@ def init_app(app: Flask, keys: tuple[str, ...], origins: tuple[str, ...]) -> Non
     """Ask every request for one of `keys`, if there are any; answer pages on `origins`."""
     if origins:
         CORS(app, origins=list(origins), expose_headers=["X-Request-ID", "Retry-After", "Server-Timing"])
-    if not keys:
+    known = app.extensions["keys"] = tuple(key.encode() for key in keys)
+    if not known:
         return
 
     @app.before_request
@@ -26,19 +27,19 @@ def init_app(app: Flask, keys: tuple[str, ...], origins: tuple[str, ...]) -> Non
         # A browser asks by OPTIONS first and brings no key.
         if request.method == "OPTIONS" or _open(request.endpoint or ""):
             return
-        if not may_enter(request.headers.get("Authorization", ""), keys):
+        if not may_enter(request.headers.get("Authorization", ""), known):
             raise Unauthorized(
                 "a key is needed, and this is none: send Authorization: Bearer <key>",
                 www_authenticate=WWWAuthenticate("bearer", {"realm": "embeddings"}),
             )
 
 
-def may_enter(authorization: str, keys: tuple[str, ...]) -> bool:
+def may_enter(authorization: str, keys: tuple[bytes, ...]) -> bool:
     """Whether this header brings one of the keys."""
     scheme, _, key = authorization.partition(" ")
     brought = key.strip().encode() if scheme.lower() == "bearer" else b""
     # Each is compared, in a time that does not depend on where they differ.
-    return sum([hmac.compare_digest(brought, one.encode()) for one in keys]) > 0
+    return sum([hmac.compare_digest(brought, one) for one in keys]) > 0
 
 
 def _open(endpoint: str) -> bool:
