@@ -222,3 +222,34 @@ def test_several_batches_at_a_time_give_the_same_vectors(load_encoder, demo_fold
         together = list(pool.map(lambda call: several.encode(call).dense, calls))
     for call, found in zip(calls, together, strict=True):
         assert cosines(found, exact.encode(call).dense).min() >= 0.999999
+
+
+# Loads with several streams, and makes long the moment in which OpenVINO's bindings set themselves up.
+LOAD_SLOWLY = """
+import sys, time
+from pathlib import Path
+import numpy.lib
+from app.engine.encoder import Encoder, EncoderSettings
+
+class SlowVersion(numpy.lib.NumpyVersion):
+    def __init__(self, version):
+        print("asked", flush=True)
+        time.sleep(0.5)
+        super().__init__(version)
+
+numpy.lib.NumpyVersion = SlowVersion
+Encoder(EncoderSettings(Path(sys.argv[1]), threads=2, throughput=True, precision="fp32")).load()
+print("loaded", flush=True)
+"""
+
+
+def test_the_first_batches_of_several_streams_do_not_wait_for_each_other(tiny_folder):
+    ensure_export(read_checkpoint(tiny_folder), "fp32", None)  # to make one is to call the bindings
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD_SLOWLY, tiny_folder],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.split() == ["asked", "loaded"], done.stderr

@@ -101,6 +101,9 @@ class OpenVINOBackend:
         self._idle: SimpleQueue[ov.InferRequest] = SimpleQueue()
         for _ in range(streams):
             self._idle.put(compiled.create_infer_request())
+        # The first call sets up OpenVINO's bindings, where two threads at a time wait for each other
+        # for ever: one holds their lock and waits for the interpreter's, the other the reverse.
+        self.forward([np.full(1, self._pad_id)], [(0, "mean")])
 
     def forward(self, sequences: list[IntArray], wanted: list[tuple[int, Kind]]) -> list[FloatArray]:
         """What is wanted of each (index of a sequence, kind): shapes as for Kind, not normalised."""
