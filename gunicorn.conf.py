@@ -19,6 +19,8 @@ graceful_timeout = 60  # compose and Kubernetes must grant more than this
 keepalive = 0  # a kept connection would stay with its worker, however busy, see _tie_connections
 # The heartbeat file, off the disk; works on a read-only root.
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") and os.access("/dev/shm", os.W_OK) else None
+# A worker that has not loaded by then, an export included, hangs: it says where, ends and is replaced.
+LOAD_SECONDS = 3600
 # The model comes from a folder; nothing may ask a hub for more.
 raw_env = ["HF_HUB_OFFLINE=1", "TRANSFORMERS_OFFLINE=1", "HF_HUB_DISABLE_TELEMETRY=1"]
 
@@ -64,10 +66,19 @@ def _take_room(folder):
             raise
 
 
+def _remove_metrics(master):
+    import shutil
+
+    if os.getpid() == master:
+        shutil.rmtree(os.environ.get("PROMETHEUS_MULTIPROC_DIR", ""), ignore_errors=True)
+
+
 if __name__ == "__config__":  # Gunicorn runs this, and nobody who only looks at it
+    import atexit
     import sys
 
     _make_room_for_metrics(lambda warning: print(warning, file=sys.stderr))
+    atexit.register(_remove_metrics, os.getpid())  # where it cannot start there is no on_exit
 
 
 def _log_config():
@@ -107,9 +118,7 @@ def _wrong_settings(log):
 
 
 def on_exit(server):
-    import shutil
-
-    shutil.rmtree(os.environ.get("PROMETHEUS_MULTIPROC_DIR", ""), ignore_errors=True)
+    _remove_metrics(server.pid)
 
 
 def child_exit(server, worker):
@@ -117,14 +126,18 @@ def child_exit(server, worker):
     import glob
     import struct
 
+    from prometheus_client.mmap_dict import MmapedDict
     from prometheus_client.multiprocess import mark_process_dead
 
     mark_process_dead(worker.pid)
     # Its counts go on to be added, but it needs no room for more. A file begins with how much of it is used.
     folder = os.environ["PROMETHEUS_MULTIPROC_DIR"]
     for path in glob.glob(os.path.join(glob.escape(folder), f"*_{worker.pid}.db")):
-        with contextlib.suppress(OSError, struct.error), open(path, "r+b") as file:
-            file.truncate(max(8, *struct.unpack("i", file.read(4))))
+        with contextlib.suppress(Exception), open(path, "r+b") as file:  # it may have died in the middle
+            if any(value for _, value, *_ in MmapedDict.read_all_values_from_file(path)):
+                file.truncate(*struct.unpack("i", file.read(4)))
+            else:  # such as of one that could not load, which is tried again and again
+                os.unlink(path)
 
 
 def on_reload(server):
@@ -140,7 +153,16 @@ def _tie_connections(server):
 
 def post_fork(server, worker):
     """In the worker, before the application and its libraries are imported."""
+    import faulthandler
     import logging
+    import signal
+    import sys
+
+    # The master's handlers, which a fork inherits, would take these for orders to the master.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    # Gunicorn does not look whether a worker hangs before it serves.
+    faulthandler.dump_traceback_later(LOAD_SECONDS, exit=True)
 
     from app.config import thread_budget
     from app.worker.turn import Turn
@@ -162,6 +184,8 @@ def post_fork(server, worker):
 
 def post_worker_init(worker):
     """Load and warm the encoder; the worker accepts nothing before this returns."""
+    import faulthandler
+
     from app.api.admission import Admission
     from app.api.health import hangs
     from app.api.metrics import announce
@@ -187,7 +211,8 @@ def post_worker_init(worker):
         worker.log.exception("the encoder cannot be loaded")
         worker.turn.give_up()
     worker.refusal, worker.unreadable = admission.refusal, admission.unreadable
-    worker.hangs = lambda: hangs(encoder)
+    worker.hangs = lambda: bool(hangs(encoder))
+    faulthandler.cancel_dump_traceback_later()
     worker.turn.pass_on()
 
 

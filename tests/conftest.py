@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import signal
@@ -24,6 +25,8 @@ ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "models" / "demo"
 BGE_M3 = ROOT / "models" / "bge-m3"
 
+# Whatever the proxy of this machine is, it is not for servers of our own.
+os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
 # A shell's background jobs ignore Ctrl-C, and so would the servers and commands that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -36,6 +39,7 @@ class FakeEncoder:
     heads = ("sparse", "colbert")
     full = False
     busy_seconds = 0.0
+    broken = False
     waiting = 0
     drain_seconds = 7
 

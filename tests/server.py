@@ -181,8 +181,10 @@ def serving(log: Path, *flags: str, under: tuple[str, ...] = (), **environ: str)
     finally:
         server._connections.close()
         if server.process.poll() is None:
-            server.process.kill()
-            server.process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # killed, it would leave its metrics behind
+                server.stop(signal.SIGINT, 10)
+        server.process.kill()
+        server.process.wait()
 
 
 def wait_for(what: Callable[[], object], seconds: float = 60) -> None:

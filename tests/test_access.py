@@ -185,7 +185,9 @@ def test_health_notices_a_forward_that_hangs_and_a_full_queue(client, fake):
     assert client.get("/healthz").status_code == 200
     fake.busy_seconds = STUCK_SECONDS + 1
     assert client.get("/healthz").status_code == 503
-    fake.busy_seconds, fake.full = 0, True
+    fake.busy_seconds, fake.broken = 0, True
+    assert client.get("/healthz").status_code == 503
+    fake.broken, fake.full = False, True
     assert client.get("/readyz").status_code == 503
     fake.full = False
     assert client.get("/readyz").status_code == 200

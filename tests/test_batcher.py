@@ -228,13 +228,36 @@ def test_closing_fails_what_waits(forward):
     waiting = batcher.submit(sequences(60), ("mean",))
     closer = threading.Thread(target=batcher.close)
     closer.start()
+    with pytest.raises(NotLoaded):
+        result(waiting)  # at once, however long the other takes
     forward.leave.set()
     closer.join(10)
     assert len(result(under_way)) == 1
     with pytest.raises(NotLoaded):
-        result(waiting)
+        batcher.submit(sequences(1), ("mean",))
+
+
+def test_nobody_waits_for_a_thread_that_has_ended():
+    entered, leave = threading.Event(), threading.Event()
+
+    def forward(sequences, wanted):
+        entered.set()
+        assert leave.wait(10)
+        raise SystemExit  # stands for whatever no batch can be failed for
+
+    batcher = Batcher(forward, width=64, token_budget=100)
+    under_way = batcher.submit(sequences(60), ("mean",))
+    assert entered.wait(10)
+    waiting = batcher.submit(sequences(60), ("mean",))
+    assert batcher.alive
+    leave.set()
+    for job in (under_way, waiting):
+        with pytest.raises(NotLoaded, match="has ended"):
+            result(job)
     with pytest.raises(NotLoaded):
         batcher.submit(sequences(1), ("mean",))
+    assert not batcher.alive
+    batcher.close()
 
 
 def test_streams_compute_at_the_same_time():

@@ -39,7 +39,9 @@ def map_body(context, body):
 
 
 @schema.parametrize()
-@hypothesis_settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@hypothesis_settings(
+    max_examples=100, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
+)
 def test_the_server_keeps_to_its_document(case):
     case.call_and_validate()
 

@@ -1,5 +1,7 @@
 """Exports: made once, found again, remade when something changed, never half there; and their precision."""
 
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -20,6 +22,7 @@ from app.engine.export import ensure_export, find_export, read_notes
 from app.engine.graph import GELU_SHIFT, to_bf16
 from app.engine.openvino_backend import choose_precision
 from tests.conftest import ROOT
+from tests.server import wait_for
 
 TEXTS = (ROOT / "app" / "engine" / "calibration.txt").read_text().splitlines()[1::2]
 
@@ -129,6 +132,37 @@ def test_two_that_start_at_once_make_one_export(folder):
     with ThreadPoolExecutor(2) as pool:
         one, other = pool.map(start, range(2))
     assert one == other
+
+
+def test_what_one_that_was_killed_left_is_removed(folder):
+    left = folder / "openvino" / f"{export.PARTIAL}int8-x"
+    left.mkdir(parents=True)
+    (left / "encoder.bin").write_bytes(b"half")
+    ensure_export(read_checkpoint(folder), "bf16", None)
+    assert {file.name for file in left.parent.iterdir()} == {".lock", "bf16"}
+
+
+def test_who_waits_for_anothers_export_says_so(folder, caplog):
+    (folder / "openvino").mkdir()
+    caplog.set_level("INFO")
+    with ThreadPoolExecutor(1) as pool:
+        with (folder / "openvino" / ".lock").open("w") as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            graph = pool.submit(ensure_export, read_checkpoint(folder), "bf16", None)
+            wait_for(lambda: "waiting for it" in caplog.text)
+            assert not graph.done()
+        assert graph.result(60).is_file()
+
+
+def test_a_file_system_without_locks_is_good_enough(folder, monkeypatch):
+    def flock(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    others = folder / "openvino" / f"{export.PARTIAL}bf16-x"
+    others.mkdir(parents=True)
+    assert ensure_export(read_checkpoint(folder), "bf16", None).is_file()
+    assert others.is_dir(), "what may be another's work is removed"
 
 
 def cosines(a, b):

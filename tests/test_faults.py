@@ -14,6 +14,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from app.engine.export import PARTIAL
 from tests.server import ROOT, Server, more_config, serving, wait_for
 
 pytestmark = pytest.mark.faults
@@ -36,6 +37,17 @@ def post_worker_init(worker):
             threading.Event().wait()
         return forward(sequences, wanted)
     batcher._forward = hanging
+"""
+# Seconds in place of an hour.
+IMPATIENT = "LOAD_SECONDS = 10"
+# The moment before a worker has signal handlers of its own is long.
+SLOW_START = """
+begin = post_fork
+
+def post_fork(server, worker):
+    import time
+    begin(server, worker)
+    time.sleep(5)
 """
 # Of a reload the first new worker dies once the one before it has gone; and seconds in place of a minute.
 DYING = """
@@ -148,6 +160,43 @@ def test_a_worker_that_cannot_load_is_tried_again_and_stops_no_other(pair, folde
     away.rename(folder)
     wait_for(lambda: pair.log.count(" loaded ") == 3)
     assert pair.ask("and is not alone") == 200
+
+
+def test_a_worker_that_hangs_while_it_loads_is_replaced(tmp_path, environ, folder):
+    config = (folder / "config.json").rename(folder / "away")
+    os.mkfifo(folder / "config.json")  # whose reader waits for a writer
+    server = Server(tmp_path / "log", *more_config(tmp_path, IMPATIENT), **environ)
+    try:
+        wait_for(lambda: server.log.count("Booting worker") == 2)
+        assert "read_checkpoint" in server.log, "it does not say where it hung"
+        (folder / "config.json").unlink()
+        config.rename(folder / "config.json")
+        server.wait_until_ready()
+        time.sleep(12)
+        assert server.log.count(" loaded ") == 1
+        assert server.ask("a") == 200
+    finally:
+        server.stop()
+
+
+def test_sigterm_ends_an_export_and_leaves_nothing_of_it(tmp_path, environ, folder):
+    shutil.rmtree(folder / "openvino", ignore_errors=True)
+    server = Server(tmp_path / "log", **environ | {"EMBED_PRECISION": "int8"})
+    wait_for(lambda: list((folder / "openvino").glob(f"{PARTIAL}*")))
+    start = time.monotonic()
+    assert server.stop() == 0
+    print(f"SIGTERM during an export: stopped after {time.monotonic() - start:.1f} s")
+    assert "exported" not in server.log
+    assert [file.name for file in (folder / "openvino").iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_a_worker_that_has_just_begun_is_heard(tmp_path, environ, sign):
+    server = Server(tmp_path / "log", *more_config(tmp_path, SLOW_START), **environ)
+    wait_for(lambda: "Booting worker" in server.log)
+    time.sleep(1)
+    assert server.stop(sign) == 0
+    assert "was sent SIGKILL" not in server.log
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -25,6 +25,9 @@ class Encoder(Protocol):
     def drain_seconds(self) -> int: ...
 
     @property
+    def broken(self) -> bool: ...
+
+    @property
     def busy_seconds(self) -> float: ...
 
     @property

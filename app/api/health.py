@@ -21,16 +21,20 @@ READY = {
 ALIVE = {200: (HealthResponse, "it is"), 503: (ErrorResponse, "it hangs: start it again")}
 
 
-def hangs(encoder: Encoder) -> bool:
-    """Whether a forward has taken longer than any does."""
-    return encoder.busy_seconds > STUCK_SECONDS
+def hangs(encoder: Encoder) -> str:
+    """Why it will never answer again; nothing while it may."""
+    if encoder.broken:
+        return "the thread that computes has ended"
+    if encoder.busy_seconds > STUCK_SECONDS:
+        return f"one forward has taken {encoder.busy_seconds:.0f} s"
+    return ""
 
 
 @bp.get("/healthz")
 @documented("Is the process alive", responses=ALIVE, tag="Health")
 def alive() -> dict[str, Any]:
-    if hangs(encoder()):
-        raise Stuck(f"one forward has taken {encoder().busy_seconds:.0f} s")
+    if why := hangs(encoder()):
+        raise Stuck(why)
     return {"status": "ok"}
 
 

@@ -60,7 +60,11 @@ def metrics() -> Response:
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # prometheus-client's own switch, set by gunicorn.conf.py
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return Response(generate_latest(registry), mimetype="text/plain")
+    try:
+        text = generate_latest(registry)
+    except FileNotFoundError:  # a worker has just ended that had counted nothing, see gunicorn.conf.py
+        text = generate_latest(registry)
+    return Response(text, mimetype="text/plain")
 
 
 def count_request(method: str, route: str, status: int, seconds: float, waiting: int) -> None:

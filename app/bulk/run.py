@@ -104,8 +104,8 @@ def _embed(
             found = embed_there(work, settings, todo, progress, cluster)
     else:
         encoder = Encoder(settings, watch=progress.watch)
-        encoder.load()
         try:
+            encoder.load()
             with progress:
                 found = embed_here(work, encoder, todo, progress)
         finally:

@@ -7,7 +7,7 @@ import time
 import weakref
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from app.engine.embeddings import BatchStats, FloatArray, IntArray, Kind
 from app.engine.errors import Abandoned, NotLoaded, Overloaded, TooLate
@@ -146,15 +146,27 @@ class Batcher:
 
     def close(self) -> None:
         """Finish the batches under way, fail what waits, and end the threads."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+        self._end(self._turns, "the encoder was closed before this text's turn")
         for thread in self._threads:
             thread.join()
-        for job in list(self._turns):
-            self._drop(job, NotLoaded("the encoder was closed before this text's turn"))
+
+    def _end(self, jobs: Iterable[Job], why: str) -> None:
+        """Take nothing more, and fail these."""
+        with self._changed:
+            self._closed = True
+            failed = list(jobs)
+            self._changed.notify_all()
+        for job in failed:
+            self._drop(job, NotLoaded(why))
 
     def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException:  # most likely there is no memory; nobody may wait for what never comes
+            self._end(self._jobs.values(), "the thread that computes has ended")
+            log.exception("the thread that computes has ended")
+
+    def _work(self) -> None:
         while True:
             with self._changed:
                 while not self._turns and not self._closed:

@@ -81,6 +81,11 @@ class Encoder:
         return self._batcher is not None and self._batcher.full
 
     @property
+    def broken(self) -> bool:
+        """Whether what computes has ended, though nobody closed it."""
+        return self._batcher is not None and not self._batcher.alive
+
+    @property
     def busy_seconds(self) -> float:
         """How long the oldest forward under way has taken so far, 0 if there is none."""
         return self._batcher.busy_seconds if self._batcher else 0.0

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 FORMAT = 2  # of the graph; raise it with every change of graph.py that changes vectors or inputs
 GRAPH = "encoder.xml"
 NOTES = "export.json"
+PARTIAL = ".partial-"  # what one that is being made is called, before its precision
 
 
 def find_export(checkpoint: Checkpoint, precision: Precision, cache: Path | None) -> Path | None:
@@ -47,9 +48,11 @@ def ensure_export(checkpoint: Checkpoint, precision: Precision, cache: Path | No
     for folder in _places(checkpoint, precision, cache):
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with _lock(folder.parent):
+            with _lock(folder.parent) as alone:
                 if found := find_export(checkpoint, precision, cache):
                     return found / GRAPH
+                for left in folder.parent.glob(f"{PARTIAL}*") if alone else ():  # by one that was killed
+                    shutil.rmtree(left, ignore_errors=True)
                 _export(checkpoint, precision, folder)
             return folder / GRAPH
         except PermissionError:
@@ -84,7 +87,7 @@ def _export(checkpoint: Checkpoint, precision: Precision, folder: Path) -> None:
     start = time.monotonic()
     log.info("exporting %s in %s to %s, once", checkpoint.path, precision, folder)
     weights = Weights(checkpoint)
-    partial = Path(tempfile.mkdtemp(prefix=f".{precision}.", dir=folder.parent))
+    partial = Path(tempfile.mkdtemp(prefix=f"{PARTIAL}{precision}-", dir=folder.parent))
     try:
         largest = largest_inputs(checkpoint, weights) if precision == "int8" else None
         graph = build_graph(checkpoint, weights, precision, largest)
@@ -133,8 +136,18 @@ def _identity(checkpoint: Checkpoint, precision: Precision) -> dict[str, Any]:
 
 
 @contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """One export into a folder at a time, over processes and containers that share it."""
+def _lock(folder: Path) -> Iterator[bool]:
+    """One export into a folder at a time, over processes and containers that share it.
+
+    False on a file system without locks: there several may make the same export.
+    """
     with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("another process exports into %s: waiting for it", folder)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            yield False
+            return
+        yield True

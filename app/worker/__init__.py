@@ -11,6 +11,7 @@ import errno
 import resource
 import signal
 import socket
+import sys
 import time
 from collections import OrderedDict
 from concurrent.futures import Future
@@ -21,6 +22,7 @@ from typing import Any
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from app.worker.client import Client, timeval
+from app.worker.threads import Threads
 from app.worker.turn import Turn
 
 HEAD_SECONDS = 10.0  # from the connection to the end of its head
@@ -77,11 +79,24 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def init_signals(self) -> None:
         super().init_signals()
-        signal.signal(signal.SIGUSR2, super().handle_exit)
+        signal.signal(signal.SIGUSR2, self._stop)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         if not self.turn.goes_on():
-            super().handle_exit(sig, frame)
+            self._stop(sig, frame)
+
+    def _stop(self, sig: int, frame: Any) -> None:
+        """Finish what was accepted; while it loads, which may take minutes, that is nothing."""
+        if not self.booted:
+            sys.exit(0)
+        super().handle_exit(sig, frame)
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        # Gunicorn's own takes a lock of the pool, which this thread may hold already.
+        super(ThreadWorker, self).handle_quit(sig, frame)
+
+    def get_thread_pool(self) -> Threads:
+        return Threads(self.cfg.threads)
 
     def init_process(self) -> None:
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
