@@ -121,6 +121,13 @@ def on_exit(server):
     _remove_metrics(server.pid)
 
 
+def pre_exec(server):
+    """In a new master to be, on an upgrade in place: it must not take this one's folder."""
+    asked = server.cfg.env_orig.get("PROMETHEUS_MULTIPROC_DIR", "")
+    if os.path.basename(asked).startswith(METRICS_PREFIX):
+        server.cfg.env_orig["PROMETHEUS_MULTIPROC_DIR"] = os.path.dirname(asked)
+
+
 def child_exit(server, worker):
     import contextlib
     import glob
@@ -158,11 +165,18 @@ def post_fork(server, worker):
     import signal
     import sys
 
-    # The master's handlers, which a fork inherits, would take these for orders to the master.
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+    # The master's handlers, which a fork inherits, would take these for orders to the master, and what
+    # came since the fork is in a copy of its queue.
+    ends = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
+    for number in ends:
         signal.signal(number, lambda *_: sys.exit(0))
-    # Gunicorn does not look whether a worker hangs before it serves.
-    faulthandler.dump_traceback_later(LOAD_SECONDS, exit=True)
+    while not server.SIG_QUEUE.empty():
+        if server.SIG_QUEUE.get_nowait() in ends:
+            sys.exit(0)
+    try:  # Gunicorn does not look whether a worker hangs before it serves
+        faulthandler.dump_traceback_later(LOAD_SECONDS, exit=True)
+    except Exception as error:
+        worker.log.warning("nobody will notice if this worker hangs while it loads: %s", error)
 
     from app.config import thread_budget
     from app.worker.turn import Turn
@@ -212,6 +226,7 @@ def post_worker_init(worker):
         worker.turn.give_up()
     worker.refusal, worker.unreadable = admission.refusal, admission.unreadable
     worker.hangs = lambda: bool(hangs(encoder))
+    worker.broken = lambda: encoder.broken
     faulthandler.cancel_dump_traceback_later()
     worker.turn.pass_on()
 

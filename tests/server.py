@@ -174,9 +174,17 @@ class Server:
 
 @contextlib.contextmanager
 def serving(log: Path, *flags: str, under: tuple[str, ...] = (), **environ: str) -> Iterator[Server]:
+    """A server that is ready, and ends in any case."""
+    with starting(log, *flags, under=under, **environ) as server:
+        server.wait_until_ready()
+        yield server
+
+
+@contextlib.contextmanager
+def starting(log: Path, *flags: str, under: tuple[str, ...] = (), **environ: str) -> Iterator[Server]:
+    """One that may not have begun."""
     server = Server(log, *flags, under=under, **environ)
     try:
-        server.wait_until_ready()
         yield server
     finally:
         server._connections.close()

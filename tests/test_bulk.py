@@ -421,7 +421,7 @@ def test_killed_half_way_it_goes_on(tmp_path, tiny_folder, kill):
 
 
 def test_ctrl_c_while_it_loads_is_one_sentence(tmp_path, tiny_folder):
-    place = write_jsonl(tmp_path / "a.jsonl", [{"text": "one"}])
+    place = write_jsonl(tmp_path / "a.jsonl", [{"text": "one " * 1000}] * 1000)
     line, environment = command(tiny_folder, place, "--out", tmp_path / "out")
     process = subprocess.Popen(line, cwd=ROOT, env=environment, stderr=subprocess.PIPE)
     while b"precision" not in (said := process.stderr.readline()):

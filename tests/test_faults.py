@@ -14,8 +14,9 @@ from pathlib import Path
 import orjson
 import pytest
 
-from app.engine.export import PARTIAL
-from tests.server import ROOT, Server, more_config, serving, wait_for
+from app.engine.checkpoint import read_checkpoint
+from app.engine.export import PARTIAL, ensure_export
+from tests.server import ROOT, Server, more_config, serving, starting, wait_for
 
 pytestmark = pytest.mark.faults
 
@@ -38,14 +39,30 @@ def post_worker_init(worker):
         return forward(sequences, wanted)
     batcher._forward = hanging
 """
+# A forward that ends its thread, as one that gets no memory may.
+ENDING = """
+load = post_worker_init
+
+def post_worker_init(worker):
+    import sys
+    load(worker)
+    batcher = worker.wsgi.extensions["encoder"]._batcher
+    forward = batcher._forward
+    def ending(sequences, wanted):
+        if any(len(sequence) == 8 for sequence in sequences):
+            sys.exit()
+        return forward(sequences, wanted)
+    batcher._forward = ending
+"""
 # Seconds in place of an hour.
-IMPATIENT = "LOAD_SECONDS = 10"
+IMPATIENT = "LOAD_SECONDS = 15"
 # The moment before a worker has signal handlers of its own is long.
 SLOW_START = """
 begin = post_fork
 
 def post_fork(server, worker):
     import time
+    time.sleep(5)
     begin(server, worker)
     time.sleep(5)
 """
@@ -163,40 +180,51 @@ def test_a_worker_that_cannot_load_is_tried_again_and_stops_no_other(pair, folde
 
 
 def test_a_worker_that_hangs_while_it_loads_is_replaced(tmp_path, environ, folder):
+    ensure_export(read_checkpoint(folder), "fp32", None)  # which would take a part of the time
     config = (folder / "config.json").rename(folder / "away")
     os.mkfifo(folder / "config.json")  # whose reader waits for a writer
-    server = Server(tmp_path / "log", *more_config(tmp_path, IMPATIENT), **environ)
-    try:
+    with starting(tmp_path / "log", *more_config(tmp_path, IMPATIENT), **environ) as server:
         wait_for(lambda: server.log.count("Booting worker") == 2)
         assert "read_checkpoint" in server.log, "it does not say where it hung"
         (folder / "config.json").unlink()
         config.rename(folder / "config.json")
         server.wait_until_ready()
-        time.sleep(12)
+        time.sleep(17)
         assert server.log.count(" loaded ") == 1
         assert server.ask("a") == 200
-    finally:
-        server.stop()
 
 
 def test_sigterm_ends_an_export_and_leaves_nothing_of_it(tmp_path, environ, folder):
     shutil.rmtree(folder / "openvino", ignore_errors=True)
-    server = Server(tmp_path / "log", **environ | {"EMBED_PRECISION": "int8"})
-    wait_for(lambda: list((folder / "openvino").glob(f"{PARTIAL}*")))
-    start = time.monotonic()
-    assert server.stop() == 0
-    print(f"SIGTERM during an export: stopped after {time.monotonic() - start:.1f} s")
-    assert "exported" not in server.log
+    with starting(tmp_path / "log", **environ | {"EMBED_PRECISION": "int8"}) as server:
+        wait_for(lambda: list((folder / "openvino").glob(f"{PARTIAL}*")))
+        start = time.monotonic()
+        assert server.stop() == 0
+        print(f"SIGTERM during an export: stopped after {time.monotonic() - start:.1f} s")
+        assert "exported" not in server.log
     assert [file.name for file in (folder / "openvino").iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_a_worker_that_has_just_begun_is_heard(tmp_path, environ, sign):
-    server = Server(tmp_path / "log", *more_config(tmp_path, SLOW_START), **environ)
-    wait_for(lambda: "Booting worker" in server.log)
-    time.sleep(1)
-    assert server.stop(sign) == 0
-    assert "was sent SIGKILL" not in server.log
+@pytest.mark.parametrize("wait", [1, 6])  # seconds: before it has handlers, before it has Gunicorn's
+def test_a_signal_to_a_worker_that_has_just_begun_is_heard(tmp_path, environ, sign, wait):
+    with starting(tmp_path / "log", *more_config(tmp_path, SLOW_START), **environ) as server:
+        wait_for(lambda: "Booting worker" in server.log)
+        time.sleep(wait)
+        assert server.stop(sign) == 0
+        assert "was sent SIGKILL" not in server.log
+
+
+def test_a_worker_whose_encoder_ends_is_replaced_at_once(tmp_path, environ):
+    with serving(tmp_path / "log", *more_config(tmp_path, ENDING), **environ) as server:
+        before = server.workers
+        start = time.monotonic()
+        assert server.ask("a a a a a a") == 503
+        wait_for(lambda: server.workers and server.workers.isdisjoint(before))
+        server.wait_until_ready()
+        print(f"an encoder that ends: another serves after {time.monotonic() - start:.0f} s")
+        assert server.ask("a") == 200
+        assert time.monotonic() - start < 60  # not Gunicorn's `timeout`
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -373,6 +373,7 @@ def test_metrics_add_up_over_workers_and_outlive_one(tmp_path, tiny_folder):
             assert server.post("/api/embed", {"input": "one of twenty"})[0] == 200
         line = 'embed_requests_total{method="POST",route="/api/embed",status="200"}'
         assert metric(server, line) == 20
+        wait_for(lambda: server.log.count(" loaded ") == 2)
         children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
         victim = children.read_text().split()[0]
         os.kill(int(victim), signal.SIGKILL)

@@ -1,15 +1,16 @@
 """Exports: a checkpoint's graph on disk in one precision, made once, remade when either side changes."""
 
+import contextlib
 import errno
 import fcntl
 import json
 import logging
 import os
+import platform
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +25,22 @@ log = logging.getLogger(__name__)
 FORMAT = 2  # of the graph; raise it with every change of graph.py that changes vectors or inputs
 GRAPH = "encoder.xml"
 NOTES = "export.json"
-PARTIAL = ".partial-"  # what one that is being made is called, before its precision
+# What one that is being made is called, before the machine that makes it; nothing takes longer than that.
+PARTIAL = ".partial-"
+PARTIAL_SECONDS = 7200
 
 
 def find_export(checkpoint: Checkpoint, precision: Precision, cache: Path | None) -> Path | None:
     """The folder of an export that fits checkpoint and versions, None if there is none."""
     identity = _identity(checkpoint, precision)
     for folder in _places(checkpoint, precision, cache):
-        notes = read_notes(folder)
-        if notes.get("identity") == identity and (folder / GRAPH).is_file():
+        if _fits(folder, identity):
             return folder
     return None
+
+
+def _fits(folder: Path, identity: dict[str, Any]) -> bool:
+    return read_notes(folder).get("identity") == identity and (folder / GRAPH).is_file()
 
 
 def ensure_export(checkpoint: Checkpoint, precision: Precision, cache: Path | None) -> Path:
@@ -48,11 +54,10 @@ def ensure_export(checkpoint: Checkpoint, precision: Precision, cache: Path | No
     for folder in _places(checkpoint, precision, cache):
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with _lock(folder.parent) as alone:
+            with _lock(folder.parent):
                 if found := find_export(checkpoint, precision, cache):
                     return found / GRAPH
-                for left in folder.parent.glob(f"{PARTIAL}*") if alone else ():  # by one that was killed
-                    shutil.rmtree(left, ignore_errors=True)
+                _sweep(folder.parent)
                 _export(checkpoint, precision, folder)
             return folder / GRAPH
         except PermissionError:
@@ -60,6 +65,8 @@ def ensure_export(checkpoint: Checkpoint, precision: Precision, cache: Path | No
         except OSError as error:
             if error.errno == errno.EROFS:
                 continue
+            if found := find_export(checkpoint, precision, cache):  # another's, who had no lock either
+                return found / GRAPH
             raise ModelError(
                 f"the {precision} export cannot be written to {folder}: {error.strerror}"
             ) from error
@@ -87,7 +94,7 @@ def _export(checkpoint: Checkpoint, precision: Precision, folder: Path) -> None:
     start = time.monotonic()
     log.info("exporting %s in %s to %s, once", checkpoint.path, precision, folder)
     weights = Weights(checkpoint)
-    partial = Path(tempfile.mkdtemp(prefix=f"{PARTIAL}{precision}-", dir=folder.parent))
+    partial = Path(tempfile.mkdtemp(prefix=_own_prefix(), dir=folder.parent))
     try:
         largest = largest_inputs(checkpoint, weights) if precision == "int8" else None
         graph = build_graph(checkpoint, weights, precision, largest)
@@ -100,6 +107,8 @@ def _export(checkpoint: Checkpoint, precision: Precision, folder: Path) -> None:
         partial.chmod(0o755)
         for file in partial.iterdir():
             file.chmod(0o644)
+        if _fits(folder, notes["identity"]):
+            return  # another's, who had no lock either
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(partial, folder)
@@ -135,11 +144,11 @@ def _identity(checkpoint: Checkpoint, precision: Precision) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def _lock(folder: Path) -> Iterator[bool]:
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[None]:
     """One export into a folder at a time, over processes and containers that share it.
 
-    False on a file system without locks: there several may make the same export.
+    On a file system without locks several may make the same export.
     """
     with (folder / ".lock").open("w") as file:
         try:
@@ -148,6 +157,17 @@ def _lock(folder: Path) -> Iterator[bool]:
             log.info("another process exports into %s: waiting for it", folder)
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError:
-            yield False
-            return
-        yield True
+            log.info("%s is on a file system without locks", folder)
+        yield
+
+
+def _own_prefix() -> str:
+    return f"{PARTIAL}{platform.node()}-"
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what exports that were killed have left. A lock may not hold for other machines."""
+    for left in folder.glob(f"{PARTIAL}*"):
+        with contextlib.suppress(OSError):
+            if left.name.startswith(_own_prefix()) or left.stat().st_mtime < time.time() - PARTIAL_SECONDS:
+                shutil.rmtree(left)

@@ -45,6 +45,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """Whether this process will never answer again; the hooks know how to tell."""
         return False
 
+    def broken(self) -> bool:
+        """Whether it has nothing left to answer with; the hooks know how to tell."""
+        return False
+
     def load_wsgi(self) -> None:
         try:
             super().load_wsgi()
@@ -54,6 +58,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def notify(self) -> None:
         """Tell the arbiter that all is well; a worker that does not is replaced after `timeout`."""
+        if self.broken():
+            self.alive = False
         if not self.hangs():
             super().notify()
 
@@ -79,15 +85,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def init_signals(self) -> None:
         super().init_signals()
-        signal.signal(signal.SIGUSR2, self._stop)
+        signal.signal(signal.SIGUSR2, super().handle_exit)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        if not self.turn.goes_on():
-            self._stop(sig, frame)
-
-    def _stop(self, sig: int, frame: Any) -> None:
-        """Finish what was accepted; while it loads, which may take minutes, that is nothing."""
-        if not self.booted:
+        if self.turn.goes_on():
+            return
+        if not self.booted:  # to load may take minutes, and nothing was accepted
             sys.exit(0)
         super().handle_exit(sig, frame)
 
