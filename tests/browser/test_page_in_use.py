@@ -20,6 +20,16 @@ def complete(page):
     assert "{" not in text
 
 
+@pytest.mark.parametrize("place", ["", "#similarity", "#map"])
+def test_it_opens_at_its_top(new_page, server, place):
+    page = new_page(server.url, height=500)
+    page.goto(f"{server.url}/{place}")
+    settle(page)
+    page.wait_for_timeout(500)  # what a browser scrolls to, it scrolls to once all is loaded
+    assert page.evaluate("scrollY") == 0
+    assert page.evaluate("document.documentElement.scrollHeight > innerHeight"), "it could not have scrolled"
+
+
 def test_the_strip_says_what_is_served(open_page, server):
     page = open_page()
     expect(page.locator("#status-state")).to_have_text("up")
