@@ -79,7 +79,7 @@ def test_every_format_gives_the_encoders_own_vectors(run, tmp_path, reference):
         assert done.exit_code == 0, (name, done.output)
         table = read(out)
         assert table.column("text").to_pylist() == TEXTS, name
-        np.testing.assert_allclose(dense(table), expected, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(dense(table), expected, atol=1e-6, err_msg=name)
         assert len(list(out.glob("part-*.parquet"))) == 4
         if "texts" in name:
             assert table.column("path")[1].as_py() == "01.txt"
@@ -94,7 +94,7 @@ def test_standard_input_is_lines_or_json_lines(run, tmp_path, reference):
     for name, stdin in (("lines", lines), ("jsonl", rows)):
         done = run("-", "--out", tmp_path / name, stdin=stdin)
         assert done.exit_code == 0, done.output
-        np.testing.assert_allclose(dense(read(tmp_path / name)), expected, atol=1e-5)
+        np.testing.assert_allclose(dense(read(tmp_path / name)), expected, atol=1e-6)
         assert not list((tmp_path / name).glob("*stdin*"))
         assert run("-", "--out", tmp_path / name, stdin=stdin).exit_code == 0
 
@@ -106,13 +106,13 @@ def test_all_outputs_and_what_the_files_say_of_themselves(run, tmp_path, referen
     table = read(tmp_path / "out")
     expected = reference.encode(TEXTS, pooling="cls", outputs=("dense", "sparse", "colbert"))
     assert table.schema.field("dense").type == pa.list_(pa.float32(), 64)
-    np.testing.assert_allclose(dense(table), expected.dense, atol=1e-5)
+    np.testing.assert_allclose(dense(table), expected.dense, atol=1e-6)
     for row, (ids, weights), vectors in zip(
         table.to_pylist(), expected.sparse, expected.multi_vector, strict=True
     ):
         assert row["sparse"]["indices"] == ids.tolist()
-        np.testing.assert_allclose(row["sparse"]["values"], weights, atol=1e-5)
-        np.testing.assert_allclose(row["colbert"], vectors, atol=1e-5)
+        np.testing.assert_allclose(row["sparse"]["values"], weights, atol=1e-6)
+        np.testing.assert_allclose(row["colbert"], vectors, atol=1e-6)
     told = json.loads(
         pq.read_schema(tmp_path / "out" / "part-00000000-00000000.parquet").metadata[b"embedding"]
     )
@@ -168,7 +168,7 @@ def test_rows_without_a_text_keep_their_place(run, tmp_path, reference):
         missing = [value is None for value in table.column(output).to_pylist()]
         assert missing == [False, True, True, True, True, False, False], output
     np.testing.assert_allclose(
-        table.column("dense")[6].as_py(), reference.encode(["good"]).dense[0], atol=1e-5
+        table.column("dense")[6].as_py(), reference.encode(["good"]).dense[0], atol=1e-6
     )
     again = run(place, "--out", tmp_path / "out", "--outputs", "dense,sparse,colbert", max_length=20)
     assert again.exit_code == 3
@@ -198,7 +198,7 @@ def test_a_numpy_file(run, tmp_path, reference):
     assert found.shape == (4, 64)
     assert found.dtype == np.float32
     assert np.isnan(found[1:3]).all()
-    np.testing.assert_allclose(found[[0, 3]], reference.encode(["good", "good"]).dense, atol=1e-5)
+    np.testing.assert_allclose(found[[0, 3]], reference.encode(["good", "good"]).dense, atol=1e-6)
     assert np.load(tmp_path / "vectors.ids.npy").tolist() == ["a", "b", "c", "g"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jsonl", "vectors.ids.npy", "vectors.npy"]
     assert "is there already" in run(place, "--out", out).output

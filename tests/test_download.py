@@ -68,7 +68,7 @@ class Download:
     def command(self) -> subprocess.CompletedProcess[str]:
         """The real command, which knows BGE-M3 only."""
         flask = [sys.executable, "-m", "flask", "--app", "wsgi", "model", "download", str(self.folder)]
-        return _finish(self._popen(flask), 20)  # the library alone tries a dead hub for 24 seconds
+        return _finish(self._popen(flask))
 
     def _popen(self, command: list[str], **options: Any) -> subprocess.Popen[str]:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -96,8 +96,8 @@ def download(tmp_path: Path) -> Iterator[Download]:
                 process.kill()
 
 
-def _finish(process: subprocess.Popen[str], seconds: float = 60) -> subprocess.CompletedProcess[str]:
-    out, err = process.communicate(timeout=seconds)
+def _finish(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    out, err = process.communicate(timeout=15)  # the library alone tries a dead hub for 24 seconds
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
@@ -356,7 +356,7 @@ def _write(folder: Path, files: dict[str, bytes]) -> None:
 
 
 def _wait_for_bytes(file: Path) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 15
     while not file.exists() or file.stat().st_size < 10 * MB:
         assert time.monotonic() < deadline, f"nothing arrived in {file}"
         time.sleep(0.01)

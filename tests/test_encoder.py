@@ -159,12 +159,11 @@ def test_meaning_crosses_languages(demo):
 
 
 def test_timings_add_up(demo):
-    several = [demo.encode(TEXTS).timings for _ in range(3)]
-    for timings in several:
-        assert timings.load > 0
-        assert timings.tokenize > 0
-        assert timings.queue >= 0
-    assert any(timings.forward > timings.tokenize for timings in several)
+    timings = demo.encode(TEXTS).timings
+    assert timings.load > 0
+    assert timings.tokenize > 0
+    assert timings.queue >= 0
+    assert timings.forward > timings.tokenize
 
 
 def test_an_encoder_outside_load_and_close_says_so(demo_folder):

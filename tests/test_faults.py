@@ -21,39 +21,26 @@ from tests.server import ROOT, Server, more_config, serving, starting, wait_for
 pytestmark = pytest.mark.faults
 
 WORDS = "word " * 60
-# A forward that waits for ever where a text has eight tokens, and seconds in place of minutes.
-HANGING = """
-timeout = 3
+# A forward that does something else where a text has eight tokens.
+FORWARD = """
 load = post_worker_init
 
 def post_worker_init(worker):
-    import threading
+    import sys, threading
     import app.api.health
     load(worker)
-    app.api.health.STUCK_SECONDS = 1
     batcher = worker.wsgi.extensions["encoder"]._batcher
     forward = batcher._forward
-    def hanging(sequences, wanted):
+    def other(sequences, wanted):
         if any(len(sequence) == 8 for sequence in sequences):
-            threading.Event().wait()
+            {}
         return forward(sequences, wanted)
-    batcher._forward = hanging
+    batcher._forward = other
 """
-# A forward that ends its thread, as one that gets no memory may.
-ENDING = """
-load = post_worker_init
-
-def post_worker_init(worker):
-    import sys
-    load(worker)
-    batcher = worker.wsgi.extensions["encoder"]._batcher
-    forward = batcher._forward
-    def ending(sequences, wanted):
-        if any(len(sequence) == 8 for sequence in sequences):
-            sys.exit()
-        return forward(sequences, wanted)
-    batcher._forward = ending
-"""
+# It waits for ever; and seconds in place of minutes.
+HANGING = "timeout = 3" + FORWARD.format("app.api.health.STUCK_SECONDS = 1; threading.Event().wait()")
+# It ends its thread, as one that gets no memory may.
+ENDING = FORWARD.format("sys.exit()")
 # Seconds in place of an hour.
 IMPATIENT = "LOAD_SECONDS = 15"
 # The moment before a worker has signal handlers of its own is long.
@@ -276,8 +263,8 @@ def test_two_reloads_at_once_lose_no_request(pair):
         pair.process.send_signal(signal.SIGHUP)
         time.sleep(0.5)
         pair.process.send_signal(signal.SIGHUP)
-        wait_for(lambda: len(pair.workers) == 2 and pair.workers.isdisjoint(before), 120)
-        wait_for(lambda: all(f"[{pid}] [INFO] loaded " in pair.log for pid in pair.workers))
+        wait_for(lambda: pair.log.count(" loaded ") == 6 and len(pair.workers) == 2, 120)
+        wait_for(lambda: pair.workers.isdisjoint(before))
     print(f"two reloads, one in the other: {dict(seen)}, the longest took {pair.longest:.1f} s")
     assert set(seen) == {200}
     assert pair.longest < 10
