@@ -20,8 +20,6 @@ from benchmarks.load import requests_of
 from benchmarks.report import summary, table
 from benchmarks.services import InProcess, Process, Server
 
-RESULTS = services.ROOT / "benchmarks" / "results"
-
 
 @dataclass(frozen=True)
 class Profile:
@@ -58,10 +56,7 @@ def main() -> None:
         sys.exit(f"{type(error).__name__}: {error}")
     print(table(report))
     if options.save:
-        RESULTS.mkdir(exist_ok=True)
-        file = RESULTS / f"{report['engine']}-{report['precision']}.json"
-        file.write_text(json.dumps(report, indent=1) + "\n")
-        print(f"saved as {file.relative_to(services.ROOT)}")
+        machine.save(report, f"{report['engine']}-{report['precision']}")
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -73,8 +68,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
     report = machine.describe() | {"model": shape(model)}
     report["profiles"] = {profile.name: profile.meaning for profile in options.profiles}
-    say("measuring what the processors can multiply")
-    before = machine.matmul_limit()
+    say("measuring what the processors can multiply and read")
+    before = machine.limits()
     say("starting both; new weights may take ours minutes, once")
     with plain() as left, ours() as right:
         report["engine"], report["precision"] = right.running() or (options.engine, options.precision)
@@ -87,8 +82,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     say("starting each by itself again, for time and memory")
     full = None if options.quick else corpus
     report["footprint"] = {"plain": footprint(plain(), full), "ours": footprint(ours(), full)}
-    after = machine.matmul_limit()  # a busy neighbour may have slowed one of the two
-    report["limit_gflops"] = {kind: max(before[kind], after[kind]) for kind in before}
+    report["limits"] = machine.better_limits(before, machine.limits())
     return report | {"summary": summary(report)}
 
 
@@ -170,8 +164,8 @@ def shape(model: Path) -> dict[str, Any]:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition(":")[0])
     parser.add_argument("--model", type=Path, default=DEFAULT, help="a model folder (%(default)s)")
-    parser.add_argument("--engine", choices=("openvino", "torch"), default="openvino")
-    parser.add_argument("--precision", choices=("auto", "fp32", "bf16", "int8"), default="auto")
+    parser.add_argument("--engine", default=services.ENGINE, help="EMBED_ENGINE (%(default)s)")
+    parser.add_argument("--precision", default="auto", help="EMBED_PRECISION (%(default)s)")
     names = [profile.name for profile in PROFILES]
     parser.add_argument(
         "--profiles", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names)

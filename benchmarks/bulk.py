@@ -35,7 +35,6 @@ from benchmarks import machine
 from benchmarks.corpus import Corpus
 from benchmarks.services import ROOT
 
-RESULTS = ROOT / "benchmarks" / "results"
 ACTOR_ROWS = 8  # a part of the runs on Ray
 
 
@@ -54,9 +53,7 @@ def main() -> None:
     one, two = report["actors"]
     print(f"one actor {one:.0f} tokens/s, two {two:.0f} tokens/s: {two / one:.2f} times as fast")
     if options.save:
-        file = RESULTS / "bulk.json"
-        file.write_text(json.dumps(report, indent=1) + "\n")
-        print(f"saved as {file.relative_to(ROOT)}")
+        machine.save(report, "bulk")
 
 
 def run(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:

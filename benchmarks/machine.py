@@ -1,4 +1,4 @@
-"""Where and of what a measurement was taken."""
+"""Where and of what a measurement was taken, and where it is kept."""
 
 import datetime
 import importlib.metadata
@@ -12,24 +12,33 @@ from pathlib import Path
 from typing import Any
 
 from app.config import cpu_budget
+from benchmarks.isa import held
 from benchmarks.services import ROOT
 
 PACKAGES = ("torch", "openvino", "transformers", "tokenizers", "numpy", "flask", "gunicorn", "orjson")
+RESULTS = ROOT / "benchmarks" / "results"
 # What decides how fast a processor multiplies.
 FLAGS = (
     *("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
     *("amx_tile", "amx_bf16", "amx_int8"),
     *("asimd", "asimddp", "bf16", "i8mm", "sve", "sve2"),
 )
+# For floats and for int8, the best first: a kind of processor is named after the first that it has.
+FLOATS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "bf16", "asimd")
+INTEGERS = ("amx_int8", "avx512_vnni", "avx_vnni", "i8mm", "asimddp")
+VENDORS = {"AuthenticAMD": "amd", "GenuineIntel": "intel"}
 
 
-def describe() -> dict[str, Any]:
-    """Machine, versions and date."""
+def describe(held_to: str = "") -> dict[str, Any]:
+    """Machine, versions and date; `held_to` is the instruction set that libraries were held to, if any."""
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": {
             "cpu": _cpu("model name") or platform.processor() or platform.machine(),
-            "flags": [flag for flag in FLAGS if flag in (_cpu("flags") or _cpu("Features")).split()],
+            "kind": kind() + (f"-held-to-{held_to}" if held_to else ""),
+            "family": _cpu("cpu family") or _cpu("CPU architecture"),
+            "model": _cpu("model") or _cpu("CPU part"),
+            "flags": [flag for flag in FLAGS if flag in cpu_flags()],
             "cores": cpu_budget(),
             "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
             "system": platform.platform(),
@@ -38,10 +47,47 @@ def describe() -> dict[str, Any]:
     }
 
 
-def matmul_limit() -> dict[str, float]:
-    """GFLOP/s of a large matrix product in fp32 and bf16, measured in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.limit", str(cpu_budget())]
-    return json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout)
+def kind() -> str:
+    """A folder's name for processors that measure alike: amd-avx512_bf16-avx512_vnni-25-17.
+
+    Vendor, best extensions, then family and model, so that kin stand together in a listing.
+    """
+    flags = cpu_flags()
+    vendor = _cpu("vendor_id") or _cpu("CPU implementer") or platform.machine()
+    best = [next((name for name in names if name in flags), "") for names in (FLOATS, INTEGERS)]
+    numbers = [_cpu("cpu family") or _cpu("CPU architecture"), _cpu("model") or _cpu("CPU part")]
+    return "-".join(part for part in (VENDORS.get(vendor, vendor), *best, *numbers) if part)
+
+
+def limits(held_to: str = "") -> dict[str, Any]:
+    """What the processors multiply and read at most, measured in a process of its own."""
+    kinds = ["fp32", "int8"]
+    if not held_to and {"amx_bf16", "avx512_bf16", "bf16"} & set(cpu_flags()):
+        kinds.append("bf16")  # others compute it by way of fp32, slowly
+    command = [sys.executable, "-m", "benchmarks.limit", str(cpu_budget()), *kinds]
+    environ = os.environ | held(held_to)
+    return json.loads(subprocess.run(command, cwd=ROOT, env=environ, check=True, capture_output=True).stdout)
+
+
+def better_limits(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
+    """The larger of each: a busy neighbour may have slowed one of the two measurements."""
+    return {
+        "gflops": {kind: max(left["gflops"][kind], right["gflops"][kind]) for kind in left["gflops"]},
+        "memory_gb_per_s": max(left["memory_gb_per_s"], right["memory_gb_per_s"]),
+    }
+
+
+def cpu_flags() -> list[str]:
+    """Extensions of the processor, in the kernel's names."""
+    return (_cpu("flags") or _cpu("Features")).split()
+
+
+def save(report: dict[str, Any], name: str) -> None:
+    """Keep a report with others from the same kind of processor, and say where."""
+    file = RESULTS / report["machine"]["kind"] / f"{name}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(report, indent=1) + "\n")
+    print(f"saved as {file.relative_to(ROOT)}", file=sys.stderr)
 
 
 def _cpu(field: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from app.engine.checkpoint import read_checkpoint
 from benchmarks import load, machine, services
-from benchmarks.bench import RESULTS, say
+from benchmarks.bench import say
 from benchmarks.checkpoint import DEFAULT
 from benchmarks.corpus import Corpus
 from benchmarks.load import Request, requests_of
@@ -69,8 +69,7 @@ def main() -> None:
     report = run(options)
     print(json.dumps(report, indent=1))
     if options.save:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"overload-{options.texts}.json").write_text(json.dumps(report, indent=1) + "\n")
+        machine.save(report, f"overload-{options.texts}")
     sys.exit("; ".join(report["broken"]) or None)
 
 

@@ -3,6 +3,8 @@
 from statistics import median
 from typing import Any
 
+from benchmarks.cost import gflop
+
 
 def summary(report: dict[str, Any]) -> dict[str, Any]:
     """A row for each profile, medians over the rounds; and what HTTP leaves of the encoder's speed."""
@@ -46,7 +48,7 @@ def table(report: dict[str, Any]) -> str:
     lines = [
         f"{report['engine']} {report['precision']} beside plain transformers float32",
         f"{report['machine']['cpu']}, {report['machine']['cores']} cores: at most "
-        + ", ".join(f"{limit:.0f} GFLOP/s in {kind}" for kind, limit in report["limit_gflops"].items()),
+        + limits_line(report["limits"]),
         "",
         f"{'':<44}{'plain':>9}{'ours':>10}{'ratio':>8}{'rounds':>14}{'of limit':>10}",
     ]
@@ -78,6 +80,11 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def limits_line(limits: dict[str, Any]) -> str:
+    multiplied = (f"{limit:.0f} GFLOP/s in {kind}" for kind, limit in limits["gflops"].items())
+    return ", ".join([*multiplied, f"{limits['memory_gb_per_s']:.1f} GB/s of memory"])
+
+
 def _values(report: dict[str, Any], profile: str, of: str, value: str) -> list[float]:
     """A figure of every round, in the order of the rounds."""
     return [run[value] for run in report["runs"] if (run["profile"], run["of"]) == (profile, of)]
@@ -85,19 +92,11 @@ def _values(report: dict[str, Any], profile: str, of: str, value: str) -> list[f
 
 def _share_of_limit(report: dict[str, Any], profile: str) -> float | None:
     """What ours multiplied a second, of what the processors can in its precision; None if not measured."""
-    limit = report["limit_gflops"].get(report["precision"])
+    limit = report["limits"]["gflops"].get(report["precision"])
     if not limit:
         return None
     runs = [run for run in report["runs"] if (run["profile"], run["of"]) == (profile, "ours")]
-    return round(median(_gflop(report["model"], run) / run["seconds"] for run in runs) / limit, 3)
-
-
-def _gflop(model: dict[str, Any], run: dict[str, Any]) -> float:
-    """Multiplications and additions of a run's matrix products, padding not counted."""
-    layers, width, inner = (model[key] for key in ("num_hidden_layers", "hidden_size", "intermediate_size"))
-    projections = 2 * run["tokens"] * (4 * width**2 + 2 * width * inner)
-    attention = 4 * run["tokens_squared"] * width
-    return layers * (projections + attention) / 1e9
+    return round(median(gflop(report["model"], run) / run["seconds"] for run in runs) / limit, 3)
 
 
 def _at(found: dict[str, Any], path: list[str]) -> float | None:

@@ -19,6 +19,12 @@ from benchmarks import load
 from benchmarks.load import Request
 
 ROOT = Path(__file__).parent.parent
+ENGINE = "openvino"  # EMBED_ENGINE of ours, unless told otherwise
+# Variables of the caller that no process gets: settings, and what libraries read.
+NOT_PASSED_ON = (
+    *("EMBED_", "GUNICORN_", "OMP_", "MKL_", "KMP_", "WEB_", "PORT"),
+    *("ONEDNN_", "DNNL_", "OV_", "ATEN_", "FBGEMM_", "CT2_"),
+)
 START_SECONDS = 900  # the first start on new weights may prepare them for minutes
 STOP_SECONDS = 60
 
@@ -34,11 +40,10 @@ class Process:
     """A process group for the length of a `with`; the caller's own settings do not reach it."""
 
     def __init__(self, command: list[str], environ: dict[str, str], stdin: int, stdout: int | None) -> None:
-        settings = ("EMBED_", "GUNICORN_", "OMP_", "MKL_", "KMP_", "WEB_", "PORT")
         kept = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(settings) or name == "EMBED_CACHE_DIR"
+            if not name.startswith(NOT_PASSED_ON) or name == "EMBED_CACHE_DIR"
         }
         kept |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
         self._log = tempfile.TemporaryFile()  # noqa: SIM115, lives as long as the process

@@ -17,7 +17,7 @@ from typing import Any
 
 from app.engine.checkpoint import read_checkpoint
 from benchmarks import clients, load, machine, services
-from benchmarks.bench import RESULTS, say
+from benchmarks.bench import say
 from benchmarks.clients import HUNG_UP, Sample
 from benchmarks.corpus import Corpus
 from benchmarks.services import Server
@@ -36,8 +36,7 @@ def main() -> None:
     report = run(options.model.resolve(), options.minutes)
     print(json.dumps({name: report[name] for name in report if name != "windows"}, indent=1))
     if options.save:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "soak.json").write_text(json.dumps(report, indent=1) + "\n")
+        machine.save(report, "soak")
     sys.exit("; ".join(report["broken"]) or None)
 
 
