@@ -6,46 +6,24 @@ import json
 import signal
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 
 from app.engine.checkpoint import read_checkpoint
 from benchmarks import load, machine, services
-from benchmarks.bench import AGREEMENT_TEXTS, RESULTS, say, shape
+from benchmarks.bench import AGREEMENT_TEXTS, say, shape
 from benchmarks.checkpoint import DEFAULT
 from benchmarks.corpus import Corpus
+from benchmarks.entrants import OURS, PEERS, PROFILES, Profile
+from benchmarks.isa import HOLDS, held
 from benchmarks.load import Request, requests_of
+from benchmarks.peers_report import summary, table
 from benchmarks.services import ROOT, InProcess, our_environ
 
 PEERS_VENV = ROOT / ".venv" / "peers"
 CALIBRATION_TEXTS = 128  # optimum-intel's default
-OURS = {"ours": "auto", "ours-int8": "int8"}
-# sentence-transformers' backends, each with the batch sizes to try. The order matters: the first export
-# makes the folder that the others go into.
-PEERS = {"openvino": (1, 32), "openvino-int8": (1, 32), "onnx-int8": (1,)}
-
-
-@dataclass(frozen=True)
-class Profile:
-    """What one round asks for: so many calls, each of so many texts."""
-
-    name: str
-    texts: str  # of the corpus
-    each: int
-    calls: int
-    quick: int  # texts in a call of a quick run
-
-
-PROFILES = [
-    Profile("passages", "mixed", 64, calls=1, quick=16),
-    Profile("queries", "short", 16, calls=4, quick=16),
-    Profile("documents", "document", 2, calls=1, quick=1),
-    Profile("query", "short", 1, calls=20, quick=1),
-]
 
 
 def main() -> None:
@@ -57,10 +35,7 @@ def main() -> None:
         sys.exit(f"{type(error).__name__}: {error}")
     print(table(report))
     if options.save:
-        RESULTS.mkdir(exist_ok=True)
-        file = RESULTS / "peers.json"
-        file.write_text(json.dumps(report, indent=1) + "\n")
-        print(f"saved as {file.relative_to(ROOT)}")
+        machine.save(report, "peers")
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -70,17 +45,22 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     folder = model.with_name(f"{model.name}-peers")
     make_exports(model, folder, corpus)
 
-    report = machine.describe() | {"model": shape(model)}
+    report = machine.describe(options.isa) | {"model": shape(model), "held_to": options.isa}
+    report["not_held"] = [name for name in PEERS if options.isa and not PEERS[name].can_be_held]
+    say("measuring what the processors can multiply and read")
+    before = machine.limits(options.isa)
     same = requests_of(corpus, corpus.texts("mixed", AGREEMENT_TEXTS, seed=-1), each=1)
-    with InProcess(our_environ(model, "torch", "fp32")) as reference:
+    with _ours(model, "torch", "fp32", options.isa) as reference:
         right = vectors(reference, same)
     say("starting ours and the peers; new weights may take ours minutes, once")
     with contextlib.ExitStack() as stack:
         parts = {
-            name: stack.enter_context(InProcess(our_environ(model, "openvino", precision)))
-            for name, precision in OURS.items()
-        } | {name: stack.enter_context(_peer("run", name, folder)) for name in PEERS}
-        report["precisions"] = {name: (parts[name].running() or ("", OURS[name]))[1] for name in OURS}
+            name: stack.enter_context(_ours(model, services.ENGINE, ours.precision, options.isa))
+            for name, ours in OURS.items()
+        } | {name: stack.enter_context(_peer("run", name, folder, isa=options.isa)) for name in PEERS}
+        running = {name: parts[name].running() or ("", OURS[name].precision) for name in OURS}
+        report["engines"] = {name: engine for name, (engine, _) in running.items()}
+        report["precisions"] = {name: precision for name, (_, precision) in running.items()}
         report["peer_versions"] = parts["openvino"].hello["versions"]
         report["lowest_cosine"] = {
             name: round(float((vectors(part, same) * right).sum(axis=1).min()), 6)
@@ -94,7 +74,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             for profile in PROFILES
             for figures in one_round(profile, turn, parts, corpus, options.quick)
         ]
-    return report | {"summary": {name: summary(report["runs"], name) for name in parts}}
+        report["limits"] = machine.better_limits(before, machine.limits(options.isa))
+    return report | {"summary": summary(report)}
 
 
 def make_exports(model: Path, folder: Path, corpus: Corpus) -> None:
@@ -132,51 +113,19 @@ def vectors(part: InProcess, requests: list[Request]) -> np.ndarray:
     return np.array(part.ask(requests, vectors=True, batch=1)["vectors"])
 
 
-def summary(runs: list[dict[str, Any]], name: str) -> dict[str, dict[str, float]]:
-    """Medians over the rounds, of each profile at the batch size that is best for it."""
-    found = {}
-    for profile in PROFILES:
-        mine = [run for run in runs if (run["of"], run["profile"]) == (name, profile.name)]
-        medians = [
-            {
-                "batch": batch,
-                "tokens_per_second": median(
-                    run["tokens_per_second"] for run in mine if run["batch"] == batch
-                ),
-                "p50_ms": median(run["p50_ms"] for run in mine if run["batch"] == batch),
-            }
-            for batch in sorted({run["batch"] for run in mine})
-        ]
-        found[profile.name] = max(medians, key=lambda row: row["tokens_per_second"])
-    return found
-
-
-def table(report: dict[str, Any]) -> str:
-    """What a person reads."""
-    *speeds, query = (profile.name for profile in PROFILES)
-    heads = "".join(f"{name:>14}" for name in speeds)
-    lines = [
-        f"{report['machine']['cpu']}, {report['machine']['cores']} cores; in tokens/s, the query in ms",
-        "",
-        f"{'':<40}{heads}{query:>10}{'lowest cosine':>16}",
-    ]
-    for name, rows in report["summary"].items():
-        label = f"sentence-transformers, {name}" if name in PEERS else f"ours, {report['precisions'][name]}"
-        values = "".join(f"{rows[profile]['tokens_per_second']:>14.1f}" for profile in speeds)
-        lowest = report["lowest_cosine"][name]
-        lines.append(f"{label:<40}{values}{rows[query]['p50_ms']:>10.1f}{lowest:>16.5f}")
-    return "\n".join(lines)
-
-
 def _batches(name: str, each: int) -> tuple[int, ...]:
-    """Batch sizes to try for calls of so many texts; ours knows none, it gets the call."""
-    return PEERS.get(name, (each,)) if each > 1 else (1,)
+    """Batch sizes to try for calls of so many texts; who makes batches of its own gets the call."""
+    tried = PEERS[name].batches if name in PEERS else ()
+    return tried if tried and each > 1 else (each,)
 
 
-def _peer(verb: str, name: str, *folders: Path) -> InProcess:
-    return InProcess(
-        {}, [str(PEERS_VENV / "bin" / "python"), "-m", "benchmarks.peer", verb, name, *map(str, folders)]
-    )
+def _ours(model: Path, engine: str, precision: str, isa: str) -> InProcess:
+    return InProcess(our_environ(model, engine, precision) | held(isa))
+
+
+def _peer(verb: str, name: str, *folders: Path, isa: str = "") -> InProcess:
+    command = [str(PEERS_VENV / "bin" / "python"), "-m", "benchmarks.peer", verb, name]
+    return InProcess(held(isa), [*command, *map(str, folders)])
 
 
 def _options() -> argparse.Namespace:
@@ -184,6 +133,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, default=DEFAULT, help="a model folder (%(default)s)")
     parser.add_argument("--rounds", type=int, help="how often each is measured (3)")
     parser.add_argument("--quick", action="store_true", help="one round of fewer texts, for a first look")
+    parser.add_argument(
+        "--isa", choices=HOLDS, default="", help="hold every library to an older instruction set"
+    )
     parser.add_argument("--save", action="store_true", help="keep the figures under benchmarks/results")
     options = parser.parse_args()
     if not (options.model / "config.json").is_file():
