@@ -73,7 +73,7 @@ soak: .venv/dev models/demo  ## mixed clients at 80 % of capacity, memory and la
 bench: .venv/dev models/demo models/bench/config.json  ## ours beside the plain service, on full-size random weights; BENCH="--precision int8"
 	@$(BIN)/python -m benchmarks.bench $(BENCH)
 
-bench-peers: .venv/dev .venv/peers/installed models/demo models/bench/config.json  ## ours beside OpenVINO and ONNX Runtime in sentence-transformers; BENCH="--save"
+bench-peers: .venv/dev .venv/peers/installed models/demo models/bench/config.json  ## ours beside OpenVINO, ONNX Runtime and CTranslate2; BENCH="--isa avx2 --save"
 	@$(BIN)/python -m benchmarks.peers $(BENCH)
 
 bench-bulk: .venv/dev .venv/bulk models/demo models/bench/config.json  ## flask embed beside the encoder alone, and one actor beside two; BENCH="--save"

@@ -2,7 +2,7 @@
 
 To each library its own variable, read when the process starts:
 - oneDNN (in PyTorch, OpenVINO and CTranslate2): ONEDNN_MAX_CPU_ISA. OpenVINO's generated kernels ask its
-  oneDNN too, its other choices go by OV_CPU_MAX_ISA; bf16 is then no capability of the device.
+  oneDNN too, its other choices go by OV_CPU_MAX_ISA: with only one of the two it does not compile.
 - MKL (in PyTorch and CTranslate2): MKL_ENABLE_INSTRUCTIONS.
 - PyTorch's own kernels: ATEN_CPU_CAPABILITY; FBGEMM's: FBGEMM_ENABLE_INSTRUCTIONS.
 - CTranslate2's own kernels: CT2_FORCE_CPU_ISA.

@@ -13,7 +13,7 @@ from typing import Any
 
 from app.config import cpu_budget
 from benchmarks.isa import held
-from benchmarks.services import ROOT
+from benchmarks.services import ROOT, inherited
 
 PACKAGES = ("torch", "openvino", "transformers", "tokenizers", "numpy", "flask", "gunicorn", "orjson")
 RESULTS = ROOT / "benchmarks" / "results"
@@ -65,7 +65,7 @@ def limits(held_to: str = "") -> dict[str, Any]:
     if not held_to and {"amx_bf16", "avx512_bf16", "bf16"} & set(cpu_flags()):
         kinds.append("bf16")  # others compute it by way of fp32, slowly
     command = [sys.executable, "-m", "benchmarks.limit", str(cpu_budget()), *kinds]
-    environ = os.environ | held(held_to)
+    environ = inherited() | held(held_to)
     return json.loads(subprocess.run(command, cwd=ROOT, env=environ, check=True, capture_output=True).stdout)
 
 

@@ -54,7 +54,8 @@ def _verdicts(report: dict[str, Any], medians: dict[str, Any], name: str) -> dic
     for profile in PROFILES:
         best = max(rivals, key=lambda rival: _speed(medians, rival, profile.name))
         ratio = _speed(medians, name, profile.name) / _speed(medians, best, profile.name)
-        exact = round(report["lowest_cosine"][name] - report["lowest_cosine"][best], 5)  # as it is printed
+        mine, theirs = (round(report["lowest_cosine"][of], 5) for of in (name, best))  # as they are printed
+        exact = round(mine - theirs, 5)
         found[profile.name] = {
             "peer": best,
             "ratio": round(ratio, 3),

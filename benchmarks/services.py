@@ -36,21 +36,25 @@ class StartFailed(Exception):
     """A process ended, or took too long, before it was ready."""
 
 
+def inherited() -> dict[str, str]:
+    """The caller's environment, without what would change what is measured."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(NOT_PASSED_ON) or name == "EMBED_CACHE_DIR"
+    }
+
+
 class Process:
     """A process group for the length of a `with`; the caller's own settings do not reach it."""
 
     def __init__(self, command: list[str], environ: dict[str, str], stdin: int, stdout: int | None) -> None:
-        kept = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(NOT_PASSED_ON) or name == "EMBED_CACHE_DIR"
-        }
-        kept |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+        offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
         self._log = tempfile.TemporaryFile()  # noqa: SIM115, lives as long as the process
         self.popen = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=kept | environ,
+            env=inherited() | offline | environ,
             stdin=stdin,
             stdout=self._log if stdout is None else stdout,
             stderr=self._log,
