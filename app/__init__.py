@@ -29,6 +29,7 @@ def create_app(config: Settings | None = None, encoder: EncoderLike | None = Non
             engine=settings.engine,
             precision=settings.precision,
             cache=settings.cache_dir,
+            instructions=settings.native_isa,
             max_waiting=settings.queue_tokens,
             timeout=settings.request_timeout,
             max_numbers=settings.max_output_numbers,

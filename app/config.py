@@ -78,17 +78,23 @@ class Settings:
     pooling: Literal["mean", "cls"] = _setting(
         "mean", "EMBED_POOLING", _one_of("mean", "cls"), "`mean` or `cls`, see the note on pooling"
     )
-    engine: Literal["openvino", "torch"] = _setting(
-        "openvino",
+    engine: Literal["auto", "native", "openvino", "torch"] = _setting(
+        "auto",
         "EMBED_ENGINE",
-        _one_of("openvino", "torch"),
-        "`openvino`, the fast one, or `torch`, the reference",
+        _one_of("auto", "native", "openvino", "torch"),
+        "`auto` (the fastest here), `native`, `openvino`, or `torch`, the reference",
     )
-    precision: Literal["auto", "fp32", "bf16", "int8"] = _setting(
+    precision: Literal["auto", "fp32", "bf16", "int8", "w8a16"] = _setting(
         "auto",
         "EMBED_PRECISION",
-        _one_of("auto", "fp32", "bf16", "int8"),
-        "`auto` (bf16 where the processor multiplies it, else fp32), `fp32`, `bf16` or `int8`",
+        _one_of("auto", "fp32", "bf16", "int8", "w8a16"),
+        "`auto` (the fastest that loses nothing to speak of), `fp32`, `bf16`, `w8a16` or `int8`",
+    )
+    native_isa: str = _setting(
+        "",
+        "EMBED_NATIVE_ISA",
+        _text,
+        "hold the engine to older instructions (`avx2`, `avx_vnni`, `avx512`, `avx512_vnni`), to compare",
     )
     cache_dir: Path | None = _setting(
         None, "EMBED_CACHE_DIR", _path, "where exports go if the model folder is read-only"

@@ -1,18 +1,29 @@
 """`flask model ...`: get a model folder, prepare it, look into it. `flask embed`: a whole corpus."""
 
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, get_args
 
 import click
 from flask import Flask, current_app
 from flask.cli import AppGroup
 
 from app.cli.embed import embed
-from app.config import Settings
-from app.engine.backend import resolve_precision
+from app.config import Settings, thread_budget
+from app.engine.backends import (
+    PRECISIONS,
+    AskedPrecision,
+    Place,
+    candidates,
+    exporter_for,
+    resolve_precision,
+)
 from app.engine.checkpoint import HEADS, Checkpoint, read_checkpoint
 from app.engine.embeddings import Precision
 from app.engine.errors import ModelError
+from app.engine.export import find_export
+from app.engine.measure import quality
+from app.engine.prepare import compare, prepare
+from app.engine.processor import kind_of
 
 model = AppGroup("model", help="Get a model folder, prepare it, look into it.")
 
@@ -24,17 +35,24 @@ def init_app(app: Flask) -> None:
     app.cli.add_command(embed)
 
 
-def _engine_rows(found: Checkpoint, settings: Settings) -> dict[str, str]:
-    precision, reason = resolve_precision(settings.engine, settings.precision)
-    rows = {"engine": settings.engine, "precision": f"{precision}, {reason}"}
-    if settings.engine == "torch":
-        return rows
-    from app.engine.export import find_export
+def _place(settings: Settings) -> Place:
+    threads = settings.threads or thread_budget(workers=1)
+    return Place(settings.cache_dir, threads, instructions=settings.native_isa)
 
+
+def _engine_rows(found: Checkpoint, settings: Settings) -> dict[str, str]:
+    place = _place(settings)
+    kind = kind_of(place.features)
+    precision, reason = resolve_precision(settings.engine, settings.precision, place.features)
+    engine = candidates(settings.engine, precision, place.features)[0]
+    rows = {"processor": kind, "engine": engine, "precision": f"{precision}, {reason}"}
+    if engine == "torch":
+        return rows
+    exporter = exporter_for(engine)
     exports: dict[Precision, Path | None] = {
-        name: find_export(found, name, settings.cache_dir) for name in get_args(Precision)
+        name: find_export(found, exporter, name, settings.cache_dir) for name in PRECISIONS[engine]
     }
-    ready = [f"{name}{_quality(folder)}" for name, folder in exports.items() if folder]
+    ready = [f"{name}{_told(quality(folder, kind, name))}" for name, folder in exports.items() if folder]
     return rows | {"exports": "; ".join(ready) or "none yet"}
 
 
@@ -69,43 +87,49 @@ def demo(folder: Path) -> None:
         make_demo(folder)
     except DemoError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"{folder} is ready: multilingual-e5-small, 384 wide, up to 512 tokens")
+    click.echo(f"{folder} is ready: multilingual-e5-small, 384 dimensions, up to 512 tokens")
+    settings: Settings = current_app.config["EMBED"]
+    _export(folder, settings.precision)
 
 
 @model.command()
 @click.argument("folder", type=FOLDER, required=False)
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "int8"]), default="auto")
-def export(folder: Path | None, precision: Literal["auto"] | Precision) -> None:
-    """Make FOLDER's graph for the openvino engine; int8 is measured against fp32."""
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", *get_args(Precision)]),
+    default="auto",
+    help="auto: what this processor runs by default, and int8 to compare it with.",
+)
+def export(folder: Path | None, precision: AskedPrecision) -> None:
+    """Make FOLDER's weights ready for this machine's engine; 8-bit weights are measured against fp32."""
     settings: Settings = current_app.config["EMBED"]
     _export(folder or settings.model_path, precision)
 
 
-def _export(folder: Path, asked: Literal["auto"] | Precision) -> None:
-    from app.engine.export import ensure_export
-
+def _export(folder: Path, asked: AskedPrecision) -> None:
     settings: Settings = current_app.config["EMBED"]
-    # What is named may be for another machine.
-    precision, reason = resolve_precision("openvino", asked) if asked == "auto" else (asked, "asked for")
-    click.echo(f"precision {precision}: {reason}")
+    place = _place(settings)
     try:
-        graph = ensure_export(read_checkpoint(folder), precision, settings.cache_dir)
+        found = read_checkpoint(folder)
+        ready = prepare(found, settings.engine, asked, place)
+        click.echo(f"{ready.folder} is ready for {ready.precision}{_told(ready.measured)}")
+        if asked == "auto":
+            click.echo(f"beside it, int8{_told(compare(found, settings.engine, place))}")
     except ModelError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"{graph.parent} is ready{_quality(graph.parent)}")
 
 
-def _quality(export: Path) -> str:
-    """What an int8 export was found to cost, as the end of a sentence."""
-    from app.engine.export import read_notes
-
-    quality = read_notes(export).get("quality")
-    if not quality:
+def _told(measured: dict[str, Any]) -> str:
+    """What a precision was found to cost and to give, as the end of a sentence."""
+    if not measured:
         return ""
-    return (
-        f", cosine to fp32 {quality['cosine_mean']} (least {quality['cosine_min']}), "
-        f"{quality['top10_overlap']:.0%} of ten nearest neighbours kept, on {quality['texts']} held-out texts"
+    cost = (
+        f", cosine to fp32 {measured['cosine_mean']} (least {measured['cosine_min']}), "
+        f"{measured['top10_overlap']:.0%} of ten nearest neighbours kept, on {measured['texts']} held-out texts"
     )
+    if "times_as_fast" not in measured:
+        return cost
+    return f"{cost}, {measured['times_as_fast']} times as fast as {measured['than']}"
 
 
 @model.command()

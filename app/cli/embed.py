@@ -10,7 +10,7 @@ from flask import current_app
 from flask.cli import with_appcontext
 
 from app.config import Settings
-from app.engine.backend import resolve_precision
+from app.engine.backends import Place, candidates, resolve_precision
 from app.engine.checkpoint import read_checkpoint
 from app.engine.embeddings import Output, Pooling
 from app.engine.encoder import EncoderSettings
@@ -112,7 +112,9 @@ def embed(
     try:
         checkpoint = read_checkpoint(served.path)
         # What `auto` means here, so that it means the same on every node.
-        precision, _ = resolve_precision(served.engine, served.precision)
+        features = Place(instructions=served.instructions).features
+        precision, _ = resolve_precision(served.engine, served.precision, features)
+        engine = candidates(served.engine, precision, features)[0]
         # No queue of strangers here: what the server limits, a corpus may have.
         encoder = replace(
             served,
@@ -126,7 +128,7 @@ def embed(
             max_numbers=None,
         )
         info = checkpoint.info(
-            min(checkpoint.max_tokens, encoder.max_tokens), encoder.pooling, encoder.engine, precision
+            min(checkpoint.max_tokens, encoder.max_tokens), encoder.pooling, engine, precision
         )
         model = Model(
             name=settings.served_name,

@@ -5,11 +5,10 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from app.engine.backend import Engine, load_backend
+from app.engine.backends import AskedEngine, AskedPrecision, Backend, Place, load_backend
 from app.engine.batcher import Batcher
 from app.engine.checkpoint import HEADS, Checkpoint, read_checkpoint
 from app.engine.embeddings import (
@@ -22,7 +21,6 @@ from app.engine.embeddings import (
     ModelInfo,
     Output,
     Pooling,
-    Precision,
     Scores,
     Timings,
     Token,
@@ -50,9 +48,10 @@ class EncoderSettings:
     pooling: Pooling = "mean"
     threads: int = 1
     throughput: bool = False  # more tokens a second, but each batch, on fewer threads, takes longer
-    engine: Engine = "openvino"
-    precision: Literal["auto"] | Precision = "auto"
+    engine: AskedEngine = "auto"
+    precision: AskedPrecision = "auto"
     cache: Path | None = None  # for exports, where the model folder is read-only
+    instructions: str = ""  # hold the processor to fewer, by their name, to compare
     max_waiting: int | None = None  # tokens queued before Overloaded; None: no limit
     timeout: float | None = None  # seconds a call may wait for its last batch to start
     max_numbers: int | None = None  # of one call's outputs before TooMuchOutput; None: no limit
@@ -68,7 +67,7 @@ class Encoder:
         self._tokenizer: Tokenizer | None = None
         self._batcher: Batcher | None = None
         self._checkpoint: Checkpoint | None = None
-        self._precision = ""
+        self._backend: Backend | None = None
         self._load_ns = 0
 
     @property
@@ -119,8 +118,9 @@ class Encoder:
     @property
     def info(self) -> ModelInfo:
         """What is served; NotLoaded before `load`."""
-        settings = self.settings
-        return self._loaded()[0].info(self.max_tokens, settings.pooling, settings.engine, self._precision)
+        checkpoint, backend = self._loaded()[0], self._backend
+        assert backend is not None  # loaded
+        return checkpoint.info(self.max_tokens, self.settings.pooling, backend.name, backend.precision)
 
     def load(self) -> None:
         """Read the model folder and warm it up; ModelError names the file that is at fault."""
@@ -137,10 +137,9 @@ class Encoder:
             )
         most = MOST_STREAMS if settings.throughput else 1
         streams = max(count for count in range(1, most + 1) if settings.threads % count == 0)
-        backend = load_backend(
-            checkpoint, settings.engine, settings.precision, settings.cache, settings.threads, streams
-        )
-        self._tokenizer, self._precision = tokenizer, backend.precision
+        place = Place(settings.cache, settings.threads, streams, settings.instructions)
+        backend = load_backend(checkpoint, settings.engine, settings.precision, place)
+        self._tokenizer, self._backend = tokenizer, backend
         self._batcher = Batcher(
             backend.forward,
             checkpoint.width,

@@ -1,4 +1,4 @@
-"""Exports: a checkpoint's graph on disk in one precision, made once, remade when either side changes."""
+"""Exports: a checkpoint on disk as an engine wants it, made once, remade when either side changes."""
 
 import contextlib
 import errno
@@ -12,66 +12,87 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import openvino as ov
+from typing import TYPE_CHECKING, Any, Protocol
 
 from app.engine.checkpoint import Checkpoint
 from app.engine.embeddings import Precision
 from app.engine.errors import ModelError
 
+if TYPE_CHECKING:  # it brings torch
+    from app.engine.weights import Weights
+
 log = logging.getLogger(__name__)
 
-FORMAT = 2  # of the graph; raise it with every change of graph.py that changes vectors or inputs
-GRAPH = "encoder.xml"
 NOTES = "export.json"
+# Mean states of the held-out texts in fp32, (texts, d), beside what is to be measured against them.
+HELD_OUT = "held_out.npy"
 # What one that is being made is called, before the machine that makes it; nothing takes longer than that.
 PARTIAL = ".partial-"
 PARTIAL_SECONDS = 7200
 
 
-def find_export(checkpoint: Checkpoint, precision: Precision, cache: Path | None) -> Path | None:
+class Exporter(Protocol):
+    """An engine's way to keep a checkpoint."""
+
+    engine: str  # and the folder's name
+
+    def stored(self, precision: Precision) -> str:
+        """What serves a precision: one export may serve several."""
+
+    def identity(self) -> dict[str, Any]:
+        """What an export must have been made with to be used still."""
+
+    def complete(self, folder: Path) -> bool:
+        """Whether every file is there."""
+
+    def write(self, checkpoint: Checkpoint, weights: "Weights", stored: str, folder: Path) -> None:
+        """Write the files; OSError if there is no room."""
+
+
+def find_export(
+    checkpoint: Checkpoint, exporter: Exporter, precision: Precision, cache: Path | None
+) -> Path | None:
     """The folder of an export that fits checkpoint and versions, None if there is none."""
-    identity = _identity(checkpoint, precision)
-    for folder in _places(checkpoint, precision, cache):
-        if _fits(folder, identity):
+    stored = exporter.stored(precision)
+    identity = _identity(checkpoint, exporter, stored)
+    for folder in _places(checkpoint, exporter, stored, cache):
+        if _fits(folder, exporter, identity):
             return folder
     return None
 
 
-def _fits(folder: Path, identity: dict[str, Any]) -> bool:
-    return read_notes(folder).get("identity") == identity and (folder / GRAPH).is_file()
-
-
-def ensure_export(checkpoint: Checkpoint, precision: Precision, cache: Path | None) -> Path:
-    """The graph's file, exported first if need be; whoever comes second waits and finds it.
+def ensure_export(
+    checkpoint: Checkpoint, exporter: Exporter, precision: Precision, cache: Path | None
+) -> Path:
+    """The folder of an export, made first if need be; whoever comes second waits and finds it.
 
     It goes into the model folder or, where that is read-only, into `cache`. ModelError if neither can
     be written or the disk is full.
     """
-    if found := find_export(checkpoint, precision, cache):
-        return found / GRAPH
-    for folder in _places(checkpoint, precision, cache):
+    if found := find_export(checkpoint, exporter, precision, cache):
+        return found
+    stored = exporter.stored(precision)
+    for folder in _places(checkpoint, exporter, stored, cache):
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with _lock(folder.parent):
-                if found := find_export(checkpoint, precision, cache):
-                    return found / GRAPH
+                if found := find_export(checkpoint, exporter, precision, cache):
+                    return found
                 _sweep(folder.parent)
-                _export(checkpoint, precision, folder)
-            return folder / GRAPH
+                _export(checkpoint, exporter, stored, folder)
+            return folder
         except PermissionError:
             continue
         except OSError as error:
             if error.errno == errno.EROFS:
                 continue
-            if found := find_export(checkpoint, precision, cache):  # another's, who had no lock either
-                return found / GRAPH
+            if found := find_export(checkpoint, exporter, precision, cache):  # another's, who had no lock either
+                return found
             raise ModelError(
-                f"the {precision} export cannot be written to {folder}: {error.strerror}"
+                f"the {stored} export cannot be written to {folder}: {error.strerror}"
             ) from error
     raise ModelError(
-        f"the {precision} export cannot be written to {checkpoint.path}: run flask model export where the "
+        f"the {stored} export cannot be written to {checkpoint.path}: run flask model export where the "
         "folder is writable, or set EMBED_CACHE_DIR to a folder that is"
     )
 
@@ -85,29 +106,30 @@ def read_notes(folder: Path) -> dict[str, Any]:
     return notes if isinstance(notes, dict) else {}
 
 
-def _export(checkpoint: Checkpoint, precision: Precision, folder: Path) -> None:
-    # Heavy and only needed here: torch reads the weights.
-    from app.engine.graph import build_graph
-    from app.engine.quantize import largest_inputs, measure
-    from app.engine.weights import Weights
+def write_notes(folder: Path, notes: dict[str, Any]) -> None:
+    """Replace what an export says of itself, at once; OSError where the folder is read-only."""
+    with tempfile.NamedTemporaryFile("w", dir=folder, prefix=NOTES, delete=False) as file:
+        file.write(json.dumps(notes, indent=2) + "\n")
+    os.chmod(file.name, 0o644)
+    os.replace(file.name, folder / NOTES)
+
+
+def _export(checkpoint: Checkpoint, exporter: Exporter, stored: str, folder: Path) -> None:
+    from app.engine.weights import Weights  # heavy and only needed here: torch reads the weights
 
     start = time.monotonic()
-    log.info("exporting %s in %s to %s, once", checkpoint.path, precision, folder)
-    weights = Weights(checkpoint)
+    log.info("exporting %s in %s to %s, once", checkpoint.path, stored, folder)
     partial = Path(tempfile.mkdtemp(prefix=_own_prefix(), dir=folder.parent))
+    identity = _identity(checkpoint, exporter, stored)
     try:
-        largest = largest_inputs(checkpoint, weights) if precision == "int8" else None
-        graph = build_graph(checkpoint, weights, precision, largest)
-        _save(graph, partial / GRAPH)
-        notes = {"identity": _identity(checkpoint, precision)}
-        if precision == "int8":
-            del graph
-            notes["quality"] = measure(checkpoint, weights, partial / GRAPH)
-        (partial / NOTES).write_text(json.dumps(notes, indent=2) + "\n")
+        exporter.write(checkpoint, Weights(checkpoint), stored, partial)
+        write_notes(partial, {"identity": identity})
         partial.chmod(0o755)
         for file in partial.iterdir():
             file.chmod(0o644)
-        if _fits(folder, notes["identity"]):
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
+        if _fits(folder, exporter, identity):
             return  # another's, who had no lock either
         if folder.exists():
             shutil.rmtree(folder)
@@ -117,31 +139,20 @@ def _export(checkpoint: Checkpoint, precision: Precision, folder: Path) -> None:
     log.info("exported %s in %.0f s", folder, time.monotonic() - start)
 
 
-def _save(graph: ov.Model, file: Path) -> None:
-    try:
-        ov.save_model(graph, file, compress_to_fp16=False)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        free = shutil.disk_usage(file.parent).free >> 20
-        raise OSError(0, f"OpenVINO could not write it, {free} MiB are free there: {reason}") from error
-    with file.with_suffix(".bin").open("rb") as written:
-        os.fsync(written.fileno())
+def _fits(folder: Path, exporter: Exporter, identity: dict[str, Any]) -> bool:
+    return read_notes(folder).get("identity") == identity and exporter.complete(folder)
 
 
-def _places(checkpoint: Checkpoint, precision: Precision, cache: Path | None) -> Iterator[Path]:
-    yield checkpoint.path / "openvino" / precision
+def _places(checkpoint: Checkpoint, exporter: Exporter, stored: str, cache: Path | None) -> Iterator[Path]:
+    yield checkpoint.path / exporter.engine / stored
     if cache is not None:
         # By content, so that one cache serves several models and a replaced one is not confused.
-        yield cache / f"{checkpoint.path.resolve().name}-{checkpoint.fingerprint[:12]}" / precision
+        name = f"{checkpoint.path.resolve().name}-{checkpoint.fingerprint[:12]}"
+        yield cache / name / exporter.engine / stored
 
 
-def _identity(checkpoint: Checkpoint, precision: Precision) -> dict[str, Any]:
-    return {
-        "checkpoint": checkpoint.fingerprint,
-        "precision": precision,
-        "format": FORMAT,
-        "openvino": ov.__version__,
-    }
+def _identity(checkpoint: Checkpoint, exporter: Exporter, stored: str) -> dict[str, Any]:
+    return {"checkpoint": checkpoint.fingerprint, "precision": stored} | exporter.identity()
 
 
 @contextlib.contextmanager

@@ -7,28 +7,26 @@ tokens of the longest, d wide, h attention heads, r rows of the answer.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import openvino as ov
-from numpy.typing import NDArray
 from openvino import opset13 as op
 
 from app.engine.checkpoint import Checkpoint
 from app.engine.embeddings import FloatArray, Precision
+from app.engine.smoothing import smoothing, to_bf16
 
 if TYPE_CHECKING:  # it brings torch
     from app.engine.weights import Weights
 
-LargestInputs = Mapping[str, FloatArray]  # name of a linear layer -> (columns,) largest |input|
+LargestInputs = dict[str, FloatArray]  # name of a linear layer -> (columns,) largest |input|
 
 # gelu is never below -0.17 (its minimum is -0.16997): shifted by this its values are positive, and
 # eight bits spread over half the range.
 GELU_SHIFT = 0.17
-# How much of the difficulty of quantising moves from activations to weights: alpha of SmoothQuant
-# (Xiao et al. 2023, eq. 4). On multilingual text 0.5 and 0.65 measured better than 0.35 and 0.8.
-SMOOTHING = 0.6
+SMOOTHING = 0.6  # alpha; on multilingual text 0.5 and 0.65 measured better than 0.35 and 0.8
 
 
 def build_graph(
@@ -36,7 +34,6 @@ def build_graph(
     weights: "Weights",
     precision: Precision,
     largest: LargestInputs | None = None,
-    observe: bool = False,
 ) -> ov.Model:
     """The graph with its matrices stored for `precision`; int8 needs the largest inputs it will see.
 
@@ -45,10 +42,9 @@ def build_graph(
     negative for padding, pool (r, m) weights of each answer's mean over tokens; for each head that the
     checkpoint has, by its name, which of the m tokens it is computed for.
     Outputs: `pooled` (r, d), and of the heads `sparse` (tokens asked for, 1) and `colbert` (tokens
-    asked for, d), plain linear: relu, maximum per token id and L2 are the caller's. `observe` adds the
-    largest magnitude of every linear layer's inputs, by the layer's name.
+    asked for, d), plain linear: relu, maximum per token id and L2 are the caller's.
     """
-    return _Builder(checkpoint, weights, precision, largest or {}, observe).graph()
+    return _Builder(checkpoint, weights, precision, largest or {}).graph()
 
 
 @dataclass
@@ -57,8 +53,6 @@ class _Builder:
     weights: "Weights"
     precision: Precision
     largest: LargestInputs
-    observe: bool
-    observed: dict[str, Any] = field(default_factory=dict)
 
     def graph(self) -> ov.Model:
         inputs = {
@@ -81,7 +75,7 @@ class _Builder:
             asked = op.gather(x, inputs[name], op.constant(np.int32(0)))
             outputs[name] = self._linear(asked, *self.weights.head(name))
         results = []
-        for name, node in (outputs | self.observed).items():
+        for name, node in outputs.items():
             results.append(op.result(node))
             results[-1].set_friendly_name(name)
         return ov.Model(results, list(inputs.values()), "encoder")
@@ -132,11 +126,9 @@ class _Builder:
         self, x: Any, name: str, matrix: FloatArray, bias: FloatArray, after_gelu: bool = False
     ) -> Any:
         """x matrix^T + bias, in the graph's precision. (m, columns) -> (m, rows)"""
-        if self.observe:
-            self.observed[name] = op.reduce_max(op.abs(x), op.constant(np.array([0])), False)
         if self.precision != "int8":
             return self._linear(x, matrix, bias)
-        scale = smoothing(self.largest[name], matrix)
+        scale = smoothing(self.largest[name], matrix, SMOOTHING)
         matrix = matrix * scale
         if after_gelu:
             x = op.add(x, _number(GELU_SHIFT))
@@ -183,24 +175,6 @@ class _Builder:
         tensor = ov.Tensor(ov.Type.bf16, ov.Shape(matrix.shape))
         tensor.data.view(np.uint16).reshape(matrix.shape)[:] = to_bf16(matrix)
         return op.convert(ov.op.Constant(tensor), "f32")
-
-
-def smoothing(largest: FloatArray, matrix: FloatArray) -> FloatArray:
-    """What each column of inputs is divided by, and of the matrix multiplied. (columns,)
-
-    SmoothQuant's max|x|^alpha / max|w|^(1 - alpha), with a geometric mean of 1, kept within bounds.
-    """
-    outer = np.maximum(largest, 1e-3) ** SMOOTHING
-    inner = np.maximum(np.abs(matrix).max(axis=0), 1e-4) ** (1 - SMOOTHING)
-    scale = outer / inner
-    scale = scale / np.exp(np.log(scale).mean())
-    return np.asarray(np.clip(scale, 0.02, 50), dtype=np.float32)
-
-
-def to_bf16(values: FloatArray) -> NDArray[np.uint16]:
-    """The upper half of each float32, rounded to nearest, ties to even."""
-    bits = np.ascontiguousarray(values).view(np.uint32)
-    return ((bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
 def _number(value: float) -> Any:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -11,65 +11,36 @@ from app.engine.checkpoint import HEADS, Checkpoint
 from app.engine.embeddings import FloatArray, IntArray, Kind, Precision
 from app.engine.errors import ModelError
 from app.engine.heads import POOLING
+from app.engine.openvino_export import GRAPH
 
 # Numbers of tokens are rounded up, so that there are few shapes: the plugin keeps what it prepared for
 # each, and a request with a new one waits for that. A short query pays for every token more, so it is
 # to multiples of 4 first, and from 256 to multiples of this; from 2048 to a 64th and less.
 STEP = 16
-# Extensions that multiply int8: x86's, and Arm's.
-INT8_FEATURES = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
 # Added to the attention scores of padding: 0 after the softmax, in float32 and bf16 alike.
 MASKED = -1e9
 
 
-def cpu_features() -> frozenset[str]:
-    """Instruction set extensions of the processor, in the kernel's names."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return frozenset()
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name.strip() in ("flags", "Features"):
-            return frozenset(value.split())
-    return frozenset()
-
-
-def native_bf16() -> str:
-    """The extension by which the processor multiplies bf16, "" if it has none that OpenVINO uses."""
-    features = cpu_features()
-    if "BF16" not in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        return ""
-    return next((name for name in ("amx_bf16", "avx512_bf16", "bf16") if name in features), "")
-
-
-def choose_precision(asked: Literal["auto"] | Precision) -> tuple[Precision, str]:
-    """The precision to run in and the reason, for the log."""
-    if asked == "bf16" and not native_bf16():
-        return "fp32", "bf16 was asked for, but the processor does not multiply it"
-    if asked == "int8" and not cpu_features() & INT8_FEATURES:
-        return asked, "asked for, but the processor has no VNNI or the like: fp32 may be as fast"
-    if asked != "auto":
-        return asked, "asked for"
-    if extension := native_bf16():
-        return "bf16", f"the processor has {extension}"
-    return "fp32", "the processor does not multiply bf16"
+def supports_bf16() -> bool:
+    """Whether OpenVINO multiplies bf16 on this processor."""
+    return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 class OpenVINOBackend:
     """A compiled graph behind one verb."""
 
     name = "openvino"
+    pads = True
 
     def __init__(
         self,
         checkpoint: Checkpoint,
-        graph: Path | ov.Model,
-        precision: str,
+        export: Path,
+        precision: Precision,
         threads: int = 0,
         streams: int = 1,
     ) -> None:
-        """Compile a graph, exported or just built; ModelError names its file. 0 threads: all.
+        """Compile an export's graph; ModelError names its file. 0 threads: all.
 
         As many forwards as `streams` run at a time, each with its share of the threads.
         """
@@ -78,9 +49,10 @@ class OpenVINOBackend:
         self._offset = checkpoint.pad_id + 1 if checkpoint.offset_positions else 0
         self._pad_id = checkpoint.pad_id
         core = ov.Core()
-        hint = "bf16" if precision != "fp32" and native_bf16() else "f32"
+        graph = export / GRAPH
+        hint = "bf16" if precision != "fp32" and supports_bf16() else "f32"
         try:
-            model = core.read_model(graph) if isinstance(graph, Path) else graph
+            model = core.read_model(graph)
             compiled = core.compile_model(
                 model,
                 "CPU",

@@ -11,7 +11,7 @@ from transformers import AutoModel
 from transformers.utils import logging as transformers_logging
 
 from app.engine.checkpoint import Checkpoint
-from app.engine.embeddings import FloatArray, IntArray, Kind
+from app.engine.embeddings import FloatArray, IntArray, Kind, Precision
 from app.engine.errors import ModelError
 from app.engine.heads import POOLING
 from app.engine.weights import read_head
@@ -21,7 +21,8 @@ class TorchBackend:
     """A checkpoint in memory, mapped from its file, behind one verb."""
 
     name = "torch"
-    precision = "fp32"
+    precision: Precision = "fp32"
+    pads = True
     streams = 1  # a forward has all threads
 
     def __init__(self, checkpoint: Checkpoint, threads: int) -> None:

@@ -1,0 +1,90 @@
+"""What the linear layers of a model get to see: a forward of the calibration texts, layer by layer, in fp32."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from app.engine.checkpoint import Checkpoint
+from app.engine.embeddings import FloatArray
+from app.engine.texts import calibration_sequences
+from app.engine.weights import Weights
+
+@dataclass(frozen=True)
+class Inputs:
+    """Of one linear layer's k inputs over all calibration tokens x."""
+
+    largest: FloatArray  # (k,), max |x|
+    moments: FloatArray  # (k, k), mean of x x^T
+
+
+class Calibration:
+    """The forward that fp32 makes of all texts, a layer at a time, in the order of the layers."""
+
+    def __init__(self, checkpoint: Checkpoint, weights: Weights) -> None:
+        self._checkpoint = checkpoint
+        self._weights = weights
+        texts = calibration_sequences(checkpoint, held_out=False)
+        self._seen = sum(map(len, texts))  # tokens that count; the held-out ones come after them
+        texts = texts + calibration_sequences(checkpoint, held_out=True)
+        self._held_out = len(texts) // 2
+        self._lengths = [len(text) for text in texts]
+        d = checkpoint.width
+        words = self._tensor("embeddings.word_embeddings.weight", checkpoint.vocabulary, d)
+        table = self._tensor("embeddings.position_embeddings.weight", checkpoint.positions, d)
+        types = self._tensor("embeddings.token_type_embeddings.weight", checkpoint.token_types, d)
+        first = checkpoint.pad_id + 1 if checkpoint.offset_positions else 0
+        places = torch.cat([torch.arange(length) + first for length in self._lengths])
+        embedded = words[torch.from_numpy(np.concatenate(texts))] + table[places] + types[0]
+        self._states = self._norm(embedded, "embeddings.LayerNorm")  # (m, d)
+
+    @torch.inference_mode()
+    def layer(self, number: int) -> dict[str, Inputs]:
+        """Go through the next layer; what each of its linear layers got, by its name in an export."""
+        d, inner, name = self._checkpoint.width, self._checkpoint.inner, f"encoder.layer.{number}."
+        x = self._states
+        seen = {"joined": self._inputs(x)}
+        parts = [self._linear(x, f"{name}attention.self.{part}", d, d) for part in ("query", "key", "value")]
+        attended = self._attend(torch.stack(parts, dim=1))
+        seen["attended"] = self._inputs(attended)
+        x = x + self._linear(attended, f"{name}attention.output.dense", d, d)
+        x = self._norm(x, f"{name}attention.output.LayerNorm")
+        seen["grown"] = self._inputs(x)
+        grown = functional.gelu(self._linear(x, f"{name}intermediate.dense", inner, d))
+        seen["shrunk"] = self._inputs(grown)
+        x = x + self._linear(grown, f"{name}output.dense", d, inner)
+        self._states = self._norm(x, f"{name}output.LayerNorm")
+        return seen
+
+    def held_out(self) -> FloatArray:
+        """Mean states of the held-out texts, once all layers are through. (texts, d)"""
+        rows = self._states.split(self._lengths)[self._held_out :]
+        return np.stack([row.mean(dim=0).numpy() for row in rows])
+
+    def _attend(self, projected: torch.Tensor) -> torch.Tensor:
+        """softmax(q k^T / sqrt(d / h)) v for each text. (m, 3, d) -> (m, d)"""
+        heads = self._checkpoint.attention_heads
+        found = []
+        for text in projected.split(self._lengths):
+            q, k, v = text.unflatten(2, (heads, -1)).permute(1, 2, 0, 3)  # (h, t, d / h) each
+            attended = functional.scaled_dot_product_attention(q[None], k[None], v[None])[0]
+            found.append(attended.permute(1, 0, 2).flatten(1))
+        return torch.cat(found)
+
+    def _inputs(self, x: torch.Tensor) -> Inputs:
+        x = x[: self._seen]
+        return Inputs(x.abs().amax(0).numpy(), (x.T @ x / len(x)).numpy())
+
+    def _linear(self, x: torch.Tensor, name: str, outputs: int, inputs: int) -> torch.Tensor:
+        matrix = self._tensor(f"{name}.weight", outputs, inputs)
+        return functional.linear(x, matrix, self._tensor(f"{name}.bias", outputs))
+
+    def _norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
+        d = self._checkpoint.width
+        gain, bias = self._tensor(f"{name}.weight", d), self._tensor(f"{name}.bias", d)
+        return functional.layer_norm(x, (d,), gain, bias, self._checkpoint.epsilon)
+
+    def _tensor(self, name: str, *shape: int) -> Any:
+        return torch.from_numpy(self._weights(name, *shape))

@@ -1,0 +1,97 @@
+"""What 8-bit precisions cost in accuracy and give in speed, measured on the processor that runs them."""
+
+import contextlib
+import logging
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from app.engine.checkpoint import Checkpoint
+from app.engine.embeddings import FloatArray, IntArray
+from app.engine.export import HELD_OUT, read_notes, write_notes
+from app.engine.heads import normalize
+from app.engine.texts import calibration_sequences
+
+if TYPE_CHECKING:
+    from app.engine.backends import Backend
+
+log = logging.getLogger(__name__)
+
+NEIGHBOURS = 10
+BATCH_TOKENS = 512
+ROUNDS = 3
+
+
+def measured(checkpoint: Checkpoint, backend: "Backend", export: Path, kind: str) -> dict[str, Any]:
+    """What an export gives on this kind of processor: read or, the first time, measured and kept.
+
+    {} for what loses nothing to speak of, fp32 and bf16.
+    """
+    if not (export / HELD_OUT).is_file():
+        return {}
+    if found := quality(export, kind, backend.precision):
+        return found
+    log.info("measuring %s on a processor with %s, once", backend.precision, kind)
+    found = accuracy(backend, np.load(export / HELD_OUT), calibration_sequences(checkpoint, held_out=True))
+    keep(export, kind, backend.precision, found)
+    return found
+
+
+def quality(export: Path, kind: str, precision: str) -> dict[str, Any]:
+    """What is known of an export on a kind of processor, {} if nothing is."""
+    found = read_notes(export).get("measured", {}).get(kind, {}).get(precision, {})
+    return found if isinstance(found, dict) else {}
+
+
+def keep(export: Path, kind: str, precision: str, found: dict[str, Any]) -> None:
+    """Note what was measured beside the export, where it can be written."""
+    notes = read_notes(export)
+    of_kind = notes.setdefault("measured", {}).setdefault(kind, {})
+    of_kind[precision] = of_kind.get(precision, {}) | found
+    with contextlib.suppress(OSError):
+        write_notes(export, notes)
+
+
+def accuracy(backend: "Backend", exact: FloatArray, sequences: list[IntArray]) -> dict[str, Any]:
+    """Cosine to fp32 (mean, least) and overlap of the ten nearest neighbours, on the held-out texts."""
+    rows = [backend.forward([sequence], [(0, "mean")])[0] for sequence in sequences]
+    vectors = [normalize(exact), normalize(np.stack(rows))]
+    cosine = (vectors[0] * vectors[1]).sum(axis=1)
+    near, found = (_neighbours(rows) for rows in vectors)
+    overlap = [len(set(a) & set(b)) / NEIGHBOURS for a, b in zip(near, found, strict=True)]
+    return {
+        "texts": len(sequences),
+        "cosine_mean": round(float(cosine.mean()), 6),
+        "cosine_min": round(float(cosine.min()), 6),
+        "top10_overlap": round(float(np.mean(overlap)), 4),
+    }
+
+
+def times_as_fast(quick: "Backend", other: "Backend", sequences: list[IntArray]) -> float:
+    """Tokens a second of one backend over those of another, in turns: the best of several rounds each."""
+    best = [float("inf"), float("inf")]
+    batches = _batches(sequences)
+    for _ in range(ROUNDS):
+        for number, backend in enumerate((quick, other)):
+            start = time.perf_counter()
+            for batch in batches:
+                backend.forward(batch, [(0, "mean")])
+            best[number] = min(best[number], time.perf_counter() - start)
+    return round(best[1] / best[0], 2)
+
+
+def _batches(sequences: list[IntArray]) -> list[list[IntArray]]:
+    batches: list[list[IntArray]] = [[]]
+    for sequence in sorted(sequences, key=len):
+        if sum(map(len, batches[-1])) + len(sequence) > BATCH_TOKENS and batches[-1]:
+            batches.append([])
+        batches[-1].append(sequence)
+    return batches
+
+
+def _neighbours(vectors: FloatArray) -> Any:
+    similarity = vectors @ vectors.T
+    np.fill_diagonal(similarity, -2)
+    return np.argsort(-similarity, axis=1)[:, :NEIGHBOURS]

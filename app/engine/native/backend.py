@@ -1,0 +1,82 @@
+"""The fast backend: the forward in C, in fp32, bf16 or with 8-bit weights."""
+
+import ctypes
+from pathlib import Path
+
+import numpy as np
+
+from app.engine.checkpoint import Checkpoint
+from app.engine.embeddings import FloatArray, IntArray, Kind, Precision
+from app.engine.heads import POOLING
+from app.engine.native.layout import STORED, Arrays, embedded, structure
+
+
+class NativeBackend:
+    """An export and a library behind one verb."""
+
+    name = "native"
+    pads = False  # a text's attention is as long as the text, whatever else is in the batch
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        export: Path,
+        precision: Precision,
+        library: ctypes.CDLL,
+        threads: int = 1,
+        streams: int = 1,
+        bf16: bool = False,
+    ) -> None:
+        """Read an export. `bf16`: whether the library multiplies it.
+
+        As many forwards as `streams` run at a time, each with its share of the threads.
+        """
+        self.precision = precision
+        self.streams = streams
+        self._threads = max(1, threads // streams)
+        self._forward = library.forward
+        self._arrays = Arrays(export)
+        self._model = structure(
+            checkpoint,
+            self._arrays,
+            STORED[precision],
+            2 if precision == "w8a16" else 1,
+            bf16=bf16 and precision in ("bf16", "int8"),
+        )
+        self._pad_id = checkpoint.pad_id
+        self._counts_padding = not checkpoint.offset_positions
+
+    def forward(self, sequences: list[IntArray], wanted: list[tuple[int, Kind]]) -> list[FloatArray]:
+        """What is wanted of each (index of a sequence, kind): shapes as for Kind, not normalised."""
+        states = self.states(sequences)
+        return [self._one(states[index], kind) for index, kind in wanted]
+
+    def states(self, sequences: list[IntArray]) -> list[FloatArray]:
+        """The last layer's states of each sequence's tokens. MemoryError if there is no room for them. n x (t, d)"""
+        starts = np.concatenate([[0], np.cumsum([len(sequence) for sequence in sequences])])
+        ids = np.concatenate(sequences)
+        positions = np.concatenate([self._positions(sequence) for sequence in sequences])
+        states = embedded(self._arrays, ids, positions)
+        failed = self._forward(
+            ctypes.byref(self._model),
+            states.ctypes.data_as(ctypes.c_void_p),
+            starts.astype(np.int32).ctypes.data_as(ctypes.c_void_p),
+            len(sequences),
+            self._threads,
+        )
+        if failed:
+            raise MemoryError(f"no memory for a batch of {len(ids)} tokens")
+        return [states[start:end] for start, end in zip(starts, starts[1:], strict=False)]
+
+    def _one(self, states: FloatArray, kind: Kind) -> FloatArray:
+        if kind == "mean" or kind == "cls":
+            return POOLING[kind](states)
+        projected = states @ self._arrays[f"{kind}.matrix"].T + self._arrays[f"{kind}.bias"]
+        return np.asarray(projected if kind == "colbert" else projected[:, 0], dtype=np.float32)
+
+    def _positions(self, sequence: IntArray) -> IntArray:
+        """Where each token stands. XLM-RoBERTa gives a padding id in a text no place of its own."""
+        if self._counts_padding:
+            return np.arange(len(sequence))
+        counted = sequence != self._pad_id
+        return np.asarray(np.cumsum(counted) * counted + self._pad_id)

@@ -1,0 +1,163 @@
+/* The forward of an XLM-RoBERTa or BERT encoder: packed texts in, the states of their tokens out. */
+
+#define _GNU_SOURCE
+#include "attention.h"
+
+typedef struct {
+    Linear joined;  /* query, key, value */
+    Linear attended, grown, shrunk;
+    const float *attention_gain, *attention_bias, *output_gain, *output_bias; /* (width) */
+} Layer;
+
+typedef struct {
+    int32_t layers, width, inner, heads;
+    int32_t kind, planes;
+    int32_t attention_kind;
+    float epsilon;
+    const float *gain, *bias; /* (width), of the norm after the embeddings */
+    const Layer *layer;
+} Encoder;
+
+typedef struct {
+    const Encoder *encoder;
+    Team team;
+    float *states; /* (tokens, width), in and out */
+    int tokens;
+    float *projected, *wide; /* (3 width / 16, tokens, 16); (tokens, inner), also (tokens, width) */
+    Rows rows, inner_rows;
+    Attention attention;
+    size_t scratch_bytes;
+    atomic_int go;
+} Forward;
+
+typedef struct {
+    Forward *forward;
+    int number;
+    char *scratch;
+    pthread_t thread;
+} Worker;
+
+#define ROWS_AT_A_TIME 4
+
+/* A phase over rows: norm them in place, if there is a gain, and make words of them for `next`. */
+static void over_rows(Member *me, const Forward *f, float *x, int count, const float *gain, const float *bias,
+                      const Linear *next, Rows *to) {
+    Numbers numbers = {f->encoder->kind, f->encoder->planes};
+    for (int task; (task = take(me)) * ROWS_AT_A_TIME < f->tokens;)
+        for (int row = task * ROWS_AT_A_TIME; row < f->tokens && row < (task + 1) * ROWS_AT_A_TIME; row++) {
+            float *from = x + (size_t)row * count;
+            if (gain) norm(from, count, gain, bias, f->encoder->epsilon);
+            if (next) make_words(numbers, next, from, count, to, row);
+        }
+    meet(me);
+}
+
+static void layer(Member *me, Forward *f, const Layer *l, const Layer *after) {
+    const Encoder *e = f->encoder;
+    Numbers numbers = {e->kind, e->planes};
+    size_t d = e->width;
+    int tokens = f->tokens;
+    product(me, numbers, &l->joined, &f->rows, tokens,
+            &(Out){.to = f->projected, .row = LINE, .panel = (size_t)tokens * LINE});
+    arrange(me, &f->attention);
+    attend(me, &f->attention, f->wide, d);
+    over_rows(me, f, f->wide, e->width, NULL, NULL, &l->attended, &f->rows);
+    product(me, numbers, &l->attended, &f->rows, tokens,
+            &(Out){.to = f->states, .row = d, .panel = LINE, .residual = f->states});
+    over_rows(me, f, f->states, e->width, l->attention_gain, l->attention_bias, &l->grown, &f->rows);
+    if (e->kind == BF16) {
+        product(me, numbers, &l->grown, &f->rows, tokens, &(Out){.gelu = 1, .words = &f->inner_rows});
+    } else {
+        product(me, numbers, &l->grown, &f->rows, tokens,
+                &(Out){.to = f->wide, .row = e->inner, .panel = LINE, .gelu = 1});
+        over_rows(me, f, f->wide, e->inner, NULL, NULL, &l->shrunk, &f->inner_rows);
+    }
+    product(me, numbers, &l->shrunk, &f->inner_rows, tokens,
+            &(Out){.to = f->states, .row = d, .panel = LINE, .residual = f->states});
+    over_rows(me, f, f->states, e->width, l->output_gain, l->output_bias, after ? &after->joined : NULL,
+              &f->rows);
+}
+
+static void *run(void *given) {
+    Worker *worker = given;
+    Forward *f = worker->forward;
+    int go;
+    while (!(go = atomic_load(&f->go))) sched_yield();
+    if (go < 0) return NULL;
+    Member me = {&f->team, worker->number, 0, worker->scratch};
+    const Encoder *e = f->encoder;
+    over_rows(&me, f, f->states, e->width, e->gain, e->bias, &e->layer[0].joined, &f->rows);
+    for (int n = 0; n < e->layers; n++)
+        layer(&me, f, &e->layer[n], n + 1 < e->layers ? &e->layer[n + 1] : NULL);
+    return NULL;
+}
+
+#define PHASES(layers) (2 + 12 * (layers))
+
+static void *part(char **at, size_t bytes) {
+    char *found = *at;
+    *at += (bytes + 63) / 64 * 64;
+    return found;
+}
+
+/* states (tokens, width): sums of embeddings in, states of the last layer out. starts (texts + 1).
+ * Returns 0, or -1 where there is not enough memory. */
+int forward(const Encoder *e, float *states, const int32_t *starts, int32_t texts, int32_t threads) {
+    int tokens = starts[texts], blocks = 0, places = 0;
+    for (int t = 0; t < texts; t++) {
+        int length = starts[t + 1] - starts[t];
+        blocks += (length + QUERIES - 1) / QUERIES;
+        places += (length + LINE - 1) / LINE;
+    }
+    size_t d = e->width, rows_stride = d * word_bytes(e->kind) + 64, inner_stride = e->inner * word_bytes(e->kind) + 64;
+    size_t key_bytes = (size_t)places * LINE * d * word_bytes(e->attention_kind);
+    size_t scratch = ATTENTION_BYTES(d / e->heads) > SUMS_BYTES ? ATTENTION_BYTES(d / e->heads) : SUMS_BYTES;
+    scratch = (scratch + 4095) / 4096 * 4096;
+    size_t sizes[] = {
+        (size_t)tokens * 3 * d * 4, (size_t)tokens * e->inner * 4, tokens * e->planes * rows_stride,
+        tokens * e->planes * inner_stride, (size_t)tokens * 8, (size_t)tokens * 8, key_bytes,
+        e->attention_kind == BF16 ? key_bytes : 0, (texts + 1) * sizeof(int32_t), blocks * 2 * sizeof(int32_t),
+        PHASES(e->layers) * sizeof(atomic_int), threads * sizeof(Worker), threads * scratch,
+    };
+    size_t all_bytes = 0;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) all_bytes += (sizes[i] + 63) / 64 * 64;
+    char *memory = aligned_alloc(64, all_bytes), *at = memory;
+    if (!memory) return -1;
+    Forward f = {.encoder = e, .states = states, .tokens = tokens};
+    f.projected = part(&at, sizes[0]);
+    f.wide = part(&at, sizes[1]);
+    f.rows = (Rows){part(&at, sizes[2]), rows_stride, NULL};
+    f.inner_rows = (Rows){part(&at, sizes[3]), inner_stride, NULL};
+    f.rows.scales = part(&at, sizes[4]);
+    f.inner_rows.scales = part(&at, sizes[5]);
+    f.attention = (Attention){.kind = e->attention_kind, .tokens = tokens, .texts = texts, .heads = e->heads,
+                              .size = e->width / e->heads, .starts = starts, .blocks = blocks,
+                              .projected = f.projected};
+    f.attention.keys = part(&at, sizes[6]);
+    f.attention.values = part(&at, sizes[7]);
+    f.attention.places = part(&at, sizes[8]);
+    f.attention.tasks = part(&at, sizes[9]);
+    f.team.next = part(&at, sizes[10]);
+    Worker *workers = part(&at, sizes[11]);
+    char *scratches = part(&at, sizes[12]);
+    memset(f.team.next, 0, sizes[10]);
+    int block = 0, place = 0;
+    for (int t = 0; t < texts; t++) {
+        f.attention.places[t] = place;
+        place += (starts[t + 1] - starts[t] + LINE - 1) / LINE;
+        for (int first = 0; first < starts[t + 1] - starts[t]; first += QUERIES, block++) {
+            f.attention.tasks[2 * block] = t;
+            f.attention.tasks[2 * block + 1] = first;
+        }
+    }
+    f.attention.places[texts] = place;
+    int started = 1;
+    for (int n = 0; n < threads; n++) workers[n] = (Worker){&f, n, scratches + n * scratch, 0};
+    while (started < threads && !pthread_create(&workers[started].thread, NULL, run, &workers[started])) started++;
+    f.team.threads = started; /* the system may give fewer */
+    atomic_store(&f.go, 1);
+    run(&workers[0]);
+    for (int n = 1; n < started; n++) pthread_join(workers[n].thread, NULL);
+    free(memory);
+    return 0;
+}

@@ -1,0 +1,147 @@
+"""The native engine's exports: weights as they are, or as 8-bit integers fitted to calibration texts."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.lib.format import open_memmap
+
+from app.engine.checkpoint import Checkpoint
+from app.engine.embeddings import FloatArray, Precision
+from app.engine.export import HELD_OUT
+from app.engine.native.layout import NORMS, STORED, panels
+from app.engine.native.rounding import compensated_rounding
+from app.engine.smoothing import smoothing, to_bf16
+
+# Raise it with every change of what is written or how it is read.
+FORMAT = 1
+# Alpha of SmoothQuant: 0.55 serves 8-bit and 16-bit activations both (see docs/precision.md).
+SMOOTHING = 0.55
+
+if TYPE_CHECKING:  # they bring torch
+    from app.engine.calibration import Inputs
+    from app.engine.weights import Weights
+
+# Name of a linear layer, its matrix (n, k), bias (n,), inputs seen -> its arrays by name
+Store = Callable[[FloatArray, FloatArray, "Inputs | None"], dict[str, Any]]
+
+
+class NativeExporter:
+    """Arrays for each kind of weight: int8 and w8a16 share theirs."""
+
+    engine = "native"
+
+    def stored(self, precision: Precision) -> str:
+        return STORED[precision]
+
+    def identity(self) -> dict[str, Any]:
+        return {"format": FORMAT}
+
+    def complete(self, folder: Path) -> bool:
+        return all((folder / f"{name}.npy").is_file() for name in ("words", "positions", "shrunk.lines"))
+
+    def write(self, checkpoint: Checkpoint, weights: "Weights", stored: str, folder: Path) -> None:
+        write_model(checkpoint, weights, stored, folder)
+
+
+def write_model(checkpoint: Checkpoint, weights: "Weights", stored: str, folder: Path) -> None:
+    """Write the arrays of layout.py. 8-bit weights take a forward over the calibration texts with them."""
+    d = checkpoint.width
+    words = weights("embeddings.word_embeddings.weight", checkpoint.vocabulary, d)
+    np.save(folder / "words.npy", words if stored == "fp32" else words.astype(np.float16))
+    del words
+    positions = weights("embeddings.position_embeddings.weight", checkpoint.positions, d)
+    # All tokens of a single text are of type 0, so that row goes into the positions.
+    types = weights("embeddings.token_type_embeddings.weight", checkpoint.token_types, d)
+    np.save(folder / "positions.npy", positions + types[0])
+    for name, part in (("gain", "weight"), ("bias", "bias")):
+        np.save(folder / f"{name}.npy", weights(f"embeddings.LayerNorm.{part}", d))
+    for head in checkpoint.heads:
+        matrix, bias = weights.head(head)
+        np.save(folder / f"{head}.matrix.npy", matrix)
+        np.save(folder / f"{head}.bias.npy", bias)
+    _write_layers(checkpoint, weights, stored, folder)
+
+
+def _write_layers(checkpoint: Checkpoint, weights: "Weights", stored: str, folder: Path) -> None:
+    store: Store = {"fp32": _fp32, "bf16": _bf16, "w8": _w8}[stored]
+    calibration = None
+    if stored == "w8":
+        from app.engine.calibration import Calibration
+
+        calibration = Calibration(checkpoint, weights)
+    files: dict[str, Any] = {}
+
+    def put(name: str, layer: int, array: Any) -> None:
+        if name not in files:
+            shape = (checkpoint.layers, *array.shape)
+            files[name] = open_memmap(folder / f"{name}.npy", "w+", dtype=array.dtype, shape=shape)
+        files[name][layer] = array
+
+    for layer in range(checkpoint.layers):
+        seen = calibration.layer(layer) if calibration else {}
+        for name, (matrix, bias) in linear_layers(checkpoint, weights, layer).items():
+            for part, array in store(matrix, bias, seen.get(name)).items():
+                put(f"{name}.{part}", layer, array)
+        for name, array in norms(checkpoint, weights, layer).items():
+            put(name, layer, array)
+    for array in files.values():
+        array.flush()
+    if calibration:
+        np.save(folder / HELD_OUT, calibration.held_out())
+
+
+def _fp32(matrix: FloatArray, bias: FloatArray, seen: "Inputs | None") -> dict[str, Any]:
+    return {"lines": panels(matrix), "bias": bias}
+
+
+def _bf16(matrix: FloatArray, bias: FloatArray, seen: "Inputs | None") -> dict[str, Any]:
+    return {"lines": panels(to_bf16(matrix)), "bias": bias}
+
+
+def _w8(matrix: FloatArray, bias: FloatArray, seen: "Inputs | None") -> dict[str, Any]:
+    assert seen is not None
+    smooth = 1 / smoothing(seen.largest, matrix, SMOOTHING)
+    matrix = matrix / smooth
+    hessian = seen.moments * np.outer(smooth, smooth)
+    integers, scales = compensated_rounding(matrix, hessian)
+    return {
+        "lines": panels(integers),
+        "bias": bias,
+        "scales": scales,
+        "sums": integers.sum(axis=1, dtype=np.float32),
+        "smooth": smooth.astype(np.float32),
+    }
+
+
+def linear_layers(
+    checkpoint: Checkpoint, weights: "Weights", layer: int
+) -> dict[str, tuple[FloatArray, FloatArray]]:
+    """Matrix (n, k) and bias (n,) of each linear layer of a layer; query, key and value are one."""
+    d, inner, name = checkpoint.width, checkpoint.inner, f"encoder.layer.{layer}."
+    parts = [f"{name}attention.self.{part}" for part in ("query", "key", "value")]
+    found = {
+        "attended": (f"{name}attention.output.dense", d, d),
+        "grown": (f"{name}intermediate.dense", inner, d),
+        "shrunk": (f"{name}output.dense", d, inner),
+    }
+    joined = (
+        np.concatenate([weights(f"{part}.weight", d, d) for part in parts]),
+        np.concatenate([weights(f"{part}.bias", d) for part in parts]),
+    )
+    return {"joined": joined} | {
+        key: (weights(f"{part}.weight", outputs, inputs), weights(f"{part}.bias", outputs))
+        for key, (part, outputs, inputs) in found.items()
+    }
+
+
+def norms(checkpoint: Checkpoint, weights: "Weights", layer: int) -> dict[str, FloatArray]:
+    """Gains and biases (d,) of the two norms of a layer."""
+    name = f"encoder.layer.{layer}."
+    parts = (
+        f"{norm}.LayerNorm.{part}" for norm in ("attention.output", "output") for part in ("weight", "bias")
+    )
+    return {
+        key: weights(name + part, checkpoint.width) for key, part in zip(NORMS, parts, strict=True)
+    }

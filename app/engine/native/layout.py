@@ -1,0 +1,123 @@
+"""How a model lies on disk and in memory for the C code: one array of all layers for each kind of weight.
+
+A linear layer is four arrays and, of 8-bit weights, three more: `<layer>.lines` holds its matrix in panels
+of 16 outputs, each with its inputs one word of 4 bytes after the other: (layers, outputs / 16, words, 16
+words). See tile.h, product.h and encoder.c, whose structures these are.
+"""
+
+import ctypes
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.engine.checkpoint import Checkpoint
+from app.engine.embeddings import FloatArray, Precision
+
+PANEL = 16  # outputs
+LINEAR = ("joined", "attended", "grown", "shrunk")
+NORMS = ("attention_gain", "attention_bias", "output_gain", "output_bias")
+# What is stored for each precision, and its number in enum kind of tile.h.
+STORED: dict[Precision, str] = {"fp32": "fp32", "bf16": "bf16", "int8": "w8", "w8a16": "w8"}
+KINDS = {"fp32": 0, "bf16": 1, "w8": 2}
+POINTER = ctypes.c_void_p
+INT = ctypes.c_int32
+
+
+class Linear(ctypes.Structure):
+    """A linear layer; scales, sums and smooth are of 8-bit weights only."""
+
+    _fields_ = (
+        *((name, POINTER) for name in ("lines", "bias", "scales", "sums", "smooth")),
+        ("inputs", INT),
+        ("outputs", INT),
+    )
+
+
+class Layer(ctypes.Structure):
+    _fields_ = (*((name, Linear) for name in LINEAR), *((name, POINTER) for name in NORMS))
+
+
+class Model(ctypes.Structure):
+    _fields_ = (
+        *((name, INT) for name in ("layers", "width", "inner", "heads", "kind", "planes", "attention_kind")),
+        ("epsilon", ctypes.c_float),
+        ("gain", POINTER),
+        ("bias", POINTER),
+        ("layer", ctypes.POINTER(Layer)),
+    )
+
+
+def fits(checkpoint: Checkpoint) -> bool:
+    """Whether the C code can run it: it works on 16 numbers at a time."""
+    head = checkpoint.width // checkpoint.attention_heads
+    return not any(size % PANEL for size in (checkpoint.width, checkpoint.inner, head))
+
+
+def panels(matrix: NDArray[Any]) -> NDArray[np.uint8]:
+    """A matrix of float32, bf16 bits or int8 as lines. (n, k) -> (n / 16, words, 16, 4)"""
+    n = len(matrix)
+    words = np.ascontiguousarray(matrix).view(np.uint8).reshape(n // PANEL, PANEL, -1, 4)
+    return np.ascontiguousarray(words.swapaxes(1, 2))
+
+
+class Arrays:
+    """The arrays of an export, by name. Tables are read where they lie, the rest is in memory."""
+
+    MAPPED = ("words", "positions")
+
+    def __init__(self, folder: Path) -> None:
+        self._arrays = {
+            file.stem: np.load(file, mmap_mode="r" if file.stem in self.MAPPED else None)
+            for file in folder.glob("*.npy")
+        }
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self._arrays[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._arrays
+
+    def at(self, name: str, layer: int | None = None) -> int:
+        """Address of an array, or of a layer's part of it; 0 if there is none."""
+        if name not in self._arrays:
+            return 0
+        array = self._arrays[name]
+        return int((array if layer is None else array[layer]).ctypes.data)
+
+
+def structure(checkpoint: Checkpoint, arrays: Arrays, kind: str, planes: int, bf16: bool) -> Model:
+    """What `forward` takes. It points into the arrays, which must outlive it.
+
+    `planes`: rows of a token's inputs, 2 for 16 bits. `bf16`: whether attention multiplies in it.
+    """
+    layers = (Layer * checkpoint.layers)()
+    for number, layer in enumerate(layers):
+        for name in LINEAR:
+            lines, found = arrays[f"{name}.lines"], getattr(layer, name)
+            for part in ("lines", "bias", "scales", "sums", "smooth"):
+                setattr(found, part, arrays.at(f"{name}.{part}", number))
+            _, panel_count, words, _, _ = lines.shape
+            found.outputs = panel_count * PANEL
+            found.inputs = words * {"fp32": 1, "bf16": 2, "w8": 4}[kind]
+        for name in NORMS:
+            setattr(layer, name, arrays.at(name, number))
+    return Model(
+        checkpoint.layers,
+        checkpoint.width,
+        checkpoint.inner,
+        checkpoint.attention_heads,
+        KINDS[kind],
+        planes,
+        KINDS["bf16" if bf16 else "fp32"],
+        checkpoint.epsilon,
+        arrays.at("gain"),
+        arrays.at("bias"),
+        layers,
+    )
+
+
+def embedded(arrays: Arrays, ids: NDArray[Any], positions: NDArray[Any]) -> FloatArray:
+    """Sums of word and position embeddings, before their norm. (m,), (m,) -> (m, d)"""
+    return np.add(arrays["words"][ids], arrays["positions"][positions], dtype=np.float32)

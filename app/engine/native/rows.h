@@ -1,0 +1,59 @@
+/* What goes over whole rows: layer norms, and making words of activations. */
+
+#ifndef ROWS_H
+#define ROWS_H
+
+#include "product.h"
+
+/* Words of one token out of its numbers, for the product that comes next.
+ *
+ * Of 8-bit words the range of a token's own numbers is laid over 0..255, or 0..65535 for 16 bits: a scale and
+ * a lowest number for each token, so what else is in the batch changes nothing. */
+static void make_words(Numbers numbers, const Linear *next, const float *from, int count, Rows *to, int token) {
+    char *words = to->words + (size_t)token * numbers.planes * to->stride;
+    if (numbers.kind == F32) {
+        memcpy(words, from, (size_t)count * 4);
+        return;
+    }
+    if (numbers.kind == BF16) {
+        store_bf16((uint16_t *)words, from, count);
+        return;
+    }
+    floats low = load(from) * load(next->smooth), high = low;
+    for (int i = LANES; i < count; i += LANES) {
+        floats x = load(from + i) * load(next->smooth + i);
+        low = smaller(x, low);
+        high = larger(x, high);
+    }
+    float lowest = -largest_of(-low), range = largest_of(high) - lowest;
+    int levels = numbers.planes == 2 ? 65535 : 255;
+    range = range > 1e-8f ? range : 1e-8f;
+    to->scales[2 * token] = range / levels;
+    to->scales[2 * token + 1] = lowest;
+    floats times = all(levels / range), from_zero = all(lowest), top = all((float)levels);
+    for (int i = 0; i < count; i += LANES) {
+        floats x = (load(from + i) * load(next->smooth + i) - from_zero) * times;
+        ints whole = nearest(smaller(larger(x, all(0.0f)), top));
+        if (numbers.planes == 2) {
+            store_bytes(words + i, whole >> 8);
+            store_bytes(words + to->stride + i, whole & 255);
+        } else {
+            store_bytes(words + i, whole);
+        }
+    }
+}
+
+/* (x - mean) / sqrt(variance + epsilon) * gain + bias, in place (Ba et al. 2016, eq. 4). */
+static void norm(float *x, int count, const float *gain, const float *bias, float epsilon) {
+    floats sum = {}, squares = {};
+    for (int i = 0; i < count; i += LANES) sum += load(x + i);
+    floats mean = all(sum_of(sum) / count);
+    for (int i = 0; i < count; i += LANES) {
+        floats off = load(x + i) - mean;
+        squares += off * off;
+    }
+    floats by = all(1.0f / sqrtf(sum_of(squares) / count + epsilon));
+    for (int i = 0; i < count; i += LANES)
+        store(x + i, (load(x + i) - mean) * by * load(gain + i) + load(bias + i));
+}
+#endif

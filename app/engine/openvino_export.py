@@ -1,0 +1,55 @@
+"""OpenVINO's exports: the graph of an encoder and its weights."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+
+from app.engine.checkpoint import Checkpoint
+from app.engine.embeddings import Precision
+from app.engine.export import HELD_OUT
+from app.engine.graph import LargestInputs, build_graph
+from app.engine.weights import Weights
+
+FORMAT = 3  # of the graph; raise it with every change of graph.py that changes vectors or inputs
+GRAPH = "encoder.xml"
+
+
+class OpenVINOExporter:
+    """A graph for each precision."""
+
+    engine = "openvino"
+
+    def stored(self, precision: Precision) -> str:
+        return precision
+
+    def identity(self) -> dict[str, Any]:
+        return {"format": FORMAT, "openvino": ov.__version__}
+
+    def complete(self, folder: Path) -> bool:
+        return (folder / GRAPH).is_file()
+
+    def write(self, checkpoint: Checkpoint, weights: Weights, stored: Precision, folder: Path) -> None:
+        largest: LargestInputs = {}
+        if stored == "int8":
+            from app.engine.calibration import Calibration
+
+            calibration = Calibration(checkpoint, weights)
+            for layer in range(checkpoint.layers):
+                seen = calibration.layer(layer)
+                names = ("attention.self", "attention.output.dense", "intermediate.dense", "output.dense")
+                for name, inputs in zip(names, seen.values(), strict=True):
+                    largest[f"encoder.layer.{layer}.{name}"] = inputs.largest
+            np.save(folder / HELD_OUT, calibration.held_out())
+        _save(build_graph(checkpoint, weights, stored, largest), folder / GRAPH)
+
+
+def _save(graph: ov.Model, file: Path) -> None:
+    try:
+        ov.save_model(graph, file, compress_to_fp16=False)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        free = shutil.disk_usage(file.parent).free >> 20
+        raise OSError(0, f"OpenVINO could not write it, {free} MiB are free there: {reason}") from error
