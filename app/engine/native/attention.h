@@ -76,17 +76,20 @@ static void arrange(Member *me, const Attention *a) {
 INLINE float weigh(float *scores, int keys, float *largest, float *correction) {
     int padded = (keys + LINE - 1) / LINE * LINE;
     for (int key = keys; key < padded; key++) scores[key] = -INFINITY;
-    floats most = all(*largest), sum = {};
+    floats most = all(*largest);
+    line sum = {};
     for (int key = 0; key < padded; key += LANES) most = larger(load(scores + key), most);
     float now = largest_of(most);
-    *correction = *largest == -INFINITY ? 0.0f : expf(*largest - now);
+    *correction = exponential(all(*largest - now))[0];
     *largest = now;
     floats level = all(now);
-    for (int key = 0; key < padded; key += LANES) {
-        floats weight = exponential(load(scores + key) - level);
-        sum += weight;
-        store(scores + key, weight);
-    }
+    for (int key = 0; key < padded; key += LINE)
+        for (int v = 0; v < VECTORS; v++) {
+            float *at = scores + key + v * LANES;
+            floats weight = exponential(load(at) - level);
+            sum.part[v] += weight;
+            store(at, weight);
+        }
     return sum_of(sum);
 }
 

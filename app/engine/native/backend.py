@@ -41,7 +41,7 @@ class NativeBackend:
             self._arrays,
             STORED[precision],
             2 if precision == "w8a16" else 1,
-            bf16=bf16 and precision in ("bf16", "int8"),
+            bf16=bf16 and precision == "bf16",  # elsewhere kinds of processors would differ
         )
         self._pad_id = checkpoint.pad_id
         self._counts_padding = not checkpoint.offset_positions

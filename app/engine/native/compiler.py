@@ -15,7 +15,7 @@ from pathlib import Path
 from app.engine.processor import cpu_features
 
 SOURCES = Path(__file__).parent
-FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-shared", "-Wall", "-Wextra")
+FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=off", "-fPIC", "-shared", "-Wall", "-Wextra")
 LIBRARIES = ("-lm", "-lpthread")
 BUILT = SOURCES / "lib"
 SECONDS = 300  # until a compiler hangs

@@ -56,9 +56,9 @@ INLINE void write_sum(Numbers numbers, const Linear *linear, const Rows *rows, c
         if (numbers.kind == S8) {
             sum = __builtin_convertvector((ints)sum, floats);
             if (numbers.planes == 2)
-                sum = sum * 256.0f + __builtin_convertvector(*(const ints *)(lower + v * sizeof(ints)), floats);
+                sum = fma_floats(sum, all(256.0f), __builtin_convertvector(*(const ints *)(lower + v * sizeof(ints)), floats));
             const float *own = rows->scales + 2 * token;
-            sum = (sum * own[0] + load(linear->sums + column) * own[1]) * load(linear->scales + column);
+            sum = fma_floats(sum, all(own[0]), load(linear->sums + column) * own[1]) * load(linear->scales + column);
         }
         sum = sum + load(linear->bias + column);
         if (out->gelu) sum = gelu(sum);

@@ -45,15 +45,17 @@ static void make_words(Numbers numbers, const Linear *next, const float *from, i
 
 /* (x - mean) / sqrt(variance + epsilon) * gain + bias, in place (Ba et al. 2016, eq. 4). */
 static void norm(float *x, int count, const float *gain, const float *bias, float epsilon) {
-    floats sum = {}, squares = {};
-    for (int i = 0; i < count; i += LANES) sum += load(x + i);
+    line sum = {}, squares = {};
+    for (int i = 0; i < count; i += LINE)
+        for (int v = 0; v < VECTORS; v++) sum.part[v] += load(x + i + v * LANES);
     floats mean = all(sum_of(sum) / count);
-    for (int i = 0; i < count; i += LANES) {
-        floats off = load(x + i) - mean;
-        squares += off * off;
-    }
+    for (int i = 0; i < count; i += LINE)
+        for (int v = 0; v < VECTORS; v++) {
+            floats off = load(x + i + v * LANES) - mean;
+            squares.part[v] = fma_floats(off, off, squares.part[v]);
+        }
     floats by = all(1.0f / sqrtf(sum_of(squares) / count + epsilon));
     for (int i = 0; i < count; i += LANES)
-        store(x + i, (load(x + i) - mean) * by * load(gain + i) + load(bias + i));
+        store(x + i, fma_floats((load(x + i) - mean) * by, load(gain + i), load(bias + i)));
 }
 #endif

@@ -34,14 +34,6 @@ INLINE ints broadcast(const char *word) {
     return value - (ints){};
 }
 
-INLINE floats fma_floats(floats a, floats b, floats c) {
-#ifdef __AVX512F__
-    return (floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
-#else
-    return (floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
-#endif
-}
-
 /* sum + row x line, one word. */
 INLINE ints step(enum kind kind, ints sum, ints row, ints line) {
     if (kind == F32) return (ints)fma_floats((floats)row, (floats)line, (floats)sum);

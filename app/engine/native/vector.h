@@ -19,6 +19,9 @@
 #endif
 #define VECTORS (LINE / LANES) /* in a line */
 
+/* Compiled without contraction: a product and a sum are one operation where fma_floats says so and nowhere
+ * else, so all compilers and processors round alike. */
+
 /* Loaded and stored wherever they lie: no row need be aligned. */
 typedef float floats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t ints __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -52,10 +55,27 @@ INLINE void store_bytes(char *to, ints x) {
 #endif
 }
 
-INLINE float sum_of(floats x) {
-    float sum = 0;
-    for (int i = 0; i < LANES; i++) sum += x[i];
-    return sum;
+INLINE floats fma_floats(floats a, floats b, floats c) { /* a b + c, rounded once */
+#ifdef __AVX512F__
+    return (floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#else
+    return (floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#endif
+}
+
+/* Sums go by lines, 16 numbers apart, and their halves are added in one order: however wide the registers
+ * are, a sum is the same to the last bit. 8-bit activations need that, as one that is rounded the other way
+ * changes every number after it. */
+typedef struct {
+    floats part[VECTORS];
+} line;
+
+INLINE float sum_of(line x) {
+    float sums[LINE];
+    for (int v = 0; v < VECTORS; v++) store(sums + v * LANES, x.part[v]);
+    for (int half = LINE / 2; half; half /= 2)
+        for (int i = 0; i < half; i++) sums[i] += sums[i + half];
+    return sums[0];
 }
 
 INLINE float largest_of(floats x) {
@@ -70,24 +90,26 @@ INLINE floats exponential(floats x) {
     x = larger(x, below);
     ints n = nearest(x * 1.44269504f);
     floats whole = __builtin_convertvector(n, floats);
-    floats r = x - whole * 0.693359375f + whole * 2.12194440e-4f; /* ln 2 in two parts (Cephes, expf) */
-    floats e = r * (1 / 5040.0f) + 1 / 720.0f;
-    e = e * r + 1 / 120.0f;
-    e = e * r + 1 / 24.0f;
-    e = e * r + 1 / 6.0f;
-    e = e * r + 0.5f;
-    e = e * r * r + r + 1.0f;
+    floats r = fma_floats(whole, all(-0.693359375f), x); /* ln 2 in two parts (Cephes, expf) */
+    r = fma_floats(whole, all(2.12194440e-4f), r);
+    floats e = fma_floats(r, all(1 / 5040.0f), all(1 / 720.0f));
+    e = fma_floats(e, r, all(1 / 120.0f));
+    e = fma_floats(e, r, all(1 / 24.0f));
+    e = fma_floats(e, r, all(1 / 6.0f));
+    e = fma_floats(e, r, all(0.5f));
+    e = fma_floats(e, r, all(1.0f));
+    e = fma_floats(e, r, all(1.0f));
     return (floats)(((ints)e + (n << 23)) & (x > below));
 }
 
 /* x (1 + erf(x / sqrt 2)) / 2, erf to 1.5e-7 (Abramowitz and Stegun 1964, 7.1.26). */
 INLINE floats gelu(floats x) {
     floats z = magnitude(x) * 0.70710678f;
-    floats t = 1.0f / (1.0f + 0.3275911f * z);
-    floats series = t * 1.061405429f - 1.453152027f;
-    series = series * t + 1.421413741f;
-    series = series * t - 0.284496736f;
-    series = (series * t + 0.254829592f) * t;
+    floats t = 1.0f / fma_floats(z, all(0.3275911f), all(1.0f));
+    floats series = fma_floats(t, all(1.061405429f), all(-1.453152027f));
+    series = fma_floats(series, t, all(1.421413741f));
+    series = fma_floats(series, t, all(-0.284496736f));
+    series = fma_floats(series, t, all(0.254829592f)) * t;
     floats rest = series * exponential(-z * z); /* 1 - erf z */
     floats half = 0.5f * x * rest;
     return choose(x < 0.0f, half, x - half);
