@@ -19,7 +19,7 @@ from benchmarks import load
 from benchmarks.load import Request
 
 ROOT = Path(__file__).parent.parent
-ENGINE = "openvino"  # EMBED_ENGINE of ours, unless told otherwise
+ENGINE = "auto"
 # Variables of the caller that no process gets: settings, and what libraries read.
 NOT_PASSED_ON = (
     *("EMBED_", "GUNICORN_", "OMP_", "MKL_", "KMP_", "WEB_", "PORT"),

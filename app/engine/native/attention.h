@@ -9,8 +9,8 @@
 
 #include "rows.h"
 
-#define QUERIES 48
-#define KEYS 256 /* of a block; a multiple of 16 */
+#define QUERIES 24
+#define KEYS 128 /* of a block; a multiple of 16 */
 
 typedef struct {
     enum kind kind;  /* F32, or BF16 where the processor multiplies it */
@@ -106,7 +106,6 @@ static void attend(Member *me, const Attention *a, float *to, size_t stride) {
         int head = task % a->heads, text = a->tasks[task / a->heads * 2], first = a->tasks[task / a->heads * 2 + 1];
         int start = a->starts[text], length = a->starts[text + 1] - start;
         int count = length - first < QUERIES ? length - first : QUERIES;
-        memset(sums, 0, QUERIES * query_row);
         for (int q = 0; q < count; q++) {
             kept[2 * q] = -INFINITY;
             kept[2 * q + 1] = 0;
@@ -123,9 +122,8 @@ static void attend(Member *me, const Attention *a, float *to, size_t stride) {
             int keys = length - key < KEYS ? length - key : KEYS, lines = (keys + LINE - 1) / LINE;
             size_t place = (size_t)head * a->places[a->texts] + a->places[text] + key / LINE;
             size_t panel_bytes = (size_t)size / wide * 64;
-            for (int q = 0; q < count; q++) memset(scores + q * score_row, 0, (size_t)lines * LINE * 4);
             multiply(queries, query_row, count, a->keys + place * panel_bytes, panel_bytes, lines, size / wide,
-                     scores, score_row, LINE * 4);
+                     scores, score_row, LINE * 4, 1);
             for (int q = 0; q < count; q++) {
                 float *row = (float *)(scores + q * score_row), correction;
                 float sum = weigh(row, keys, &kept[2 * q], &correction);
@@ -139,11 +137,11 @@ static void attend(Member *me, const Attention *a, float *to, size_t stride) {
             }
             if (wide == 1)
                 multiply(scores, score_row, count, (const char *)(panel_of(a, 2, head, 0) + (size_t)(start + key) * LINE),
-                         (size_t)a->tokens * 64, panels, keys, sums, query_row, LINE * 4);
+                         (size_t)a->tokens * 64, panels, keys, sums, query_row, LINE * 4, key == 0);
             else
                 multiply(weights, score_row, count,
                          a->values + ((size_t)head * panels * a->places[a->texts] + a->places[text]) * 8 * 64 + (size_t)key * 32,
-                         (size_t)a->places[a->texts] * 8 * 64, panels, (keys + 1) / 2, sums, query_row, LINE * 4);
+                         (size_t)a->places[a->texts] * 8 * 64, panels, (keys + 1) / 2, sums, query_row, LINE * 4, key == 0);
         }
         for (int q = 0; q < count; q++) {
             float share = 1.0f / kept[2 * q + 1];

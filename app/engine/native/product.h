@@ -76,7 +76,7 @@ INLINE void write_sum(Numbers numbers, const Linear *linear, const Rows *rows, c
 
 /* sums (panels, rows, 16) += rows x panels, in tiles; `kind` is a constant where it is inlined. */
 INLINE void tiles(enum kind kind, const char *a, size_t a_stride, int rows, const char *b, size_t b_stride,
-                  int panels, int words, char *sums, size_t row_stride, size_t panel_stride) {
+                  int panels, int words, char *sums, size_t row_stride, size_t panel_stride, int fresh) {
     for (int p = 0; p < panels; p += TILE_PANELS) {
         int some = panels - p < TILE_PANELS ? panels - p : TILE_PANELS;
         const char *lines = b + p * b_stride;
@@ -88,10 +88,10 @@ INLINE void tiles(enum kind kind, const char *a, size_t a_stride, int rows, cons
     case number:                                                                                             \
         if (number > TILE_ROWS(kind)) __builtin_unreachable();                                               \
         if (some == 1)                                                                                       \
-            tile_of(kind, number, 1, from, a_stride, lines, b_stride, words, to, row_stride, panel_stride);  \
+            tile_of(kind, number, 1, from, a_stride, lines, b_stride, words, to, row_stride, panel_stride, fresh); \
         else                                                                                                 \
             tile_of(kind, number, TILE_PANELS, from, a_stride, lines, b_stride, words, to, row_stride,       \
-                    panel_stride);                                                                           \
+                    panel_stride, fresh);                                                                    \
         break;
             switch (done) {
                 TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6)
@@ -107,22 +107,22 @@ INLINE void tiles(enum kind kind, const char *a, size_t a_stride, int rows, cons
 
 /* Kinds apart, so that each is compiled once. */
 static __attribute__((noinline)) void tiles_f32(const char *a, size_t as, int rows, const char *b, size_t bs,
-                                                int panels, int words, char *s, size_t rs, size_t ps) {
-    tiles(F32, a, as, rows, b, bs, panels, words, s, rs, ps);
+                                                int panels, int words, char *s, size_t rs, size_t ps, int fresh) {
+    tiles(F32, a, as, rows, b, bs, panels, words, s, rs, ps, fresh);
 }
 #ifdef __AVX512BF16__
 static __attribute__((noinline)) void tiles_bf16(const char *a, size_t as, int rows, const char *b, size_t bs,
-                                                 int panels, int words, char *s, size_t rs, size_t ps) {
-    tiles(BF16, a, as, rows, b, bs, panels, words, s, rs, ps);
+                                                 int panels, int words, char *s, size_t rs, size_t ps, int fresh) {
+    tiles(BF16, a, as, rows, b, bs, panels, words, s, rs, ps, fresh);
 }
 #else
 #define tiles_bf16 tiles_f32
 #endif
 static __attribute__((noinline)) void tiles_s8(const char *a, size_t as, int rows, const char *b, size_t bs,
-                                               int panels, int words, char *s, size_t rs, size_t ps) {
-    tiles(S8, a, as, rows, b, bs, panels, words, s, rs, ps);
+                                               int panels, int words, char *s, size_t rs, size_t ps, int fresh) {
+    tiles(S8, a, as, rows, b, bs, panels, words, s, rs, ps, fresh);
 }
-typedef void (*Tiles)(const char *, size_t, int, const char *, size_t, int, int, char *, size_t, size_t);
+typedef void (*Tiles)(const char *, size_t, int, const char *, size_t, int, int, char *, size_t, size_t, int);
 static inline Tiles tiles_for(enum kind kind) {
     return kind == F32 ? tiles_f32 : kind == BF16 ? tiles_bf16 : tiles_s8;
 }
@@ -146,11 +146,10 @@ static void product(Member *me, Numbers numbers, const Linear *linear, const Row
         int count = tokens - first < block ? tokens - first : block;
         int some = panels - panel < group ? panels - panel : group;
         int high = count * numbers.planes;
-        for (int p = 0; p < some; p++) memset(sums + p * panel_sums, 0, (size_t)high * LINE * 4);
         const char *from = rows->words + (size_t)first * numbers.planes * rows->stride;
         for (int w = 0; w < words; w += step)
             multiply(from + w * 4, rows->stride, high, linear->lines + panel * panel_bytes + (size_t)w * 64,
-                     panel_bytes, some, words - w < step ? words - w : step, sums, LINE * 4, panel_sums);
+                     panel_bytes, some, words - w < step ? words - w : step, sums, LINE * 4, panel_sums, w == 0);
         for (int r = 0; r < count; r++)
             for (int p = 0; p < some; p++) {
                 const char *sum = sums + p * panel_sums + (size_t)r * numbers.planes * LINE * 4;

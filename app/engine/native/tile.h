@@ -21,6 +21,7 @@ enum kind { F32, BF16, S8 }; /* what words hold; S8: of rows unsigned, of lines 
 #define TILE_PANELS 1
 #endif
 #define MOST_ROWS 12
+#define AHEAD 4096 /* bytes of a panel that are asked for before they are needed */
 
 #if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
 #define HAS_VNNI 1
@@ -64,16 +65,18 @@ INLINE ints two_steps(ints sum, ints row, ints row2, ints line, ints line2) {
 #endif
 }
 
-/* sums += rows x panels over so many words. `rows` and `panels` are constants where it is inlined. */
+/* sums += rows x panels over so many words, or = where they are fresh. `rows` and `panels` are constants where
+ * it is inlined. */
 INLINE void tile_of(enum kind kind, int rows, int panels, const char *a, size_t a_stride, const char *b,
-                    size_t b_stride, int words, char *sums, size_t row_stride, size_t panel_stride) {
+                    size_t b_stride, int words, char *sums, size_t row_stride, size_t panel_stride, int fresh) {
     ints sum[MOST_ROWS][TILE_PANELS * VECTORS];
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 4
         for (int v = 0; v < panels * VECTORS; v++)
-            sum[r][v] = *(const ints *)(sums + r * row_stride + v / VECTORS * panel_stride +
-                                        v % VECTORS * sizeof(ints));
+            sum[r][v] = fresh ? (ints){}
+                              : *(const ints *)(sums + r * row_stride + v / VECTORS * panel_stride +
+                                                v % VECTORS * sizeof(ints));
     if (kind == S8 && !HAS_VNNI) {
         for (int w = 0; w < words; w += 2) {
             ints line[TILE_PANELS * VECTORS], line2[TILE_PANELS * VECTORS];
@@ -82,6 +85,7 @@ INLINE void tile_of(enum kind kind, int rows, int panels, const char *a, size_t 
                 const char *at = b + v / VECTORS * b_stride + (size_t)w * 64 + v % VECTORS * sizeof(ints);
                 line[v] = *(const ints *)at;
                 line2[v] = *(const ints *)(at + 64);
+                if (v % VECTORS == 0) _mm_prefetch(at + AHEAD, _MM_HINT_T0), _mm_prefetch(at + AHEAD + 64, _MM_HINT_T0);
             }
 #pragma GCC unroll 16
             for (int r = 0; r < rows; r++) {
@@ -96,8 +100,11 @@ INLINE void tile_of(enum kind kind, int rows, int panels, const char *a, size_t 
         for (int w = 0; w < words; w++) {
             ints line[TILE_PANELS * VECTORS];
 #pragma GCC unroll 4
-            for (int v = 0; v < panels * VECTORS; v++)
-                line[v] = *(const ints *)(b + v / VECTORS * b_stride + (size_t)w * 64 + v % VECTORS * sizeof(ints));
+            for (int v = 0; v < panels * VECTORS; v++) {
+                const char *at = b + v / VECTORS * b_stride + (size_t)w * 64 + v % VECTORS * sizeof(ints);
+                line[v] = *(const ints *)at;
+                if (v % VECTORS == 0) _mm_prefetch(at + AHEAD, _MM_HINT_T0);
+            }
 #pragma GCC unroll 16
             for (int r = 0; r < rows; r++) {
                 ints row = broadcast(a + r * a_stride + w * 4);
