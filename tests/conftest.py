@@ -96,7 +96,7 @@ class FakeEncoder:
             max_tokens=self.limit,
             pooling="mean",
             heads=self.heads,
-            engine="openvino",
+            engine="native",
             precision="fp32",
         )
 
@@ -198,7 +198,7 @@ def demo_with_heads(demo_folder: Path, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "demo"
     folder.mkdir()
     for file in demo_folder.iterdir():
-        if file.name != "openvino":
+        if file.name not in ("native", "openvino"):
             (folder / file.name).symlink_to(file)
     torch.manual_seed(0)
     for name, rows, bias in (("sparse", 1, 0.3), ("colbert", 384, 0.0)):  # so that most weights are positive
@@ -237,10 +237,14 @@ def load_encoder() -> Callable[..., Encoder]:
 
 
 # What is promised of vectors holds for the reference and for the fast engine where it is exact.
-EXACT = [{"engine": "torch"}, {"engine": "openvino", "precision": "fp32"}]
+EXACT = [
+    {"engine": "torch"},
+    {"engine": "openvino", "precision": "fp32"},
+    {"engine": "native", "precision": "fp32"},
+]
 
 
-@pytest.fixture(scope="session", params=EXACT, ids=["torch", "openvino"])
+@pytest.fixture(scope="session", params=EXACT, ids=lambda settings: settings["engine"])
 def engine(request) -> dict:
     return request.param
 

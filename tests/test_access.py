@@ -175,7 +175,7 @@ def test_metrics_count_what_was_done(client, app, fake):
     assert value("embed_queue_tokens") == 7
     assert value("embed_resident_bytes") > 1e6
     assert (
-        'embed_model{engine="openvino",model="fake",pooling="mean",precision="fp32"'
+        'embed_model{engine="native",model="fake",pooling="mean",precision="fp32"'
         in client.get("/metrics").text
     )
 

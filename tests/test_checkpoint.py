@@ -11,10 +11,10 @@ from app.engine.checkpoint import read_checkpoint
 from app.engine.encoder import Encoder, EncoderSettings
 from app.engine.errors import ModelError
 
-ENGINES = ("torch", "openvino")
+ENGINES = ("torch", "openvino", "native")
 
 
-def load(folder: Path, engine: str = "openvino") -> Encoder:
+def load(folder: Path, engine: str = "auto") -> Encoder:
     encoder = Encoder(EncoderSettings(path=folder, threads=1, engine=engine, precision="auto"))
     encoder.load()
     return encoder
@@ -26,7 +26,7 @@ def configure(folder: Path, **changes) -> None:
 
 
 def refused(folder: Path, *words: str) -> None:
-    """Either engine refuses the folder, in one sentence with these words."""
+    """Every engine refuses the folder, in one sentence with these words."""
     for engine in ENGINES:
         with pytest.raises(ModelError) as error:
             load(folder, engine)

@@ -16,6 +16,7 @@ import pytest
 
 from app.engine.checkpoint import read_checkpoint
 from app.engine.export import PARTIAL, ensure_export
+from app.engine.native.export import NativeExporter
 from tests.server import ROOT, Server, more_config, serving, starting, wait_for
 
 pytestmark = pytest.mark.faults
@@ -167,7 +168,9 @@ def test_a_worker_that_cannot_load_is_tried_again_and_stops_no_other(pair, folde
 
 
 def test_a_worker_that_hangs_while_it_loads_is_replaced(tmp_path, environ, folder):
-    ensure_export(read_checkpoint(folder), "fp32", None)  # which would take a part of the time
+    ensure_export(
+        read_checkpoint(folder), NativeExporter(), "fp32", None
+    )  # which would take a part of the time
     config = (folder / "config.json").rename(folder / "away")
     os.mkfifo(folder / "config.json")  # whose reader waits for a writer
     with starting(tmp_path / "log", *more_config(tmp_path, IMPATIENT), **environ) as server:
@@ -182,14 +185,14 @@ def test_a_worker_that_hangs_while_it_loads_is_replaced(tmp_path, environ, folde
 
 
 def test_sigterm_ends_an_export_and_leaves_nothing_of_it(tmp_path, environ, folder):
-    shutil.rmtree(folder / "openvino", ignore_errors=True)
+    shutil.rmtree(folder / "native", ignore_errors=True)
     with starting(tmp_path / "log", **environ | {"EMBED_PRECISION": "int8"}) as server:
-        wait_for(lambda: list((folder / "openvino").glob(f"{PARTIAL}*")))
+        wait_for(lambda: list((folder / "native").glob(f"{PARTIAL}*")))
         start = time.monotonic()
         assert server.stop() == 0
         print(f"SIGTERM during an export: stopped after {time.monotonic() - start:.1f} s")
         assert "exported" not in server.log
-    assert [file.name for file in (folder / "openvino").iterdir()] == [".lock"]
+    assert [file.name for file in (folder / "native").iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])

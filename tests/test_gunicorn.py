@@ -85,7 +85,7 @@ def test_it_serves_vectors_and_says_what_it_loaded(server, reference):
     assert answer["model"] == "tiny"
     assert answer["load_duration"] > 0
     line = next(line for line in server.log.splitlines() if "loaded" in line)
-    for words in ("openvino, fp32", "64 wide", "mean pooling", "up to 8192 tokens"):
+    for words in ("native, fp32", "64 dimensions", "mean pooling", "up to 8192 tokens"):
         assert words in line
     assert f"{thread_budget(1)} threads" in line
 
@@ -99,11 +99,11 @@ def test_many_clients_at_once_get_their_own_vectors(server, reference):
 
 
 def export(folder):
+    from app.engine.backends import Place
     from app.engine.checkpoint import read_checkpoint
-    from app.engine.export import ensure_export
-    from app.engine.openvino_backend import choose_precision
+    from app.engine.prepare import prepare
 
-    ensure_export(read_checkpoint(folder), choose_precision("auto")[0], None)
+    prepare(read_checkpoint(folder), "auto", "auto", Place())
 
 
 def chunked(server: Server, body: bytes) -> bytes:

@@ -8,8 +8,8 @@ from transformers import AutoModel, PreTrainedTokenizerFast
 from app.engine.encoder import Encoder, EncoderSettings
 from app.engine.errors import MissingHead, TooMuchOutput
 from app.engine.heads import lexical_weights
-from app.engine.quantize import TEXTS as CALIBRATION
 from app.engine.scores import GROUP_TOKENS
+from app.engine.texts import TEXTS as CALIBRATION
 
 TEXTS = [
     "word",

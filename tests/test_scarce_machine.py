@@ -161,7 +161,7 @@ def test_the_clock_may_jump(tmp_path, environ, clock, jump):
 def test_a_full_disk_under_the_export_is_one_sentence_and_leaves_nothing(tmp_path, tiny_folder):
     """The model folder is read-only and the cache has no room; then it has."""
     model, cache = tmp_path / "model", tmp_path / "cache"
-    shutil.copytree(tiny_folder, model, ignore=shutil.ignore_patterns("openvino"))
+    shutil.copytree(tiny_folder, model, ignore=shutil.ignore_patterns("native", "openvino"))
     cache.mkdir()
     full = in_namespace(
         f"mount --bind {model} {model} && mount -o remount,bind,ro {model} && "

@@ -95,6 +95,7 @@ def show() -> dict[str, Any]:
             "outputs": ["dense", *info.heads],
             "engine": info.engine,
             "precision": info.precision,
+            "int8": info.int8,
         },
         "capabilities": ["embedding"],
         "modified_at": _modified(),

@@ -125,7 +125,8 @@ def _told(measured: dict[str, Any]) -> str:
         return ""
     cost = (
         f", cosine to fp32 {measured['cosine_mean']} (least {measured['cosine_min']}), "
-        f"{measured['top10_overlap']:.0%} of ten nearest neighbours kept, on {measured['texts']} held-out texts"
+        f"{measured['top10_overlap']:.0%} of ten nearest neighbours kept, "
+        f"on {measured['texts']} held-out texts"
     )
     if "times_as_fast" not in measured:
         return cost

@@ -9,6 +9,8 @@ from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Iterable
 
+import numpy as np
+
 from app.engine.embeddings import BatchStats, FloatArray, IntArray, Kind
 from app.engine.errors import Abandoned, NotLoaded, Overloaded, TooLate
 from app.engine.job import Job
@@ -18,13 +20,11 @@ log = logging.getLogger(__name__)
 # Tokens of one forward: more are no faster by measurement (256 to 2048), and others wait longer. A longer
 # text is a batch of its own.
 TOKEN_BUDGET = 512
-# Batches are packed, so a shorter text costs no padding in the matrix products, but attention is
-# computed as if it were as long as the longest. Attention over this many token pairs, for each number
-# in a token's state, takes about as long as everything else for one token.
+# Where an engine computes attention as if every text were as long as the longest: attention over this many
+# token pairs, for each number in a token's state, takes about as long as everything else for one token.
 PAIRS_PER_TOKEN = 3
 # What a batch may waste in that way: this share of its tokens, or what starting another would cost.
 WASTE_SHARE = 0.1
-WASTE_TOKENS = 15
 # Between two looks whether a job's client is there: at least, and for each job, as a look wakes a thread.
 LOOK_SECONDS, LOOK_EACH = 0.5, 0.02
 
@@ -32,12 +32,27 @@ LOOK_SECONDS, LOOK_EACH = 0.5, 0.02
 Forward = Callable[[list[IntArray], list[tuple[int, Kind]]], list[FloatArray]]
 
 
+def tokens_to_start(forward: Forward, pad_id: int, most: int) -> float:
+    """How many tokens could be computed in the time that starting a batch takes, measured."""
+    seconds = []
+    few, many = sizes = 4, min(most, 256)
+    for size in sizes:
+        sequence = np.full(size, pad_id)
+        forward([sequence], [(0, "mean")])  # the first of a shape takes longer
+        start = time.perf_counter()
+        forward([sequence], [(0, "mean")])
+        seconds.append(time.perf_counter() - start)
+    each = (seconds[1] - seconds[0]) / max(1, many - few)
+    return max(0.0, seconds[0] / each - few) if each > 0 else 0.0
+
+
 class Batcher:
     """One thread, or one for each stream, that runs the forward for every caller.
 
     An idle batcher starts at once; what arrives meanwhile forms the next batches. Calls take turns: each
     batch is built around the longest waiting text of the call whose turn it is and filled with any call's
-    that are nearly as long. So a short call waits for about one batch per call ahead of it.
+    that are shorter, down to those whose padding would cost too much where the engine pads. So a short call
+    waits for about one batch per call ahead of it.
     """
 
     def __init__(
@@ -48,13 +63,19 @@ class Batcher:
         max_waiting: int | None = None,
         watch: Callable[[BatchStats], None] | None = None,
         streams: int = 1,
+        start_tokens: float | None = 15,
     ) -> None:
-        """`watch` is told of every batch before it is computed; `streams` are computed at a time."""
+        """`watch` is told of every batch before it is computed; `streams` are computed at a time.
+
+        `start_tokens`: how many tokens could be computed in the time that starting a batch takes, where
+        the forward pads attention; None where it does not and any texts go together.
+        """
         self._forward = forward
         self._pairs_per_token = PAIRS_PER_TOKEN * width
         self._token_budget = token_budget
         self._max_waiting = math.inf if max_waiting is None else max_waiting  # tokens
         self._watch = watch
+        self._start_tokens = start_tokens
         self._waiting = 0  # tokens
         self._giant: Callable[[], Job | None] = lambda: None  # let in although larger than max_waiting
         self._started: dict[int, float] = {}  # by time.monotonic(), of the forwards under way
@@ -202,7 +223,8 @@ class Batcher:
             tokens = self._lengths[first - 1][0]
             room += tokens
             waste += (longest**2 - tokens**2) / self._pairs_per_token
-            if waste > max(WASTE_TOKENS, WASTE_SHARE * room) or room > self._token_budget:
+            too_much = self._start_tokens is not None and waste > max(self._start_tokens, WASTE_SHARE * room)
+            if too_much or room > self._token_budget:
                 break
             first -= 1
         taken = self._lengths[first:end]

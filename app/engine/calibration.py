@@ -1,4 +1,4 @@
-"""What the linear layers of a model get to see: a forward of the calibration texts, layer by layer, in fp32."""
+"""The inputs that linear layers get from the calibration texts: a forward in fp32, layer by layer."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,7 @@ from app.engine.checkpoint import Checkpoint
 from app.engine.embeddings import FloatArray
 from app.engine.texts import calibration_sequences
 from app.engine.weights import Weights
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -40,7 +41,6 @@ class Calibration:
         embedded = words[torch.from_numpy(np.concatenate(texts))] + table[places] + types[0]
         self._states = self._norm(embedded, "embeddings.LayerNorm")  # (m, d)
 
-    @torch.inference_mode()
     def layer(self, number: int) -> dict[str, Inputs]:
         """Go through the next layer; what each of its linear layers got, by its name in an export."""
         d, inner, name = self._checkpoint.width, self._checkpoint.inner, f"encoder.layer.{number}."

@@ -86,10 +86,14 @@ def ensure_export(
         except OSError as error:
             if error.errno == errno.EROFS:
                 continue
-            if found := find_export(checkpoint, exporter, precision, cache):  # another's, who had no lock either
+            if found := find_export(
+                checkpoint, exporter, precision, cache
+            ):  # another's, who had no lock either
                 return found
+            free = shutil.disk_usage(folder.parent).free >> 20
             raise ModelError(
-                f"the {stored} export cannot be written to {folder}: {error.strerror}"
+                f"the {stored} export cannot be written to {folder}, {free} MiB are free there: "
+                f"{error.strerror}"
             ) from error
     raise ModelError(
         f"the {stored} export cannot be written to {checkpoint.path}: run flask model export where the "

@@ -1,8 +1,7 @@
 """OpenVINO's exports: the graph of an encoder and its weights."""
 
-import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import openvino as ov
@@ -31,7 +30,7 @@ class OpenVINOExporter:
     def complete(self, folder: Path) -> bool:
         return (folder / GRAPH).is_file()
 
-    def write(self, checkpoint: Checkpoint, weights: Weights, stored: Precision, folder: Path) -> None:
+    def write(self, checkpoint: Checkpoint, weights: Weights, stored: str, folder: Path) -> None:
         largest: LargestInputs = {}
         if stored == "int8":
             from app.engine.calibration import Calibration
@@ -43,7 +42,7 @@ class OpenVINOExporter:
                 for name, inputs in zip(names, seen.values(), strict=True):
                     largest[f"encoder.layer.{layer}.{name}"] = inputs.largest
             np.save(folder / HELD_OUT, calibration.held_out())
-        _save(build_graph(checkpoint, weights, stored, largest), folder / GRAPH)
+        _save(build_graph(checkpoint, weights, cast(Precision, stored), largest), folder / GRAPH)
 
 
 def _save(graph: ov.Model, file: Path) -> None:
@@ -51,5 +50,4 @@ def _save(graph: ov.Model, file: Path) -> None:
         ov.save_model(graph, file, compress_to_fp16=False)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
-        free = shutil.disk_usage(file.parent).free >> 20
-        raise OSError(0, f"OpenVINO could not write it, {free} MiB are free there: {reason}") from error
+        raise OSError(0, f"OpenVINO could not write it: {reason}") from error

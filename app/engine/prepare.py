@@ -33,7 +33,7 @@ class Prepared:
 
 
 def prepare(checkpoint: Checkpoint, engine: AskedEngine, asked: AskedPrecision, place: Place) -> Prepared:
-    """Make the export for a precision; 8-bit weights are measured against fp32. ModelError if it cannot be."""
+    """Make the export for a precision, and measure 8-bit weights; ModelError if it cannot be."""
     precision, _ = resolve_precision(engine, asked, place.features)
     if asked != "auto":
         precision = asked  # it may be for another machine

@@ -1,6 +1,7 @@
 """The fast backend: the forward in C, in fp32, bf16 or with 8-bit weights."""
 
 import ctypes
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from app.engine.checkpoint import Checkpoint
 from app.engine.embeddings import FloatArray, IntArray, Kind, Precision
 from app.engine.heads import POOLING
-from app.engine.native.layout import STORED, Arrays, embedded, structure
+from app.engine.native.layout import KINDS, STORED, Arrays, embedded, linear, structure
 
 
 class NativeBackend:
@@ -34,7 +35,7 @@ class NativeBackend:
         self.precision = precision
         self.streams = streams
         self._threads = max(1, threads // streams)
-        self._forward = library.forward
+        self._library = library
         self._arrays = Arrays(export)
         self._model = structure(
             checkpoint,
@@ -43,6 +44,8 @@ class NativeBackend:
             2 if precision == "w8a16" else 1,
             bf16=bf16 and precision == "bf16",  # elsewhere kinds of processors would differ
         )
+        if "colbert" in checkpoint.heads:
+            self._colbert = linear(self._arrays, "colbert", "fp32")
         self._pad_id = checkpoint.pad_id
         self._counts_padding = not checkpoint.offset_positions
 
@@ -52,12 +55,12 @@ class NativeBackend:
         return [self._one(states[index], kind) for index, kind in wanted]
 
     def states(self, sequences: list[IntArray]) -> list[FloatArray]:
-        """The last layer's states of each sequence's tokens. MemoryError if there is no room for them. n x (t, d)"""
+        """The last layer's states of each sequence's tokens; MemoryError without room. n x (t, d)"""
         starts = np.concatenate([[0], np.cumsum([len(sequence) for sequence in sequences])])
         ids = np.concatenate(sequences)
         positions = np.concatenate([self._positions(sequence) for sequence in sequences])
         states = embedded(self._arrays, ids, positions)
-        failed = self._forward(
+        failed = self._library.forward(
             ctypes.byref(self._model),
             states.ctypes.data_as(ctypes.c_void_p),
             starts.astype(np.int32).ctypes.data_as(ctypes.c_void_p),
@@ -66,13 +69,26 @@ class NativeBackend:
         )
         if failed:
             raise MemoryError(f"no memory for a batch of {len(ids)} tokens")
-        return [states[start:end] for start, end in zip(starts, starts[1:], strict=False)]
+        return [states[start:end] for start, end in pairwise(starts)]
 
     def _one(self, states: FloatArray, kind: Kind) -> FloatArray:
         if kind == "mean" or kind == "cls":
             return POOLING[kind](states)
-        projected = states @ self._arrays[f"{kind}.matrix"].T + self._arrays[f"{kind}.bias"]
-        return np.asarray(projected if kind == "colbert" else projected[:, 0], dtype=np.float32)
+        if kind == "sparse":
+            return np.asarray(states @ self._arrays["sparse.matrix"][0] + self._arrays["sparse.bias"])
+        projected = np.empty_like(states)
+        failed = self._library.multiply(
+            KINDS["fp32"],
+            1,
+            ctypes.byref(self._colbert),
+            states.ctypes.data_as(ctypes.c_void_p),
+            len(states),
+            projected.ctypes.data_as(ctypes.c_void_p),
+            self._threads,
+        )
+        if failed:
+            raise MemoryError(f"no memory for the multi-vectors of {len(states)} tokens")
+        return projected
 
     def _positions(self, sequence: IntArray) -> IntArray:
         """Where each token stands. XLM-RoBERTa gives a padding id in a text no place of its own."""

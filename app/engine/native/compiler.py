@@ -75,8 +75,8 @@ def load_library(wanted: Instructions, cache: Path | None = None) -> ctypes.CDLL
             return _open(build(wanted, folder))
     # A folder that others can write to is no place to load from the next time.
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            return _open(build(wanted, Path(folder)))
+        with tempfile.TemporaryDirectory() as passing:
+            return _open(build(wanted, Path(passing)))
     except OSError as error:
         raise NoLibrary(f"the compiled library cannot be written: {error}; set EMBED_CACHE_DIR") from error
 

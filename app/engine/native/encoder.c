@@ -20,22 +20,12 @@ typedef struct {
 
 typedef struct {
     const Encoder *encoder;
-    Team team;
     float *states; /* (tokens, width), in and out */
     int tokens;
     float *projected, *wide; /* (3 width / 16, tokens, 16); (tokens, inner), also (tokens, width) */
     Rows rows, inner_rows;
     Attention attention;
-    size_t scratch_bytes;
-    atomic_int go;
 } Forward;
-
-typedef struct {
-    Forward *forward;
-    int number;
-    char *scratch;
-    pthread_t thread;
-} Worker;
 
 #define ROWS_AT_A_TIME 4
 
@@ -78,18 +68,12 @@ static void layer(Member *me, Forward *f, const Layer *l, const Layer *after) {
               &f->rows);
 }
 
-static void *run(void *given) {
-    Worker *worker = given;
-    Forward *f = worker->forward;
-    int go;
-    while (!(go = atomic_load(&f->go))) sched_yield();
-    if (go < 0) return NULL;
-    Member me = {&f->team, worker->number, 0, worker->scratch};
+static void run(Member *me, void *given) {
+    Forward *f = given;
     const Encoder *e = f->encoder;
-    over_rows(&me, f, f->states, e->width, e->gain, e->bias, &e->layer[0].joined, &f->rows);
+    over_rows(me, f, f->states, e->width, e->gain, e->bias, &e->layer[0].joined, &f->rows);
     for (int n = 0; n < e->layers; n++)
-        layer(&me, f, &e->layer[n], n + 1 < e->layers ? &e->layer[n + 1] : NULL);
-    return NULL;
+        layer(me, f, &e->layer[n], n + 1 < e->layers ? &e->layer[n + 1] : NULL);
 }
 
 #define PHASES(layers) (2 + 12 * (layers))
@@ -112,12 +96,10 @@ int forward(const Encoder *e, float *states, const int32_t *starts, int32_t text
     size_t d = e->width, rows_stride = d * word_bytes(e->kind) + 64, inner_stride = e->inner * word_bytes(e->kind) + 64;
     size_t key_bytes = (size_t)places * LINE * d * word_bytes(e->attention_kind);
     size_t scratch = ATTENTION_BYTES(d / e->heads) > SUMS_BYTES ? ATTENTION_BYTES(d / e->heads) : SUMS_BYTES;
-    scratch = (scratch + 4095) / 4096 * 4096;
     size_t sizes[] = {
         (size_t)tokens * 3 * d * 4, (size_t)tokens * e->inner * 4, tokens * e->planes * rows_stride,
         tokens * e->planes * inner_stride, (size_t)tokens * 8, (size_t)tokens * 8, key_bytes,
         e->attention_kind == BF16 ? key_bytes : 0, (texts + 1) * sizeof(int32_t), blocks * 2 * sizeof(int32_t),
-        PHASES(e->layers) * sizeof(atomic_int), threads * sizeof(Worker), threads * scratch,
     };
     size_t all_bytes = 0;
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) all_bytes += (sizes[i] + 63) / 64 * 64;
@@ -137,10 +119,6 @@ int forward(const Encoder *e, float *states, const int32_t *starts, int32_t text
     f.attention.values = part(&at, sizes[7]);
     f.attention.places = part(&at, sizes[8]);
     f.attention.tasks = part(&at, sizes[9]);
-    f.team.next = part(&at, sizes[10]);
-    Worker *workers = part(&at, sizes[11]);
-    char *scratches = part(&at, sizes[12]);
-    memset(f.team.next, 0, sizes[10]);
     int block = 0, place = 0;
     for (int t = 0; t < texts; t++) {
         f.attention.places[t] = place;
@@ -151,13 +129,37 @@ int forward(const Encoder *e, float *states, const int32_t *starts, int32_t text
         }
     }
     f.attention.places[texts] = place;
-    int started = 1;
-    for (int n = 0; n < threads; n++) workers[n] = (Worker){&f, n, scratches + n * scratch, 0};
-    while (started < threads && !pthread_create(&workers[started].thread, NULL, run, &workers[started])) started++;
-    f.team.threads = started; /* the system may give fewer */
-    atomic_store(&f.go, 1);
-    run(&workers[0]);
-    for (int n = 1; n < started; n++) pthread_join(workers[n].thread, NULL);
+    int failed = together(threads, PHASES(e->layers), scratch, run, &f);
     free(memory);
-    return 0;
+    return failed;
+}
+
+typedef struct {
+    Numbers numbers;
+    const Linear *linear;
+    const float *x;
+    Rows rows;
+    int tokens;
+    Out out;
+} Alone;
+
+static void run_alone(Member *me, void *given) {
+    Alone *a = given;
+    for (int token; (token = take(me)) < a->tokens;)
+        make_words(a->numbers, a->linear, a->x + (size_t)token * a->linear->inputs, a->linear->inputs, &a->rows, token);
+    meet(me);
+    product(me, a->numbers, a->linear, &a->rows, a->tokens, &a->out);
+}
+
+/* One linear layer alone: y (tokens, outputs) of x (tokens, inputs). Returns 0, or -1 without memory. */
+int multiply(int32_t kind, int32_t planes, const Linear *linear, const float *x, int32_t tokens, float *y,
+             int32_t threads) {
+    size_t stride = (size_t)linear->inputs * word_bytes(kind) + 64, scales = (size_t)tokens * 8;
+    char *words = malloc(scales + tokens * planes * stride);
+    if (!words) return -1;
+    Alone alone = {{kind, planes}, linear, x, {words + scales, stride, (float *)words}, tokens,
+                   {.to = y, .row = linear->outputs, .panel = LINE}};
+    int failed = together(threads, 2, SUMS_BYTES, run_alone, &alone);
+    free(words);
+    return failed;
 }

@@ -1,11 +1,12 @@
 """The native engine's exports: weights as they are, or as 8-bit integers fitted to calibration texts."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.lib.format import open_memmap
+from numpy.lib.format import write_array_header_1_0
 
 from app.engine.checkpoint import Checkpoint
 from app.engine.embeddings import FloatArray, Precision
@@ -59,7 +60,10 @@ def write_model(checkpoint: Checkpoint, weights: "Weights", stored: str, folder:
         np.save(folder / f"{name}.npy", weights(f"embeddings.LayerNorm.{part}", d))
     for head in checkpoint.heads:
         matrix, bias = weights.head(head)
-        np.save(folder / f"{head}.matrix.npy", matrix)
+        np.save(
+            folder / f"{head}.{'lines' if head == 'colbert' else 'matrix'}.npy",
+            panels(matrix) if head == "colbert" else matrix,
+        )
         np.save(folder / f"{head}.bias.npy", bias)
     _write_layers(checkpoint, weights, stored, folder)
 
@@ -71,23 +75,23 @@ def _write_layers(checkpoint: Checkpoint, weights: "Weights", stored: str, folde
         from app.engine.calibration import Calibration
 
         calibration = Calibration(checkpoint, weights)
-    files: dict[str, Any] = {}
+    with contextlib.ExitStack() as stack:
+        files: dict[str, Any] = {}
 
-    def put(name: str, layer: int, array: Any) -> None:
-        if name not in files:
-            shape = (checkpoint.layers, *array.shape)
-            files[name] = open_memmap(folder / f"{name}.npy", "w+", dtype=array.dtype, shape=shape)
-        files[name][layer] = array
+        def put(name: str, array: Any) -> None:
+            if name not in files:
+                files[name] = stack.enter_context((folder / f"{name}.npy").open("wb"))
+                form = {"descr": array.dtype.str, "fortran_order": False}
+                write_array_header_1_0(files[name], form | {"shape": (checkpoint.layers, *array.shape)})
+            files[name].write(np.ascontiguousarray(array).data)
 
-    for layer in range(checkpoint.layers):
-        seen = calibration.layer(layer) if calibration else {}
-        for name, (matrix, bias) in linear_layers(checkpoint, weights, layer).items():
-            for part, array in store(matrix, bias, seen.get(name)).items():
-                put(f"{name}.{part}", layer, array)
-        for name, array in norms(checkpoint, weights, layer).items():
-            put(name, layer, array)
-    for array in files.values():
-        array.flush()
+        for layer in range(checkpoint.layers):
+            seen = calibration.layer(layer) if calibration else {}
+            for name, (matrix, bias) in linear_layers(checkpoint, weights, layer).items():
+                for part, array in store(matrix, bias, seen.get(name)).items():
+                    put(f"{name}.{part}", array)
+            for name, array in norms(checkpoint, weights, layer).items():
+                put(name, array)
     if calibration:
         np.save(folder / HELD_OUT, calibration.held_out())
 
@@ -102,9 +106,9 @@ def _bf16(matrix: FloatArray, bias: FloatArray, seen: "Inputs | None") -> dict[s
 
 def _w8(matrix: FloatArray, bias: FloatArray, seen: "Inputs | None") -> dict[str, Any]:
     assert seen is not None
-    smooth = 1 / smoothing(seen.largest, matrix, SMOOTHING)
+    smooth = np.float32(1) / smoothing(seen.largest, matrix, SMOOTHING)
     matrix = matrix / smooth
-    hessian = seen.moments * np.outer(smooth, smooth)
+    hessian = seen.moments * smooth[:, None] * smooth
     integers, scales = compensated_rounding(matrix, hessian)
     return {
         "lines": panels(integers),
@@ -142,6 +146,4 @@ def norms(checkpoint: Checkpoint, weights: "Weights", layer: int) -> dict[str, F
     parts = (
         f"{norm}.LayerNorm.{part}" for norm in ("attention.output", "output") for part in ("weight", "bias")
     )
-    return {
-        key: weights(name + part, checkpoint.width) for key, part in zip(NORMS, parts, strict=True)
-    }
+    return {key: weights(name + part, checkpoint.width) for key, part in zip(NORMS, parts, strict=True)}

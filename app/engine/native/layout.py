@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from app.engine.checkpoint import Checkpoint
 from app.engine.embeddings import FloatArray, Precision
+from app.engine.errors import ModelError
 
 PANEL = 16  # outputs
 LINEAR = ("joined", "attended", "grown", "shrunk")
@@ -63,15 +64,24 @@ def panels(matrix: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 class Arrays:
-    """The arrays of an export, by name. Tables are read where they lie, the rest is in memory."""
+    """The arrays of an export, by name; ModelError names the file that is at fault.
+
+    Tables are read where they lie, the rest is in memory.
+    """
 
     MAPPED = ("words", "positions")
 
     def __init__(self, folder: Path) -> None:
-        self._arrays = {
-            file.stem: np.load(file, mmap_mode="r" if file.stem in self.MAPPED else None)
-            for file in folder.glob("*.npy")
-        }
+        self._arrays = {file.stem: self._read(file) for file in folder.glob("*.npy")}
+
+    def _read(self, file: Path) -> NDArray[Any]:
+        try:
+            found = np.load(file, mmap_mode="r" if file.stem in self.MAPPED else None)
+        except (OSError, ValueError, EOFError) as error:
+            raise ModelError(
+                f"{file} cannot be read ({error}): remove {file.parent} and it is made anew"
+            ) from error
+        return np.asarray(found)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self._arrays[name]
@@ -87,6 +97,17 @@ class Arrays:
         return int((array if layer is None else array[layer]).ctypes.data)
 
 
+def linear(arrays: Arrays, name: str, kind: str, layer: int | None = None) -> Linear:
+    """A linear layer as `multiply` takes it. It points into the arrays, which must outlive it."""
+    found = Linear(
+        *(arrays.at(f"{name}.{part}", layer) for part in ("lines", "bias", "scales", "sums", "smooth"))
+    )
+    *_, panel_count, words, _, _ = arrays[f"{name}.lines"].shape
+    found.outputs = panel_count * PANEL
+    found.inputs = words * {"fp32": 1, "bf16": 2, "w8": 4}[kind]
+    return found
+
+
 def structure(checkpoint: Checkpoint, arrays: Arrays, kind: str, planes: int, bf16: bool) -> Model:
     """What `forward` takes. It points into the arrays, which must outlive it.
 
@@ -95,12 +116,7 @@ def structure(checkpoint: Checkpoint, arrays: Arrays, kind: str, planes: int, bf
     layers = (Layer * checkpoint.layers)()
     for number, layer in enumerate(layers):
         for name in LINEAR:
-            lines, found = arrays[f"{name}.lines"], getattr(layer, name)
-            for part in ("lines", "bias", "scales", "sums", "smooth"):
-                setattr(found, part, arrays.at(f"{name}.{part}", number))
-            _, panel_count, words, _, _ = lines.shape
-            found.outputs = panel_count * PANEL
-            found.inputs = words * {"fp32": 1, "bf16": 2, "w8": 4}[kind]
+            setattr(layer, name, linear(arrays, name, kind, number))
         for name in NORMS:
             setattr(layer, name, arrays.at(name, number))
     return Model(
@@ -120,4 +136,4 @@ def structure(checkpoint: Checkpoint, arrays: Arrays, kind: str, planes: int, bf
 
 def embedded(arrays: Arrays, ids: NDArray[Any], positions: NDArray[Any]) -> FloatArray:
     """Sums of word and position embeddings, before their norm. (m,), (m,) -> (m, d)"""
-    return np.add(arrays["words"][ids], arrays["positions"][positions], dtype=np.float32)
+    return np.asarray(np.add(arrays["words"][ids], arrays["positions"][positions], dtype=np.float32))

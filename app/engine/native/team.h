@@ -11,22 +11,29 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define SPINS 4000 /* looks at the others before a thread gives its processor away */
 
+typedef struct Member Member;
+typedef void (*Body)(Member *me, void *given);
+
 typedef struct {
     int threads;
-    atomic_int arrived, turn;
+    atomic_int arrived, turn, begun;
     atomic_int *next; /* of each phase, the next task */
+    Body body;
+    void *given;
 } Team;
 
-typedef struct {
+struct Member {
     Team *team;
-    int number, phase; /* of this thread; of all in step */
-    char *scratch;     /* its own */
-} Member;
+    int phase;     /* of all in step */
+    char *scratch; /* its own */
+    pthread_t thread;
+};
 
-/* The next task of the phase under way, `tasks` or more when there are none left. */
+/* The next task of the phase under way, as many as there are tasks or more when none are left. */
 static inline int take(Member *me) { return atomic_fetch_add(&me->team->next[me->phase], 1); }
 
 /* The end of a phase: what every thread has written is there for all. */
@@ -45,5 +52,36 @@ static inline void meet(Member *me) {
             _mm_pause();
         else
             sched_yield();
+}
+
+static void *begin(void *given) {
+    Member *me = given;
+    while (!atomic_load(&me->team->begun)) sched_yield();
+    me->team->body(me, me->team->given);
+    return NULL;
+}
+
+/* Run `body` in so many threads, or in fewer where the system gives no more; -1 if there is no memory. */
+static int together(int threads, int phases, size_t scratch, Body body, void *given) {
+    scratch = (scratch + 4095) / 4096 * 4096;
+    Member *members = calloc(threads, sizeof(Member));
+    atomic_int *next = calloc(phases, sizeof(atomic_int));
+    char *scratches = aligned_alloc(4096, threads * scratch);
+    if (members && next && scratches) {
+        Team team = {.next = next, .body = body, .given = given};
+        for (int n = 0; n < threads; n++) members[n] = (Member){.team = &team, .scratch = scratches + n * scratch};
+        int started = 1;
+        while (started < threads && !pthread_create(&members[started].thread, NULL, begin, &members[started]))
+            started++;
+        team.threads = started;
+        atomic_store(&team.begun, 1);
+        body(&members[0], given);
+        for (int n = 1; n < started; n++) pthread_join(members[n].thread, NULL);
+    }
+    int failed = !members || !next || !scratches;
+    free(members);
+    free(next);
+    free(scratches);
+    return failed ? -1 : 0;
 }
 #endif

@@ -13,6 +13,8 @@ export default {
   "status.model": "Model",
   "status.pooling": "Pooling",
   "status.precision": "Precision",
+  "status.int8": "int8 instead",
+  "status.int8.found": "{times}× as fast as {than}, cosine {cosine}",
   "status.engine": "Engine",
   "status.speed": "Tokens/s now",
   "status.waiting": "Tokens waiting",

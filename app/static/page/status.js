@@ -14,11 +14,12 @@ let last = null; // what was served last
 const listeners = [];
 let state = "status.asking";
 let samples = [];
+let int8 = {}; // what it would give here, if that was measured
 
 // Called with what is served, once it is known and whenever it is something else.
 export const onModel = (listener) => listeners.push(listener);
 
-// {model, digest, pooling, outputs, mostTexts, maxTokens, engine, precision}; asked for again if the
+// {model, digest, pooling, outputs, mostTexts, maxTokens, engine, precision, int8}; asked for again if the
 // server was away.
 export function served() {
   known ??= describe().catch((error) => {
@@ -33,7 +34,7 @@ async function describe() {
     ask("info").then((answer) => answer.json()),
     ask("api/show", { body: {} }).then((answer) => answer.json()),
   ]);
-  const { engine, precision } = show.model_info;
+  const { engine, precision, int8 } = show.model_info;
   const what = {
     model: info.model_id,
     digest: info.model_sha,
@@ -43,6 +44,7 @@ async function describe() {
     maxTokens: info.max_input_length,
     engine,
     precision,
+    int8,
   };
   if (JSON.stringify(what) !== JSON.stringify(last)) {
     last = what;
@@ -100,10 +102,14 @@ function count(text) {
 
 onModel((what) => {
   for (const name of ["model", "pooling", "precision", "engine"]) find(`status-${name}`).textContent = what[name];
+  int8 = what.int8;
 });
 
 function draw() {
   find("status-state").textContent = t(state);
+  find("status-int8").textContent = int8?.times_as_fast
+    ? t("status.int8.found", { times: int8.times_as_fast.toFixed(1), than: int8.than, cosine: int8.cosine_mean.toFixed(4) })
+    : "–";
   find("status-state").dataset.state = state.split(".")[1];
   const [first, now] = [samples[0], samples.at(-1)];
   const seconds = samples.length > 1 ? (now.at - first.at) / 1000 : 0;

@@ -13,6 +13,8 @@ export default {
   "status.model": "模型",
   "status.pooling": "池化",
   "status.precision": "精度",
+  "status.int8": "改用 int8",
+  "status.int8.found": "速度为 {than} 的 {times} 倍，余弦 {cosine}",
   "status.engine": "引擎",
   "status.speed": "当前词元/秒",
   "status.waiting": "排队词元",

@@ -1,0 +1,327 @@
+"""The native engine: integers are exact, kinds of processor agree, a text is the same in any company."""
+
+import ctypes
+import json
+import os
+import shutil
+import sys
+
+import numpy as np
+import pytest
+
+from app.engine.backends import Place, load_backend
+from app.engine.checkpoint import read_checkpoint
+from app.engine.encoder import Encoder, EncoderSettings
+from app.engine.errors import ModelError
+from app.engine.heads import normalize
+from app.engine.native import compiler
+from app.engine.native.compiler import INSTRUCTIONS, NoLibrary, build, find_compiler, load_library
+from app.engine.native.export import NativeExporter
+from app.engine.native.layout import KINDS, Linear, panels
+from app.engine.native.rounding import compensated_rounding, fits_sixteen_bits
+from app.engine.processor import cpu_features
+from app.engine.texts import calibration_sequences
+from tests.conftest import ROOT
+
+HERE = [found for found in INSTRUCTIONS if found.features <= cpu_features()]
+pytestmark = pytest.mark.skipif(not HERE, reason="no x86 processor with AVX2")
+each_kind = pytest.mark.parametrize("kind", HERE, ids=lambda kind: kind.name)
+
+TEXTS = (ROOT / "app" / "engine" / "calibration.txt").read_text().splitlines()[1:60:2]
+
+
+def address(array):
+    return array.ctypes.data_as(ctypes.c_void_p)
+
+
+def multiply(kind, precision, planes, arrays, x):
+    """One linear layer in C: x (m, k) -> (m, n)."""
+    lines, bias = arrays["lines"], arrays["bias"]
+    linear = Linear(
+        *(
+            arrays[name].ctypes.data if name in arrays else 0
+            for name in ("lines", "bias", "scales", "sums", "smooth")
+        ),
+        x.shape[1],
+        len(bias),
+    )
+    assert lines.flags.c_contiguous
+    y = np.full((len(x) + 1, len(bias)), 7, np.float32)
+    done = load_library(kind).multiply(
+        KINDS[precision], planes, ctypes.byref(linear), address(x), len(x), address(y), 2
+    )
+    assert done == 0
+    assert (y[-1] == 7).all(), "it wrote past the last row"
+    return y[:-1]
+
+
+def bounded_weights(chance, n, k):
+    """Integers at the very edge of what no four products may exceed."""
+    weights = np.zeros((n, k // 8, 2, 2, 2), np.int8)  # run, word, group, member
+    for sign in (1, -1):
+        most = np.where(chance.random((n, k // 8, 1, 2, 1)) < 0.5, 1, 0)
+        shares = chance.multinomial(128, [0.25] * 4, size=(n, k // 8, 2)).reshape(n, k // 8, 2, 2, 2)
+        weights += (
+            np.where(most == (sign > 0), sign * shares.swapaxes(2, 3), 0).clip(-127, 127).astype(np.int8)
+        )
+    return weights.reshape(n, k)
+
+
+@each_kind
+@pytest.mark.parametrize("k", [16, 64, 1024, 1040, 4096])
+def test_integer_products_are_exact_for_any_number_of_rows(kind, k):
+    chance = np.random.default_rng(k)
+    n = 48
+    weights = bounded_weights(chance, n, k)
+    assert fits_sixteen_bits(weights)
+    arrays = {
+        "lines": panels(weights),
+        "bias": np.zeros(n, np.float32),
+        "scales": np.ones(n, np.float32),
+        "sums": weights.sum(1, dtype=np.float32),
+        "smooth": np.ones(k, np.float32),
+    }
+    for m in (*range(1, 71), 97, 200):
+        x = chance.integers(0, 256, (m, k)).astype(np.float32)
+        x[:, 0], x[:, -1] = 0, 255  # so that the scale is 1 and a byte is itself
+        x[chance.random(m) < 0.2, 1:] = 255
+        expected = x.astype(np.int64) @ weights.T.astype(np.int64)
+        np.testing.assert_array_equal(multiply(kind, "w8", 1, arrays, x), expected.astype(np.float32))
+    x = chance.integers(0, 65536, (9, k)).astype(np.float32)
+    x[:, 0], x[:, -1] = 0, 65535
+    whole = x.astype(np.int64) @ weights.T.astype(np.int64)
+    np.testing.assert_allclose(
+        multiply(kind, "w8", 2, arrays, x), whole, rtol=1e-6, atol=np.abs(whole).max() * 1e-6
+    )
+
+
+@each_kind
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_products_of_floats_are_those_of_numpy(kind, precision):
+    if precision == "bf16" and not kind.bf16:
+        pytest.skip("the processor does not multiply bf16")
+    chance = np.random.default_rng(0)
+    from app.engine.smoothing import to_bf16
+
+    for n, k in ((16, 16), (48, 64), (64, 1040)):
+        matrix = chance.normal(size=(n, k)).astype(np.float32)
+        lines = panels(matrix if precision == "fp32" else to_bf16(matrix))
+        arrays = {"lines": lines, "bias": chance.normal(size=n).astype(np.float32)}
+        for m in (*range(1, 40), 70, 193):
+            x = chance.normal(size=(m, k)).astype(np.float32)
+            expected = x @ matrix.T + arrays["bias"]
+            found = multiply(kind, precision, 1, arrays, x)
+            off = {"fp32": 1e-5, "bf16": 2e-2}[precision] * np.sqrt(k)
+            np.testing.assert_allclose(found, expected, atol=off)
+            alone = np.concatenate([multiply(kind, precision, 1, arrays, row[None]) for row in x[:5]])
+            np.testing.assert_array_equal(found[:5], alone)
+
+
+@pytest.fixture(scope="session")
+def wide_folder(tmp_path_factory, demo_folder):
+    """One layer as wide as BGE-M3's, random weights."""
+    from benchmarks.checkpoint import SHAPE, make_checkpoint
+
+    folder = tmp_path_factory.mktemp("models") / "wide"
+    make_checkpoint(folder, demo_folder / "tokenizer.json", shape=SHAPE | {"num_hidden_layers": 1})
+    return folder
+
+
+@pytest.mark.parametrize("precision", ["int8", "w8a16", "fp32"])
+@pytest.mark.parametrize("model", ["demo_with_heads", "wide_folder"])
+def test_a_text_is_the_same_alone_in_a_batch_first_or_last(load_encoder, request, model, precision):
+    encoder = load_encoder(request.getfixturevalue(model), precision=precision)
+    outputs = ("dense", "sparse", "colbert")
+    together = encoder.encode(TEXTS, outputs=outputs)
+    backwards = encoder.encode(TEXTS[::-1], outputs=outputs)
+    for index, text in enumerate(TEXTS):
+        alone = encoder.encode([text], outputs=outputs)
+        for found, at in ((together, index), (backwards, len(TEXTS) - 1 - index)):
+            np.testing.assert_allclose(found.dense[at], alone.dense[0], rtol=0, atol=1e-6)
+            np.testing.assert_allclose(found.multi_vector[at], alone.multi_vector[0], rtol=0, atol=1e-6)
+            np.testing.assert_array_equal(found.sparse[at][0], alone.sparse[0][0])
+            np.testing.assert_allclose(found.sparse[at][1], alone.sparse[0][1], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["int8", "w8a16", "fp32"])
+def test_every_kind_of_processor_gives_the_same_vectors(demo_folder, precision):
+    checkpoint = read_checkpoint(demo_folder)
+    sequences = calibration_sequences(checkpoint, held_out=True)[:40]
+    found = {}
+    for kind in HERE:
+        backend = load_backend(checkpoint, "native", precision, Place(threads=2, instructions=kind.name))
+        found[kind.name] = normalize(np.stack([backend.forward([s], [(0, "mean")])[0] for s in sequences]))
+    first = found.popitem()[1]
+    for name, vectors in found.items():
+        assert (vectors * first).sum(axis=1).min() >= 0.99999, name
+        np.testing.assert_allclose(vectors, first, rtol=0, atol=1e-6, err_msg=name)
+
+
+PROMISED = {"int8": (0.9996, 0.9990, 0.965), "w8a16": (0.9999, 0.9998, 0.98)}
+
+
+@each_kind
+@pytest.mark.parametrize("precision", PROMISED)
+def test_8_bit_weights_are_true_to_the_model(demo_folder, kind, precision):
+    checkpoint = read_checkpoint(demo_folder)
+    place = Place(threads=2, instructions=kind.name)
+    backend = load_backend(checkpoint, "native", precision, place)
+    exact = load_backend(checkpoint, "torch", "fp32", place)
+    sequences = calibration_sequences(checkpoint, held_out=True)
+    rows = [
+        normalize(np.stack([of.forward([s], [(0, "mean")])[0] for s in sequences])) for of in (exact, backend)
+    ]
+    cosine = (rows[0] * rows[1]).sum(axis=1)
+    near = []
+    for vectors in rows:
+        similarity = vectors @ vectors.T
+        np.fill_diagonal(similarity, -2)
+        near.append(np.argsort(-similarity, axis=1)[:, :10])
+    kept = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(*near, strict=True)])
+    print(
+        f"{precision} on {kind.name}: cosine {cosine.mean():.5f}, least {cosine.min():.5f}, kept {kept:.1%}"
+    )
+    mean, least, neighbours = PROMISED[precision]
+    assert cosine.mean() >= mean
+    assert cosine.min() >= least
+    assert kept >= neighbours
+
+
+def test_rounding_keeps_within_sixteen_bits_whatever_the_weights():
+    chance = np.random.default_rng(0)
+    seen = chance.normal(size=(300, 64)).astype(np.float32)
+    for matrix in (
+        chance.normal(size=(32, 64)),
+        np.ones((32, 64)),
+        chance.standard_t(2, size=(32, 64)),
+        np.zeros((32, 64)),
+    ):
+        matrix = matrix.astype(np.float32)
+        weights, scales = compensated_rounding(matrix, seen.T @ seen / len(seen))
+        assert fits_sixteen_bits(weights)
+        off = seen @ (matrix - weights * scales[:, None]).T
+        assert np.square(off).mean() <= 1e-3 * max(np.square(seen @ matrix.T).mean(), 1e-9)
+
+
+def test_compensation_beats_rounding_to_nearest():
+    """GPTQ's point: errors of columns that go together make up for each other."""
+    chance = np.random.default_rng(0)
+    seen = (chance.normal(size=(500, 16)) @ chance.normal(size=(16, 128))).astype(np.float32)
+    matrix = chance.normal(size=(64, 128)).astype(np.float32)
+    weights, scales = compensated_rounding(matrix, seen.T @ seen / len(seen))
+    nearest = np.rint(matrix / scales[:, None]) * scales[:, None]
+    ours, theirs = (
+        np.square(seen @ (matrix - found).T).mean() for found in (weights * scales[:, None], nearest)
+    )
+    assert ours < 0.5 * theirs
+
+
+def test_an_export_from_another_kind_of_processor_is_measured_again_once(broken_folder, caplog):
+    caplog.set_level("INFO")
+    checkpoint = read_checkpoint(broken_folder)
+    place = Place(threads=2)
+    load_backend(checkpoint, "native", "int8", place)
+    notes = broken_folder / "native" / "w8" / "export.json"
+    content = json.loads(notes.read_text())
+    content["measured"] = {"another": content["measured"].popitem()[1]}
+    notes.write_text(json.dumps(content))
+    for times in (1, 1):
+        caplog.clear() if times == 0 else None
+        load_backend(checkpoint, "native", "int8", place)
+    assert (
+        caplog.text.count("measuring int8 on a processor") == 2
+    )  # at first, and on what is another kind now
+    assert len(json.loads(notes.read_text())["measured"]) == 2
+
+
+def test_without_a_compiler_the_next_engine_runs_and_the_log_says_so(tiny_folder, monkeypatch, caplog):
+    def none(*_):
+        raise NoLibrary("there is no C compiler")
+
+    monkeypatch.setattr(compiler, "load_library", none)
+    encoder = Encoder(EncoderSettings(path=tiny_folder, precision="fp32"))
+    encoder.load()
+    assert encoder.info.engine == "openvino"
+    assert (
+        "the native engine cannot run here: there is no C compiler; running openvino in fp32" in caplog.text
+    )
+    encoder.close()
+    with pytest.raises(ModelError, match="there is no C compiler"):
+        Encoder(EncoderSettings(path=tiny_folder, engine="native", precision="fp32")).load()
+
+
+def test_a_compiler_that_fails_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        compiler, "find_compiler", lambda: [sys.executable, "-c", "import sys; sys.exit('no luck')"]
+    )
+    with pytest.raises(NoLibrary, match=r"failed: no luck$"):
+        build(HERE[-1], tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_systems_compiler_the_wheels_is_used(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "ziglang")
+    assert find_compiler() == [sys.executable, "-m", "ziglang", "cc"]
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(NoLibrary, match="pip install ziglang"):
+        find_compiler()
+
+
+def test_a_library_nobody_may_write_is_compiled_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setattr(compiler, "BUILT", tmp_path / "file" / "lib")
+    (tmp_path / "file").touch()  # so that the folder cannot be made, whoever asks
+    compiler.load_library.cache_clear()
+    load_library(HERE[-1], tmp_path / "cache")
+    assert [file.suffix for file in (tmp_path / "cache" / "native").iterdir()] == [".so"]
+    compiler.load_library.cache_clear()
+
+
+def test_a_processor_without_avx2_runs_fp32_in_another_engine(tiny_folder, monkeypatch):
+    monkeypatch.setattr("app.engine.backends.cpu_features", lambda: frozenset({"sse2"}))
+    encoder = Encoder(EncoderSettings(path=tiny_folder))
+    encoder.load()
+    assert (encoder.info.engine, encoder.info.precision) == ("openvino", "fp32")
+    encoder.close()
+
+
+def test_sizes_that_are_no_multiples_of_16_run_in_another_engine(broken_folder, monkeypatch, caplog):
+    monkeypatch.setattr("app.engine.native.layout.fits", lambda checkpoint: False)
+    encoder = Encoder(EncoderSettings(path=broken_folder, precision="fp32"))
+    encoder.load()
+    assert encoder.info.engine == "openvino"
+    assert "no multiples of 16" in caplog.text
+    encoder.close()
+
+
+def test_no_memory_for_a_batch_is_an_error_and_not_the_end(load_encoder, tiny_folder, monkeypatch):
+    checkpoint = read_checkpoint(tiny_folder)
+    backend = load_backend(checkpoint, "native", "fp32", Place(threads=2))
+    real = backend._library
+
+    class Full:
+        @staticmethod
+        def forward(*_):
+            return -1
+
+    monkeypatch.setattr(backend, "_library", Full)
+    with pytest.raises(MemoryError, match="a batch of 5 tokens"):
+        backend.forward([np.full(5, 9)], [(0, "mean")])
+    monkeypatch.setattr(backend, "_library", real)
+    assert len(backend.forward([np.full(5, 9)], [(0, "mean")])[0]) == 64
+
+
+def test_more_threads_than_processors_give_the_same(tiny_folder):
+    checkpoint = read_checkpoint(tiny_folder)
+    sequences = [np.arange(5, 5 + length) for length in (1, 2, 17, 130, 300)]
+    rows = [
+        load_backend(checkpoint, "native", "fp32", Place(threads=threads)).states(sequences)
+        for threads in (1, 4 * (os.cpu_count() or 1))
+    ]
+    for one, other in zip(*rows, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_int8_and_w8a16_share_an_export(tiny_folder):
+    exporter = NativeExporter()
+    assert exporter.stored("int8") == exporter.stored("w8a16")
