@@ -42,9 +42,6 @@ class Exporter(Protocol):
     def identity(self) -> dict[str, Any]:
         """What an export must have been made with to be used still."""
 
-    def complete(self, folder: Path) -> bool:
-        """Whether every file is there."""
-
     def write(self, checkpoint: Checkpoint, weights: "Weights", stored: str, folder: Path) -> None:
         """Write the files; OSError if there is no room."""
 
@@ -56,7 +53,7 @@ def find_export(
     stored = exporter.stored(precision)
     identity = _identity(checkpoint, exporter, stored)
     for folder in _places(checkpoint, exporter, stored, cache):
-        if _fits(folder, exporter, identity):
+        if _fits(folder, identity):
             return folder
     return None
 
@@ -127,13 +124,14 @@ def _export(checkpoint: Checkpoint, exporter: Exporter, stored: str, folder: Pat
     identity = _identity(checkpoint, exporter, stored)
     try:
         exporter.write(checkpoint, Weights(checkpoint), stored, partial)
-        write_notes(partial, {"identity": identity})
+        sizes = {file.name: file.stat().st_size for file in sorted(partial.iterdir())}
+        write_notes(partial, {"identity": identity, "files": sizes})
         partial.chmod(0o755)
         for file in partial.iterdir():
             file.chmod(0o644)
             with file.open("rb") as written:
                 os.fsync(written.fileno())
-        if _fits(folder, exporter, identity):
+        if _fits(folder, identity):
             return  # another's, who had no lock either
         if folder.exists():
             shutil.rmtree(folder)
@@ -143,8 +141,14 @@ def _export(checkpoint: Checkpoint, exporter: Exporter, stored: str, folder: Pat
     log.info("exported %s in %.0f s", folder, time.monotonic() - start)
 
 
-def _fits(folder: Path, exporter: Exporter, identity: dict[str, Any]) -> bool:
-    return read_notes(folder).get("identity") == identity and exporter.complete(folder)
+def _fits(folder: Path, identity: dict[str, Any]) -> bool:
+    """Whether what is there was made of the same, and is whole."""
+    notes = read_notes(folder)
+    if notes.get("identity") != identity or not isinstance(notes.get("files"), dict):
+        return False
+    with contextlib.suppress(OSError):
+        return all((folder / name).stat().st_size == size for name, size in notes["files"].items())
+    return False
 
 
 def _places(checkpoint: Checkpoint, exporter: Exporter, stored: str, cache: Path | None) -> Iterator[Path]:

@@ -27,9 +27,6 @@ class OpenVINOExporter:
     def identity(self) -> dict[str, Any]:
         return {"format": FORMAT, "openvino": ov.__version__}
 
-    def complete(self, folder: Path) -> bool:
-        return (folder / GRAPH).is_file()
-
     def write(self, checkpoint: Checkpoint, weights: Weights, stored: str, folder: Path) -> None:
         largest: LargestInputs = {}
         if stored == "int8":

@@ -39,9 +39,6 @@ class NativeExporter:
     def identity(self) -> dict[str, Any]:
         return {"format": FORMAT}
 
-    def complete(self, folder: Path) -> bool:
-        return all((folder / f"{name}.npy").is_file() for name in ("words", "positions", "shrunk.lines"))
-
     def write(self, checkpoint: Checkpoint, weights: "Weights", stored: str, folder: Path) -> None:
         write_model(checkpoint, weights, stored, folder)
 
