@@ -19,6 +19,12 @@ RUN echo "$(grep '^torch==' requirements.txt)+cpu" >torch.txt \
 
 COPY wsgi.py gunicorn.conf.py ./
 COPY app app
+# The native engine's library, for every processor that the image may meet. The compiler does not stay.
+COPY requirements-compiler.txt ./
+RUN pip install --no-cache-dir -r requirements-compiler.txt \
+    && python -m app.engine.native.compiler \
+    && pip uninstall --yes -r requirements-compiler.txt \
+    && rm -rf /tmp/* "$HOME/.cache"
 # The files may come from a checkout that only its owner can read.
 RUN chmod -R a+rX . && mkdir -m 1777 /cache
 # Where the graph goes that is made of the weights at the first start, if their folder is read-only.

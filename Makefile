@@ -20,7 +20,7 @@ help:  ## this list
 
 run: .venv/serve $(if $(filter models/demo,$(EMBED_MODEL_PATH)),models/demo)  ## set everything up and serve on port 8000
 	@if [ "$(EMBED_MODEL_PATH)" = models/demo ]; then \
-	  echo "models/bge-m3 is not there: serving models/demo, a small model (384 wide, 512 tokens) for trying things out."; \
+	  echo "models/bge-m3 is not there: serving models/demo, a small model (384 dimensions, 512 tokens) for trying things out."; \
 	  echo "For the real BGE-M3 (2.3 GB): make model, then make run."; fi
 	@exec $(BIN)/gunicorn
 
@@ -95,9 +95,11 @@ models/demo: | .venv/demo
 	@$(PIP) install --no-deps --retries 1 --timeout 20 --extra-index-url $(TORCH_INDEX) "$(TORCH)"
 	@touch $@
 
-.venv/serve: .venv/torch requirements.txt
+.venv/serve: .venv/torch requirements.txt requirements-compiler.txt
 	@echo "installing what serving needs"
 	@$(PIP) install -r requirements.txt
+	@command -v cc >/dev/null || command -v gcc >/dev/null || command -v clang >/dev/null \
+	  || { echo "installing a C compiler"; $(PIP) install -r requirements-compiler.txt; }
 	@touch $@
 
 .venv/demo: .venv/serve requirements-demo.txt

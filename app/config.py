@@ -93,7 +93,7 @@ class Settings:
     native_isa: str = _setting(
         "",
         "EMBED_NATIVE_ISA",
-        _text,
+        _one_of("avx2", "avx512", "avx_vnni", "avx512_vnni"),
         "hold the engine to older instructions (`avx2`, `avx_vnni`, `avx512`, `avx512_vnni`), to compare",
     )
     cache_dir: Path | None = _setting(

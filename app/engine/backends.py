@@ -70,12 +70,15 @@ class Place:
 
     @property
     def features(self) -> frozenset[str]:
-        """The processor's extensions, as far as it is held to fewer."""
+        """The processor's extensions, or the fewer that it is held to; ModelError if it has not those."""
         if not self.instructions:
             return cpu_features()
-        from app.engine.native.compiler import instructions
+        from app.engine.native.compiler import NoLibrary, instructions
 
-        return instructions(self.instructions).features
+        try:
+            return instructions(self.instructions).features
+        except NoLibrary as error:
+            raise ModelError(f"EMBED_NATIVE_ISA is {self.instructions}, but {error}") from error
 
 
 def resolve_precision(
@@ -155,15 +158,12 @@ def _native(checkpoint: Checkpoint, precision: Precision, place: Place) -> Backe
     if not fits(checkpoint):
         raise Unavailable(f"the sizes of {checkpoint.path} are no multiples of 16")
     try:
-        found = instructions(place.instructions)
-        library = load_library(found, place.cache)
+        library = load_library(instructions(place.instructions), place.cache)
     except NoLibrary as error:
         raise Unavailable(str(error)) from error
     exporter = exporter_for("native")
     export = ensure_export(checkpoint, exporter, precision, place.cache)
-    backend = NativeBackend(
-        checkpoint, export, precision, library, place.threads, place.streams, bf16=found.bf16
-    )
+    backend = NativeBackend(checkpoint, export, precision, library, place.threads, place.streams)
     measured(checkpoint, backend, export, kind_of(place.features))
     return backend
 

@@ -12,8 +12,12 @@
 #define QUERIES 24
 #define KEYS 128 /* of a block; a multiple of 16 */
 
+/* In bf16 the processor multiplies pairs of numbers, the second of a pair first and each product added by
+ * itself. Where it cannot, float32 does the same with numbers rounded to bf16 whose pairs are turned round: the
+ * sums are equal to the last bit. */
 typedef struct {
     enum kind kind;  /* F32, or BF16 where the processor multiplies it */
+    int imitates;    /* F32 in place of BF16 */
     int tokens, texts, heads, size; /* size: numbers in a head */
     const int32_t *starts; /* (texts + 1), the first token of each text */
     int32_t *places; /* (texts + 1), of each text's first key, in lines of 16 keys */
@@ -21,10 +25,11 @@ typedef struct {
     int blocks;
     const float *projected; /* (3 width / 16, tokens, 16): queries, keys, values of every head */
     char *keys;   /* (heads, places, size) words of 16 keys */
-    char *values; /* BF16 only: (heads, size / 16, places * 8) lines of two tokens */
+    char *values; /* unless plain F32: (heads, size / 16, places * 16 tokens) lines of a token, or of two */
 } Attention;
 
 #define HEAD_PANELS(a) ((a)->size / LINE)
+#define WIDE(a) ((a)->kind == BF16 ? 2 : 1)             /* numbers in a word */
 /* Of each thread: scores, words of queries and of weights, sums, what is kept of each query. */
 #define ATTENTION_BYTES(size) ((size_t)QUERIES * ((KEYS + 16) * 8 + ((size) + 16) * 8 + 64))
 
@@ -32,40 +37,48 @@ static const float *panel_of(const Attention *a, int part, int head, int panel) 
     return a->projected + (size_t)((part * a->heads + head) * HEAD_PANELS(a) + panel) * a->tokens * LINE;
 }
 
-/* Keys, and values in bf16, as lines: what a product wants of its right side. A phase. */
+/* Numbers as a product takes them, from 16 in a row. */
+INLINE void put(const Attention *a, char *row, const float *from, float scale) {
+    float scaled[LINE], *to = a->kind == BF16 ? scaled : (float *)row;
+    for (int i = 0; i < LINE; i += LANES) {
+        floats x = load(from + i) * scale;
+        store(to + i, a->imitates ? pairs_turned(rounded(x)) : x);
+    }
+    if (a->kind == BF16) store_bf16((uint16_t *)row, scaled, LINE);
+}
+
+/* Keys, and values where they are not taken as they lie, as lines: a product's right side. A phase. */
 static void arrange(Member *me, const Attention *a) {
-    int wide = a->kind == BF16 ? 2 : 1, all_places = a->places[a->texts];
+    int wide = WIDE(a), places = a->places[a->texts];
     for (int task; (task = take(me)) < a->texts * a->heads;) {
         int text = task / a->heads, head = task % a->heads;
         int start = a->starts[text], length = a->starts[text + 1] - start;
-        size_t place = (size_t)head * all_places + a->places[text];
-        for (int first = 0; first < length; first += LINE, place++) {
+        size_t key_bytes = (size_t)a->size / wide * 64; /* of 16 keys */
+        for (int first = 0; first < length; first += LINE) {
             int some = length - first < LINE ? length - first : LINE;
-            char *lines = a->keys + place * (a->size / wide) * 64;
-            memset(lines, 0, (size_t)a->size / wide * 64);
-            for (int p = 0; p < HEAD_PANELS(a); p++) {
-                const float *from = panel_of(a, 1, head, p) + (size_t)(start + first) * LINE;
-                for (int key = 0; key < some; key++, from += LINE) {
-                    if (wide == 1) {
-                        float *to = (float *)lines + (size_t)p * LINE * LINE + key;
-                        for (int c = 0; c < LINE; c++) to[c * LINE] = from[c];
-                    } else {
-                        uint16_t half[LINE], *to = (uint16_t *)lines + (size_t)p * LINE * LINE + 2 * key;
-                        store_bf16(half, from, LINE);
-                        for (int c = 0; c < LINE; c++) to[c / 2 * 32 + c % 2] = half[c];
-                    }
+            char *lines = a->keys + ((size_t)head * places + a->places[text] + first / LINE) * key_bytes;
+            memset(lines, 0, key_bytes);
+            for (int p = 0; p < HEAD_PANELS(a); p++, lines += LINE / wide * 64)
+                for (int key = 0; key < some; key++) {
+                    char row[LINE * 4];
+                    put(a, row, panel_of(a, 1, head, p) + (size_t)(start + first + key) * LINE, 1);
+                    for (int c = 0; c < LINE / wide; c++) memcpy(lines + c * 64 + key * 4, row + c * 4, 4);
                 }
-            }
         }
-        if (wide == 1) continue;
+        if (!a->values) continue;
         for (int p = 0; p < HEAD_PANELS(a); p++) {
             const float *from = panel_of(a, 2, head, p) + (size_t)start * LINE;
-            uint16_t *to = (uint16_t *)(a->values + (((size_t)head * HEAD_PANELS(a) + p) * all_places +
-                                                      a->places[text]) * 8 * 64);
-            for (int key = 0; key < (length + 1) / 2 * 2; key++) {
-                uint16_t half[LINE] = {0};
-                if (key < length) store_bf16(half, from + key * LINE, LINE);
-                for (int c = 0; c < LINE; c++) to[key / 2 * 32 + 2 * c + key % 2] = half[c];
+            char *lines = a->values + (((size_t)head * HEAD_PANELS(a) + p) * places + a->places[text]) * LINE / wide * 64;
+            for (int key = 0; key < length + length % 2; key++) {
+                float nothing[LINE] = {0}, row[LINE];
+                const float *value = key < length ? from + (size_t)key * LINE : nothing;
+                if (wide == 1) {
+                    for (int i = 0; i < LINE; i += LANES)
+                        store((float *)(lines + (key ^ a->imitates) * 64) + i, rounded(load(value + i)));
+                    continue;
+                }
+                store_bf16((uint16_t *)row, value, LINE);
+                for (int c = 0; c < LINE; c++) memcpy(lines + key / 2 * 64 + c * 4 + key % 2 * 2, (uint16_t *)row + c, 2);
             }
         }
     }
@@ -95,7 +108,7 @@ INLINE float weigh(float *scores, int keys, float *largest, float *correction) {
 
 /* Attended states of every token, to[token * stride + column]. A phase. */
 static void attend(Member *me, const Attention *a, float *to, size_t stride) {
-    int size = a->size, panels = HEAD_PANELS(a), wide = a->kind == BF16 ? 2 : 1;
+    int size = a->size, panels = HEAD_PANELS(a), wide = WIDE(a), places = a->places[a->texts];
     size_t score_row = (KEYS + 16) * 4, query_row = (size_t)(size + 16) * 4;
     char *scores = me->scratch, *weights = scores + QUERIES * score_row;
     char *queries = weights + QUERIES * score_row, *sums = queries + QUERIES * query_row;
@@ -109,21 +122,16 @@ static void attend(Member *me, const Attention *a, float *to, size_t stride) {
         for (int q = 0; q < count; q++) {
             kept[2 * q] = -INFINITY;
             kept[2 * q + 1] = 0;
-            for (int p = 0; p < panels; p++) {
-                const float *from = panel_of(a, 0, head, p) + (size_t)(start + first + q) * LINE;
-                float scaled[LINE];
-                for (int c = 0; c < LINE; c++) scaled[c] = from[c] * scale;
-                char *row = queries + q * query_row + (size_t)p * LINE * 4 / wide;
-                if (wide == 1) memcpy(row, scaled, sizeof scaled);
-                else store_bf16((uint16_t *)row, scaled, LINE);
-            }
+            for (int p = 0; p < panels; p++)
+                put(a, queries + q * query_row + (size_t)p * LINE * 4 / wide,
+                    panel_of(a, 0, head, p) + (size_t)(start + first + q) * LINE, scale);
         }
         for (int key = 0; key < length; key += KEYS) {
             int keys = length - key < KEYS ? length - key : KEYS, lines = (keys + LINE - 1) / LINE;
-            size_t place = (size_t)head * a->places[a->texts] + a->places[text] + key / LINE;
-            size_t panel_bytes = (size_t)size / wide * 64;
-            multiply(queries, query_row, count, a->keys + place * panel_bytes, panel_bytes, lines, size / wide,
-                     scores, score_row, LINE * 4, 1);
+            size_t place = (size_t)head * places + a->places[text] + key / LINE;
+            size_t key_bytes = (size_t)size / wide * 64;
+            multiply(queries, query_row, count, a->keys + place * key_bytes, key_bytes, lines, size / wide, scores,
+                     score_row, LINE * 4, 1);
             for (int q = 0; q < count; q++) {
                 float *row = (float *)(scores + q * score_row), correction;
                 float sum = weigh(row, keys, &kept[2 * q], &correction);
@@ -133,15 +141,17 @@ static void attend(Member *me, const Attention *a, float *to, size_t stride) {
                         float *so_far = (float *)(sums + q * query_row) + c;
                         store(so_far, load(so_far) * correction);
                     }
-                if (wide == 2) store_bf16((uint16_t *)(weights + q * score_row), row, lines * LINE);
+                if (a->values)
+                    for (int l = 0; l < lines; l++)
+                        put(a, weights + q * score_row + (size_t)l * LINE * 4 / wide, row + l * LINE, 1);
             }
-            if (wide == 1)
+            if (a->values)
+                multiply(weights, score_row, count,
+                         a->values + ((size_t)head * panels * places + a->places[text]) * LINE / wide * 64 + (size_t)key / wide * 64,
+                         (size_t)places * LINE / wide * 64, panels, (keys + keys % 2) / wide, sums, query_row, LINE * 4, key == 0);
+            else
                 multiply(scores, score_row, count, (const char *)(panel_of(a, 2, head, 0) + (size_t)(start + key) * LINE),
                          (size_t)a->tokens * 64, panels, keys, sums, query_row, LINE * 4, key == 0);
-            else
-                multiply(weights, score_row, count,
-                         a->values + ((size_t)head * panels * a->places[a->texts] + a->places[text]) * 8 * 64 + (size_t)key * 32,
-                         (size_t)a->places[a->texts] * 8 * 64, panels, (keys + 1) / 2, sums, query_row, LINE * 4, key == 0);
         }
         for (int q = 0; q < count; q++) {
             float share = 1.0f / kept[2 * q + 1];

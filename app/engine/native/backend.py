@@ -26,12 +26,8 @@ class NativeBackend:
         library: ctypes.CDLL,
         threads: int = 1,
         streams: int = 1,
-        bf16: bool = False,
     ) -> None:
-        """Read an export. `bf16`: whether the library multiplies it.
-
-        As many forwards as `streams` run at a time, each with its share of the threads.
-        """
+        """Read an export; as many forwards as `streams` run at a time, each with its share of the threads."""
         self.precision = precision
         self.streams = streams
         self._threads = max(1, threads // streams)
@@ -42,7 +38,7 @@ class NativeBackend:
             self._arrays,
             STORED[precision],
             2 if precision == "w8a16" else 1,
-            bf16=bf16 and precision == "bf16",  # elsewhere kinds of processors would differ
+            bf16=precision in ("bf16", "int8"),
         )
         if "colbert" in checkpoint.heads:
             self._colbert = linear(self._arrays, "colbert", "fp32")

@@ -2,6 +2,9 @@
 
 #define _GNU_SOURCE
 #include "attention.h"
+#include <sys/mman.h>
+
+#define LARGE_PAGE ((size_t)2 << 20)
 
 typedef struct {
     Linear joined;  /* query, key, value */
@@ -94,17 +97,21 @@ int forward(const Encoder *e, float *states, const int32_t *starts, int32_t text
         places += (length + LINE - 1) / LINE;
     }
     size_t d = e->width, rows_stride = d * word_bytes(e->kind) + 64, inner_stride = e->inner * word_bytes(e->kind) + 64;
-    size_t key_bytes = (size_t)places * LINE * d * word_bytes(e->attention_kind);
+    enum kind kind = e->attention_kind == BF16 && HAS_BF16 ? BF16 : F32;
+    size_t key_bytes = (size_t)places * LINE * d * word_bytes(kind);
     size_t scratch = ATTENTION_BYTES(d / e->heads) > SUMS_BYTES ? ATTENTION_BYTES(d / e->heads) : SUMS_BYTES;
     size_t sizes[] = {
         (size_t)tokens * 3 * d * 4, (size_t)tokens * e->inner * 4, tokens * e->planes * rows_stride,
         tokens * e->planes * inner_stride, (size_t)tokens * 8, (size_t)tokens * 8, key_bytes,
-        e->attention_kind == BF16 ? key_bytes : 0, (texts + 1) * sizeof(int32_t), blocks * 2 * sizeof(int32_t),
+        e->attention_kind == F32 ? 0 : key_bytes, (texts + 1) * sizeof(int32_t), blocks * 2 * sizeof(int32_t),
     };
     size_t all_bytes = 0;
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) all_bytes += (sizes[i] + 63) / 64 * 64;
-    char *memory = aligned_alloc(64, all_bytes), *at = memory;
+    /* Large pages: a batch's numbers would be thousands of small ones, each of which has to be asked for. */
+    all_bytes = (all_bytes + LARGE_PAGE - 1) / LARGE_PAGE * LARGE_PAGE;
+    char *memory = aligned_alloc(LARGE_PAGE, all_bytes), *at = memory;
     if (!memory) return -1;
+    madvise(memory, all_bytes, MADV_HUGEPAGE);
     Forward f = {.encoder = e, .states = states, .tokens = tokens};
     f.projected = part(&at, sizes[0]);
     f.wide = part(&at, sizes[1]);
@@ -112,11 +119,11 @@ int forward(const Encoder *e, float *states, const int32_t *starts, int32_t text
     f.inner_rows = (Rows){part(&at, sizes[3]), inner_stride, NULL};
     f.rows.scales = part(&at, sizes[4]);
     f.inner_rows.scales = part(&at, sizes[5]);
-    f.attention = (Attention){.kind = e->attention_kind, .tokens = tokens, .texts = texts, .heads = e->heads,
+    f.attention = (Attention){.kind = kind, .imitates = e->attention_kind == BF16 && kind == F32, .tokens = tokens, .texts = texts, .heads = e->heads,
                               .size = e->width / e->heads, .starts = starts, .blocks = blocks,
                               .projected = f.projected};
     f.attention.keys = part(&at, sizes[6]);
-    f.attention.values = part(&at, sizes[7]);
+    f.attention.values = sizes[7] ? part(&at, sizes[7]) : NULL;
     f.attention.places = part(&at, sizes[8]);
     f.attention.tasks = part(&at, sizes[9]);
     int block = 0, place = 0;

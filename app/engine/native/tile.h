@@ -29,6 +29,12 @@ enum kind { F32, BF16, S8 }; /* what words hold; S8: of rows unsigned, of lines 
 #define HAS_VNNI 0
 #endif
 
+#ifdef __AVX512BF16__
+#define HAS_BF16 1
+#else
+#define HAS_BF16 0
+#endif
+
 INLINE ints broadcast(const char *word) {
     int32_t value;
     memcpy(&value, word, 4);

@@ -32,8 +32,13 @@ INLINE void store(float *to, floats x) { *(floats *)to = x; }
 INLINE floats choose(ints mask, floats a, floats b) {
     return (floats)(((ints)a & mask) | ((ints)b & ~mask));
 }
-INLINE floats larger(floats a, floats b) { return choose(a > b, a, b); }
-INLINE floats smaller(floats a, floats b) { return choose(a < b, a, b); }
+#ifdef __AVX512F__
+INLINE floats larger(floats a, floats b) { return (floats)_mm512_max_ps((__m512)a, (__m512)b); }
+INLINE floats smaller(floats a, floats b) { return (floats)_mm512_min_ps((__m512)a, (__m512)b); }
+#else
+INLINE floats larger(floats a, floats b) { return (floats)_mm256_max_ps((__m256)a, (__m256)b); }
+INLINE floats smaller(floats a, floats b) { return (floats)_mm256_min_ps((__m256)a, (__m256)b); }
+#endif
 INLINE floats magnitude(floats x) { return (floats)((ints)x & 0x7fffffff); }
 INLINE ints nearest(floats x) {
 #ifdef __AVX512F__
@@ -113,6 +118,21 @@ INLINE floats gelu(floats x) {
     floats rest = series * exponential(-z * z); /* 1 - erf z */
     floats half = 0.5f * x * rest;
     return choose(x < 0.0f, half, x - half);
+}
+
+/* The nearest number that bf16 has, ties to even. */
+INLINE floats rounded(floats x) {
+    ints bits = (ints)x;
+    return (floats)((bits + 0x7fff + ((bits >> 16) & 1)) & (int32_t)0xffff0000);
+}
+
+/* The second of each pair before the first. */
+INLINE floats pairs_turned(floats x) {
+#ifdef __AVX512F__
+    return (floats)_mm512_permute_ps((__m512)x, 0xb1);
+#else
+    return (floats)_mm256_permute_ps((__m256)x, 0xb1);
+#endif
 }
 
 /* The upper halves of numbers, rounded to nearest, ties to even; NaN stays NaN. `count` a multiple of 16. */
