@@ -30,6 +30,8 @@ class Profile:
 
 OURS = {
     "ours": Ours("auto", int8=False),
+    "ours-fp32": Ours("fp32", int8=False),
+    "ours-w8a16": Ours("w8a16", int8=False),
     "ours-int8": Ours("int8", int8=True),
 }
 # The order matters: the first export makes the folder that the others go into.

@@ -85,11 +85,11 @@ def test_integer_products_are_exact_for_any_number_of_rows(kind, k):
         x = chance.integers(0, 256, (m, k)).astype(np.float32)
         x[:, 0], x[:, -1] = 0, 255  # so that the scale is 1 and a byte is itself
         x[chance.random(m) < 0.2, 1:] = 255
-        expected = x.astype(np.int64) @ weights.T.astype(np.int64)
+        expected = x.astype(float) @ weights.T.astype(float)  # whole numbers, exact in 53 bits
         np.testing.assert_array_equal(multiply(kind, "w8", 1, arrays, x), expected.astype(np.float32))
     x = chance.integers(0, 65536, (9, k)).astype(np.float32)
     x[:, 0], x[:, -1] = 0, 65535
-    whole = x.astype(np.int64) @ weights.T.astype(np.int64)
+    whole = x.astype(float) @ weights.T.astype(float)
     np.testing.assert_allclose(
         multiply(kind, "w8", 2, arrays, x), whole, rtol=1e-6, atol=np.abs(whole).max() * 1e-6
     )
@@ -160,11 +160,11 @@ def test_every_kind_of_processor_gives_the_same_vectors(demo_folder, precision):
 PROMISED = {"int8": (0.9996, 0.9990, 0.965), "w8a16": (0.9999, 0.9998, 0.98)}
 
 
-@each_kind
 @pytest.mark.parametrize("precision", PROMISED)
-def test_8_bit_weights_are_true_to_the_model(demo_folder, kind, precision):
+def test_8_bit_weights_are_true_to_the_model(demo_folder, precision):
+    """On this kind of processor; the others give the same, as the test above holds."""
     checkpoint = read_checkpoint(demo_folder)
-    place = Place(threads=2, instructions=kind.name)
+    place = Place(threads=2)
     backend = load_backend(checkpoint, "native", precision, place)
     exact = load_backend(checkpoint, "torch", "fp32", place)
     sequences = calibration_sequences(checkpoint, held_out=True)
@@ -178,9 +178,7 @@ def test_8_bit_weights_are_true_to_the_model(demo_folder, kind, precision):
         np.fill_diagonal(similarity, -2)
         near.append(np.argsort(-similarity, axis=1)[:, :10])
     kept = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(*near, strict=True)])
-    print(
-        f"{precision} on {kind.name}: cosine {cosine.mean():.5f}, least {cosine.min():.5f}, kept {kept:.1%}"
-    )
+    print(f"{precision}: cosine {cosine.mean():.5f}, least {cosine.min():.5f}, kept {kept:.1%}")
     mean, least, neighbours = PROMISED[precision]
     assert cosine.mean() >= mean
     assert cosine.min() >= least

@@ -49,7 +49,9 @@ class Backend(Protocol):
     name: str
     precision: Precision
     streams: int  # forwards that may run at a time
-    pads: bool  # whether attention computes every text as if it were as long as the batch's longest
+    # Where attention computes every text as if it were as long as the longest of its batch: how many tokens
+    # could be computed in the time that starting another batch takes. None where any texts go together.
+    start_tokens: float | None
 
     def forward(self, sequences: list[IntArray], wanted: list[tuple[int, Kind]]) -> list[FloatArray]:
         """What is wanted of each (index of a sequence, kind): shapes as for Kind, not normalised."""

@@ -9,8 +9,6 @@ from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Iterable
 
-import numpy as np
-
 from app.engine.embeddings import BatchStats, FloatArray, IntArray, Kind
 from app.engine.errors import Abandoned, NotLoaded, Overloaded, TooLate
 from app.engine.job import Job
@@ -30,20 +28,6 @@ LOOK_SECONDS, LOOK_EACH = 0.5, 0.02
 
 # Distinct sequences b x (t,), wanted r x (index of a sequence, kind) -> r arrays, shaped as for Kind
 Forward = Callable[[list[IntArray], list[tuple[int, Kind]]], list[FloatArray]]
-
-
-def tokens_to_start(forward: Forward, pad_id: int, most: int) -> float:
-    """How many tokens could be computed in the time that starting a batch takes, measured."""
-    seconds = []
-    few, many = sizes = 4, min(most, 256)
-    for size in sizes:
-        sequence = np.full(size, pad_id)
-        forward([sequence], [(0, "mean")])  # the first of a shape takes longer
-        start = time.perf_counter()
-        forward([sequence], [(0, "mean")])
-        seconds.append(time.perf_counter() - start)
-    each = (seconds[1] - seconds[0]) / max(1, many - few)
-    return max(0.0, seconds[0] / each - few) if each > 0 else 0.0
 
 
 class Batcher:

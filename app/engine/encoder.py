@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from app.engine.backends import AskedEngine, AskedPrecision, Backend, Place, load_backend
-from app.engine.batcher import Batcher, tokens_to_start
+from app.engine.batcher import Batcher
 from app.engine.checkpoint import HEADS, Checkpoint, read_checkpoint
 from app.engine.embeddings import (
     DENSE,
@@ -150,9 +150,7 @@ class Encoder:
             max_waiting=settings.max_waiting,
             watch=self._watch,
             streams=backend.streams,
-            start_tokens=tokens_to_start(backend.forward, checkpoint.pad_id, self.max_tokens)
-            if backend.pads
-            else None,
+            start_tokens=backend.start_tokens,
         )
         self.encode(["warm up", "warm up " * min(100, self.max_tokens // 4)])
         self._load_ns = time.perf_counter_ns() - start

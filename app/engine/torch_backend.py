@@ -22,7 +22,7 @@ class TorchBackend:
 
     name = "torch"
     precision: Precision = "fp32"
-    pads = True
+    start_tokens: float | None = 15  # a constant: the reference does not depend on how busy a machine is
     streams = 1  # a forward has all threads
 
     def __init__(self, checkpoint: Checkpoint, threads: int) -> None:

@@ -16,7 +16,9 @@ class NativeBackend:
     """An export and a library behind one verb."""
 
     name = "native"
-    pads = False  # a text's attention is as long as the text, whatever else is in the batch
+    start_tokens: float | None = (
+        None  # a text's attention is as long as the text, whatever else is in the batch
+    )
 
     def __init__(
         self,
