@@ -32,6 +32,7 @@ test: .venv/dev models/demo  ## set everything up and run every test that needs 
 
 lint: .venv/dev  ## style, types, Dockerfile, compose file
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	@$(BIN)/clang-format --dry-run -Werror app/engine/native/*.[ch]
 	@$(BIN)/hadolint Dockerfile
 	@$(BIN)/python -c "import pathlib, re, compose_spec; \
 	  text = re.sub(r'[$$]\{\w+:-(.*?)\}', r'\1', pathlib.Path('docker-compose.yaml').read_text()); \

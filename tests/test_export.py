@@ -15,16 +15,17 @@ import pytest
 import torch
 
 from app.engine import openvino_export
-from app.engine.backends import Place, candidates, resolve_precision
+from app.engine.backends import Place, candidates, choose, resolve_precision
 from app.engine.checkpoint import read_checkpoint
 from app.engine.encoder import Encoder, EncoderSettings
 from app.engine.errors import ModelError
 from app.engine.export import PARTIAL, ensure_export, find_export
 from app.engine.graph import GELU_SHIFT
 from app.engine.measure import quality
+from app.engine.native.compiler import load_library
 from app.engine.native.export import NativeExporter
 from app.engine.openvino_export import OpenVINOExporter
-from app.engine.prepare import compare, known_of_int8
+from app.engine.prepare import compare, known_of_int8, prepare
 from app.engine.processor import cpu_features, kind_of
 from app.engine.smoothing import to_bf16
 from tests.conftest import ROOT
@@ -302,6 +303,31 @@ def test_what_auto_chooses_is_said():
     assert resolve_precision("openvino", "auto", AVX512) == ("fp32", "the processor has no bf16")
 
 
+def test_an_engine_that_is_asked_for_keeps_its_own_bf16():
+    assert resolve_precision("openvino", "auto", AVX512 | {"avx512_bf16"})[0] == "bf16"
+    assert resolve_precision("openvino", "bf16", AVX512 | {"avx512_bf16"})[0] == "bf16"
+
+
+def test_a_library_without_bf16_does_not_run_it(tiny_folder, monkeypatch):
+    """A hypervisor may hide one of the extensions that the library for bf16 needs."""
+    monkeypatch.setattr("app.engine.backends.cpu_features", lambda: AVX512 | {"avx512_bf16"})
+    monkeypatch.setattr("app.engine.native.compiler.cpu_features", lambda: AVX2 & cpu_features())
+    load_library.cache_clear()
+    chosen = choose(read_checkpoint(tiny_folder), "auto", "auto", Place())
+    load_library.cache_clear()
+    assert (chosen.engine, chosen.precision) == ("openvino", "bf16")
+    assert "does not multiply bf16" in chosen.better
+
+
+def test_what_cannot_run_here_is_not_prepared(tiny_folder, monkeypatch):
+    """The export is the one that the first start would look for."""
+    monkeypatch.setattr("app.engine.native.layout.fits", lambda checkpoint: False)
+    checkpoint, place = read_checkpoint(tiny_folder), Place(threads=2)
+    assert prepare(checkpoint, "auto", "fp32", place).folder.parent.name == "openvino"
+    assert prepare(checkpoint, "torch", "auto", place).folder == checkpoint.path
+    assert compare(checkpoint, "torch", place) == {}
+
+
 def test_a_precision_that_no_engine_has_here_is_one_sentence():
     with pytest.raises(ModelError, match="no engine runs in w8a16 on this processor"):
         candidates("auto", "w8a16", frozenset({"asimd"}))
@@ -313,7 +339,7 @@ def test_the_torch_engine_runs_in_fp32_only(tiny_folder):
 
 
 def test_an_engine_that_is_not_installed_is_one_sentence(tiny_folder, monkeypatch):
-    monkeypatch.setitem(sys.modules, "app.engine.openvino_export", None)
+    monkeypatch.setitem(sys.modules, "app.engine.openvino_backend", None)
     with pytest.raises(ModelError, match="the openvino engine cannot run here"):
         Encoder(EncoderSettings(path=tiny_folder, engine="openvino")).load()
 

@@ -14,8 +14,9 @@ from app.engine.checkpoint import read_checkpoint
 from app.engine.encoder import Encoder, EncoderSettings
 from app.engine.errors import ModelError
 from app.engine.heads import normalize
+from app.engine.measure import quality
 from app.engine.native import compiler
-from app.engine.native.compiler import INSTRUCTIONS, NoLibrary, build, find_compiler, load_library
+from app.engine.native.compiler import INSTRUCTIONS, Instructions, NoLibrary, build, compilers, load_library
 from app.engine.native.export import NativeExporter
 from app.engine.native.layout import KINDS, Linear, panels
 from app.engine.native.rounding import compensated_rounding, fits_sixteen_bits
@@ -47,7 +48,7 @@ def multiply(kind, precision, planes, arrays, x):
     )
     assert lines.flags.c_contiguous
     y = np.full((len(x) + 1, len(bias)), 7, np.float32)
-    done = load_library(kind).multiply(
+    done = load_library(kind.name)[0].multiply(
         KINDS[precision], planes, ctypes.byref(linear), address(x), len(x), address(y), 2
     )
     assert done == 0
@@ -216,20 +217,78 @@ def test_compensation_beats_rounding_to_nearest():
 
 def test_an_export_from_another_kind_of_processor_is_measured_again_once(broken_folder, caplog):
     caplog.set_level("INFO")
-    checkpoint = read_checkpoint(broken_folder)
-    place = Place(threads=2)
+    checkpoint, place = read_checkpoint(broken_folder), Place(threads=2)
+    shutil.rmtree(broken_folder / "native", ignore_errors=True)
     load_backend(checkpoint, "native", "int8", place)
-    notes = broken_folder / "native" / "w8" / "export.json"
-    content = json.loads(notes.read_text())
-    content["measured"] = {"another": content["measured"].popitem()[1]}
-    notes.write_text(json.dumps(content))
-    for times in (1, 1):
-        caplog.clear() if times == 0 else None
+    assert caplog.text.count("measuring int8 on a processor") == 1
+    notes = broken_folder / "native" / "w8" / "measured.json"
+    notes.write_text(json.dumps({"int8 on another": next(iter(json.loads(notes.read_text()).values()))}))
+    caplog.clear()
+    for _ in range(2):
         load_backend(checkpoint, "native", "int8", place)
-    assert (
-        caplog.text.count("measuring int8 on a processor") == 2
-    )  # at first, and on what is another kind now
-    assert len(json.loads(notes.read_text())["measured"]) == 2
+    assert caplog.text.count("measuring int8 on a processor") == 1
+    assert len(json.loads(notes.read_text())) == 2
+
+
+def test_what_cannot_be_noted_is_not_measured_at_every_start(broken_folder, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    checkpoint, place = read_checkpoint(broken_folder), Place(threads=2)
+    load_backend(checkpoint, "native", "int8", place)
+    (broken_folder / "native" / "w8" / "measured.json").unlink()
+    caplog.clear()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    load_backend(checkpoint, "native", "int8", place)
+    assert "read-only: int8 is not measured" in caplog.text
+
+
+NOTHING = ["", "[]", "null", '{"int8 on avx2": null}', '{"int8 on avx2": {"texts": 1}}']
+
+
+@pytest.mark.parametrize("notes", NOTHING)
+def test_notes_that_say_nothing_are_no_measurement(tmp_path, notes):
+    (tmp_path / "measured.json").write_text(notes)
+    assert quality(tmp_path, "avx2", "int8") == {}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8", "w8a16"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_number_that_is_not_finite_shows_in_its_own_text_and_in_no_other(tiny_folder, precision, bad):
+    checkpoint = read_checkpoint(tiny_folder)
+    for kind in HERE:
+        backend = load_backend(checkpoint, "native", precision, Place(threads=2, instructions=kind.name))
+        words = np.array(backend._arrays["words"])
+        words[9, 3] = bad
+        backend._arrays._arrays["words"] = words
+        one, other = backend.states([np.arange(5, 25), np.full(7, 100)])
+        assert np.isnan(one).any(axis=1).all(), kind.name
+        assert np.isfinite(other).all(), kind.name
+
+
+def test_a_bias_that_is_not_finite_shows_in_every_precision(tiny_folder):
+    checkpoint = read_checkpoint(tiny_folder)
+    for kind in HERE:
+        for precision in ("fp32", "int8", "w8a16"):
+            place = Place(threads=2, instructions=kind.name)
+            backend = load_backend(checkpoint, "native", precision, place)
+            backend._arrays["grown.bias"][0, 3] = np.nan
+            [states] = backend.states([np.arange(5, 25)])
+            assert np.isnan(states).any(axis=1).all(), (kind.name, precision)
+
+
+def test_a_feed_forward_part_narrower_than_the_model(tmp_path, demo_folder):
+    """BERT allows it, and what holds its numbers is used for attention's too."""
+    from benchmarks.checkpoint import SHAPE, make_checkpoint
+
+    small = {"hidden_size": 128, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    make_checkpoint(tmp_path / "narrow", demo_folder / "tokenizer.json", shape=SHAPE | small)
+    checkpoint = read_checkpoint(tmp_path / "narrow")
+    sequences = [np.arange(5, 5 + length) for length in (3, 40, 300)]
+    wanted = [(index, "mean") for index in range(3)]
+    torch, native = (
+        np.stack(load_backend(checkpoint, engine, "fp32", Place(threads=2)).forward(sequences, wanted))
+        for engine in ("torch", "native")
+    )
+    np.testing.assert_allclose(native, torch, atol=1e-5)
 
 
 def test_without_a_compiler_the_next_engine_runs_and_the_log_says_so(tiny_folder, monkeypatch, caplog):
@@ -241,38 +300,80 @@ def test_without_a_compiler_the_next_engine_runs_and_the_log_says_so(tiny_folder
     encoder.load()
     assert encoder.info.engine == "openvino"
     assert (
-        "the native engine cannot run here: there is no C compiler; running openvino in fp32" in caplog.text
+        "the native engine cannot run here: there is no C compiler; openvino takes over, in fp32"
+        in caplog.text
     )
     encoder.close()
     with pytest.raises(ModelError, match="there is no C compiler"):
         Encoder(EncoderSettings(path=tiny_folder, engine="native", precision="fp32")).load()
 
 
+BROKEN = [sys.executable, "-c", "import sys; sys.exit('no luck')"]
+
+
 def test_a_compiler_that_fails_is_one_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        compiler, "find_compiler", lambda: [sys.executable, "-c", "import sys; sys.exit('no luck')"]
-    )
+    monkeypatch.setattr(compiler, "compilers", lambda: [BROKEN])
     with pytest.raises(NoLibrary, match=r"failed: no luck$"):
         build(HERE[-1], tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_a_systems_compiler_the_wheels_is_used(monkeypatch):
+def test_after_a_compiler_that_fails_comes_the_next(tmp_path, monkeypatch):
+    works = list(compilers())
+    monkeypatch.setattr(compiler, "compilers", lambda: [BROKEN, *works])
+    assert build(HERE[-1], tmp_path).is_file()
+
+
+def test_instructions_that_the_compiler_does_not_know_are_done_without(monkeypatch):
+    unknown = Instructions("newest", HERE[-1].features | {"avx1024"})
+    monkeypatch.setattr(compiler, "INSTRUCTIONS", (unknown, *HERE))
+    monkeypatch.setattr(compiler, "cpu_features", lambda: cpu_features() | {"avx1024"})
+    load_library.cache_clear()
+    assert load_library()[1] == HERE[0]
+    load_library.cache_clear()
+
+
+def test_without_a_systems_compiler_the_wheels_is_used(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "ziglang")
-    assert find_compiler() == [sys.executable, "-m", "ziglang", "cc"]
+    assert list(compilers()) == [[sys.executable, "-m", "ziglang", "cc"]]
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(NoLibrary, match="pip install ziglang"):
-        find_compiler()
+        build(HERE[-1], tmp_path)
 
 
-def test_a_library_nobody_may_write_is_compiled_elsewhere(tmp_path, monkeypatch):
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """A cache for libraries, as the package's folder may not be written."""
     monkeypatch.setattr(compiler, "BUILT", tmp_path / "file" / "lib")
     (tmp_path / "file").touch()  # so that the folder cannot be made, whoever asks
-    compiler.load_library.cache_clear()
-    load_library(HERE[-1], tmp_path / "cache")
-    assert [file.suffix for file in (tmp_path / "cache" / "native").iterdir()] == [".so"]
-    compiler.load_library.cache_clear()
+    load_library.cache_clear()
+    yield tmp_path / "cache"
+    load_library.cache_clear()
+
+
+def test_a_library_nobody_may_write_is_compiled_elsewhere(elsewhere):
+    load_library("", elsewhere)
+    assert [file.suffix for file in (elsewhere / "native").iterdir()] == [".so"]
+
+
+def test_a_damaged_library_is_made_anew(elsewhere):
+    whole = build(HERE[0], elsewhere / "other")
+    (elsewhere / "native").mkdir()
+    file = elsewhere / "native" / whole.name
+    file.write_bytes(whole.read_bytes()[:1000])
+    load_library("", elsewhere)
+    assert file.stat().st_size == whole.stat().st_size
+
+
+def test_a_library_that_others_may_have_put_there_is_not_loaded(elsewhere):
+    load_library("", elsewhere)
+    [file] = (elsewhere / "native").iterdir()
+    made = file.stat().st_mtime_ns
+    (elsewhere / "native").chmod(0o777)
+    load_library.cache_clear()
+    load_library("", elsewhere)
+    assert file.stat().st_mtime_ns != made
 
 
 def test_a_processor_without_avx2_runs_fp32_in_another_engine(tiny_folder, monkeypatch):

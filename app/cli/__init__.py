@@ -13,9 +13,8 @@ from app.engine.backends import (
     PRECISIONS,
     AskedPrecision,
     Place,
-    candidates,
+    choose,
     exporter_for,
-    resolve_precision,
 )
 from app.engine.checkpoint import HEADS, Checkpoint, read_checkpoint
 from app.engine.embeddings import Precision
@@ -43,14 +42,17 @@ def _place(settings: Settings) -> Place:
 def _engine_rows(found: Checkpoint, settings: Settings) -> dict[str, str]:
     place = _place(settings)
     kind = kind_of(place.features)
-    precision, reason = resolve_precision(settings.engine, settings.precision, place.features)
-    engine = candidates(settings.engine, precision, place.features)[0]
-    rows = {"processor": kind, "engine": engine, "precision": f"{precision}, {reason}"}
-    if engine == "torch":
+    chosen = choose(found, settings.engine, settings.precision, place)
+    rows = {
+        "processor": kind,
+        "engine": chosen.engine,
+        "precision": f"{chosen.precision}, {chosen.reason}",
+    }
+    if chosen.engine == "torch":
         return rows
-    exporter = exporter_for(engine)
+    exporter = exporter_for(chosen.engine)
     exports: dict[Precision, Path | None] = {
-        name: find_export(found, exporter, name, settings.cache_dir) for name in PRECISIONS[engine]
+        name: find_export(found, exporter, name, settings.cache_dir) for name in PRECISIONS[chosen.engine]
     }
     ready = [f"{name}{_told(quality(folder, kind, name))}" for name, folder in exports.items() if folder]
     return rows | {"exports": "; ".join(ready) or "none yet"}
@@ -113,8 +115,8 @@ def _export(folder: Path, asked: AskedPrecision) -> None:
         found = read_checkpoint(folder)
         ready = prepare(found, settings.engine, asked, place)
         click.echo(f"{ready.folder} is ready for {ready.precision}{_told(ready.measured)}")
-        if asked == "auto":
-            click.echo(f"beside it, int8{_told(compare(found, settings.engine, place))}")
+        if asked == "auto" and (int8 := compare(found, settings.engine, place)):
+            click.echo(f"beside it, int8{_told(int8)}")
     except ModelError as error:
         raise click.ClickException(str(error)) from error
 

@@ -10,7 +10,7 @@ from flask import current_app
 from flask.cli import with_appcontext
 
 from app.config import Settings
-from app.engine.backends import Place, candidates, resolve_precision
+from app.engine.backends import Place, choose
 from app.engine.checkpoint import read_checkpoint
 from app.engine.embeddings import Output, Pooling
 from app.engine.encoder import EncoderSettings
@@ -112,23 +112,22 @@ def embed(
     try:
         checkpoint = read_checkpoint(served.path)
         # What `auto` means here, so that it means the same on every node.
-        features = Place(instructions=served.instructions).features
-        precision, _ = resolve_precision(served.engine, served.precision, features)
-        engine = candidates(served.engine, precision, features)[0]
+        place = Place(served.cache, instructions=served.instructions)
+        chosen = choose(checkpoint, served.engine, served.precision, place)
         # No queue of strangers here: what the server limits, a corpus may have.
         encoder = replace(
             served,
             path=served.path.absolute(),  # the nodes of a cluster run elsewhere
             cache=served.cache and served.cache.absolute(),
             pooling=pooling or served.pooling,
-            precision=precision,
+            precision=chosen.precision,
             throughput=True,
             max_waiting=None,
             timeout=None,
             max_numbers=None,
         )
         info = checkpoint.info(
-            min(checkpoint.max_tokens, encoder.max_tokens), encoder.pooling, engine, precision
+            min(checkpoint.max_tokens, encoder.max_tokens), encoder.pooling, chosen.engine, chosen.precision
         )
         model = Model(
             name=settings.served_name,

@@ -1,5 +1,6 @@
 """What runs a model, and which of them does on this processor and in this precision."""
 
+import importlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,8 +20,7 @@ Engine = Literal["native", "openvino", "torch"]
 AskedEngine = Literal["auto"] | Engine
 AskedPrecision = Literal["auto"] | Precision
 
-# Which engine runs a precision on which processor: the first row whose extension the processor has. A
-# processor without any of a precision's extensions does not have that precision in hardware.
+# Which engine is best for a precision on a processor: the first row whose extension it has ("": any has it).
 CHOICE: tuple[tuple[Precision, str, Engine], ...] = (
     ("bf16", "amx_bf16", "openvino"),
     ("bf16", "avx512_bf16", "native"),
@@ -31,12 +31,17 @@ CHOICE: tuple[tuple[Precision, str, Engine], ...] = (
     ("int8", "", "openvino"),
     ("w8a16", "avx2", "native"),
 )
-# What takes over where an engine cannot be loaded, in this order.
-NEXT: tuple[Engine, ...] = ("native", "openvino", "torch")
+FALLBACKS: tuple[Engine, ...] = ("native", "openvino", "torch")  # in this order, from the best on
 PRECISIONS: dict[Engine, tuple[Precision, ...]] = {
     "native": ("fp32", "bf16", "int8", "w8a16"),
     "openvino": ("fp32", "bf16", "int8"),
     "torch": ("fp32",),
+}
+# Extensions with which an engine multiplies bf16.
+BF16: dict[Engine, tuple[str, ...]] = {
+    "native": ("avx512_bf16",),
+    "openvino": ("amx_bf16", "avx512_bf16", "bf16"),
+    "torch": (),
 }
 # Extensions with which w8a16 is much faster than fp32 and loses as little as bf16: `auto` takes it where
 # there is no bf16.
@@ -57,10 +62,6 @@ class Backend(Protocol):
         """What is wanted of each (index of a sequence, kind): shapes as for Kind, not normalised."""
 
 
-class Unavailable(Exception):
-    """An engine cannot run here; the message says what is missing."""
-
-
 @dataclass(frozen=True)
 class Place:
     """Where and on what a model is to run."""
@@ -78,29 +79,53 @@ class Place:
         from app.engine.native.compiler import NoLibrary, instructions
 
         try:
-            return instructions(self.instructions).features
+            return instructions(self.instructions)[0].features
         except NoLibrary as error:
             raise ModelError(f"EMBED_NATIVE_ISA is {self.instructions}, but {error}") from error
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What runs here, and why."""
+
+    engine: Engine
+    precision: Precision
+    reason: str  # of the precision
+    better: str = ""  # why not a better engine
+
+
+def choose(checkpoint: Checkpoint, engine: AskedEngine, asked: AskedPrecision, place: Place) -> Chosen:
+    """The engine and precision that run here; ModelError says what is missing for what was asked."""
+    precision, reason = resolve_precision(engine, asked, place.features)
+    why = ""
+    for candidate in candidates(engine, precision, place.features):
+        possible = precision if precision in PRECISIONS[candidate] else "fp32"
+        if missing := _missing(candidate, possible, checkpoint, place):
+            why = why or f"the {candidate} engine cannot run here: {missing}"
+            continue
+        return Chosen(candidate, possible, reason, why)
+    raise ModelError(why)
 
 
 def resolve_precision(
     engine: AskedEngine, asked: AskedPrecision, features: frozenset[str]
 ) -> tuple[Precision, str]:
     """The precision to run in and the reason; ModelError if the engine does not have it."""
-    has_bf16 = next((name for _, name, _ in _rows("bf16", engine) if name in features), "")
+    known = FALLBACKS if engine == "auto" else (engine,)
+    has_bf16 = next((name for of in known for name in BF16[of] if name in features), "")
     fast_w8a16 = next((name for name in FAST_W8A16 if name in features), "")
-    if asked == "bf16" and not has_bf16 and engine != "torch":
-        return "fp32", "bf16 was asked for, but the processor does not support it in hardware"
     if asked != "auto":
         if engine != "auto" and asked not in PRECISIONS[engine]:
-            known = " or ".join(PRECISIONS[engine])
-            raise ModelError(f"the {engine} engine runs in {known}, not in {asked}: set EMBED_ENGINE=auto")
+            runs = " or ".join(PRECISIONS[engine])
+            raise ModelError(f"the {engine} engine runs in {runs}, not in {asked}: set EMBED_ENGINE=auto")
+        if asked == "bf16" and not has_bf16:
+            return "fp32", "bf16 was asked for, but the processor does not support it in hardware"
         return asked, "asked for"
     if engine == "torch":
         return "fp32", "the torch engine has no other"
     if has_bf16:
         return "bf16", f"the processor has {has_bf16}"
-    if fast_w8a16 and engine in ("auto", "native"):
+    if fast_w8a16 and "native" in known:
         return "w8a16", f"the processor has {fast_w8a16} and no bf16"
     return "fp32", "the processor has no bf16"
 
@@ -109,87 +134,77 @@ def candidates(engine: AskedEngine, precision: Precision, features: frozenset[st
     """The engines to try, the best first; one that was asked for by name is the only one."""
     if engine != "auto":
         return [engine]
-    best = next((of for _, name, of in _rows(precision) if not name or name in features), None)
+    rows = (of for row, name, of in CHOICE if row == precision and (not name or name in features))
+    best = next(rows, None)
     if best is None:
         raise ModelError(f"no engine runs in {precision} on this processor: set EMBED_PRECISION=auto")
-    return list(NEXT[NEXT.index(best) :])
+    return list(FALLBACKS[FALLBACKS.index(best) :])
 
 
-def _rows(precision: Precision, engine: AskedEngine = "auto") -> list[tuple[Precision, str, Engine]]:
-    return [row for row in CHOICE if row[0] == precision and engine in ("auto", row[2])]
+def _missing(engine: Engine, precision: Precision, checkpoint: Checkpoint, place: Place) -> str:
+    """What an engine lacks to run a precision of a checkpoint here, "" if nothing."""
+    try:
+        if engine != "native":
+            importlib.import_module(f"app.engine.{engine}_backend")
+            return ""
+        from app.engine.native.compiler import NoLibrary, load_library
+        from app.engine.native.layout import fits
+
+        if not fits(checkpoint):
+            return f"the sizes of {checkpoint.path} are no multiples of 16"
+        _, found = load_library(place.instructions, place.cache)
+        if precision == "bf16" and not found.bf16:
+            return f"its library for {found.name} does not multiply bf16"
+    except (ImportError, NoLibrary) as error:
+        return str(error)
+    return ""
 
 
 def load_backend(checkpoint: Checkpoint, engine: AskedEngine, asked: AskedPrecision, place: Place) -> Backend:
     """The engine for what was asked, ready to run; ModelError says what is missing."""
-    precision, reason = resolve_precision(engine, asked, place.features)
-    log.info("precision %s: %s", precision, reason)
-    why = ""
-    for candidate in candidates(engine, precision, place.features):
-        possible = precision if precision in PRECISIONS[candidate] else "fp32"
-        if why:
-            log.warning("%s; running %s in %s instead", why, candidate, possible)
-        try:
-            return LOADERS[candidate](checkpoint, possible, place)
-        except Unavailable as error:
-            why = f"the {candidate} engine cannot run here: {error}"
-    raise ModelError(why)
+    chosen = choose(checkpoint, engine, asked, place)
+    if chosen.better:
+        log.warning("%s; %s takes over, in %s", chosen.better, chosen.engine, chosen.precision)
+    log.info("precision %s: %s", chosen.precision, chosen.reason)
+    if chosen.engine == "torch":
+        from app.engine.torch_backend import TorchBackend
 
-
-def exporter_for(engine: Engine) -> Exporter:
-    """Who makes an engine's exports; Unavailable without what it needs."""
-    try:
-        if engine == "native":
-            from app.engine.native.export import NativeExporter
-
-            return NativeExporter()
-        from app.engine.openvino_export import OpenVINOExporter
-
-        return OpenVINOExporter()
-    except ImportError as error:
-        raise Unavailable(str(error)) from error
+        return TorchBackend(checkpoint, place.threads)
+    export = ensure_export(checkpoint, exporter_for(chosen.engine), chosen.precision, place.cache)
+    backend = LOADERS[chosen.engine](checkpoint, export, chosen.precision, place)
+    measured(checkpoint, backend, export, kind_of(place.features))
+    return backend
 
 
 # Each engine is imported only where it runs: torch costs seconds and memory, and any may be absent.
 
 
-def _native(checkpoint: Checkpoint, precision: Precision, place: Place) -> Backend:
+def exporter_for(engine: Engine) -> Exporter:
+    """Who makes an engine's exports; torch has none."""
+    if engine == "native":
+        from app.engine.native.export import NativeExporter
+
+        return NativeExporter()
+    from app.engine.openvino_export import OpenVINOExporter
+
+    return OpenVINOExporter()
+
+
+def _native(checkpoint: Checkpoint, export: Path, precision: Precision, place: Place) -> Backend:
     from app.engine.native.backend import NativeBackend
-    from app.engine.native.compiler import NoLibrary, instructions, load_library
-    from app.engine.native.layout import fits
+    from app.engine.native.compiler import load_library
 
-    if not fits(checkpoint):
-        raise Unavailable(f"the sizes of {checkpoint.path} are no multiples of 16")
-    try:
-        library = load_library(instructions(place.instructions), place.cache)
-    except NoLibrary as error:
-        raise Unavailable(str(error)) from error
-    exporter = exporter_for("native")
-    export = ensure_export(checkpoint, exporter, precision, place.cache)
-    backend = NativeBackend(checkpoint, export, precision, library, place.threads, place.streams)
-    measured(checkpoint, backend, export, kind_of(place.features))
-    return backend
+    library, _ = load_library(place.instructions, place.cache)
+    return NativeBackend(checkpoint, export, precision, library, place.threads, place.streams)
 
 
-def _openvino(checkpoint: Checkpoint, precision: Precision, place: Place) -> Backend:
-    exporter = exporter_for("openvino")
+def _openvino(checkpoint: Checkpoint, export: Path, precision: Precision, place: Place) -> Backend:
     from app.engine.openvino_backend import OpenVINOBackend
 
-    export = ensure_export(checkpoint, exporter, precision, place.cache)
-    backend = OpenVINOBackend(checkpoint, export, precision, place.threads, place.streams)
-    measured(checkpoint, backend, export, kind_of(place.features))
-    return backend
+    return OpenVINOBackend(checkpoint, export, precision, place.threads, place.streams)
 
 
-def _torch(checkpoint: Checkpoint, precision: Precision, place: Place) -> Backend:
-    try:
-        from app.engine.torch_backend import TorchBackend
-    except ImportError as error:
-        raise Unavailable(str(error)) from error
-    return TorchBackend(checkpoint, place.threads)
-
-
-LOADERS: dict[Engine, Callable[[Checkpoint, Precision, Place], Backend]] = {
+LOADERS: dict[Engine, Callable[[Checkpoint, Path, Precision, Place], Backend]] = {
     "native": _native,
     "openvino": _openvino,
-    "torch": _torch,
 }

@@ -241,7 +241,7 @@ class Batcher:
         if self._watch:
             lengths = [len(sequence) for sequence in sequences]
             try:
-                self._watch(BatchStats(len(batch), sum(lengths), len(lengths) * max(lengths)))
+                self._watch(BatchStats(len(batch), sum(lengths), self._padded(lengths)))
             except Exception:
                 log.exception("a batch could not be told of")
         start = time.perf_counter()
@@ -267,6 +267,9 @@ class Batcher:
                     self._jobs.pop(id(job), None)
                     if not job.done.done():  # abandoned meanwhile
                         job.done.set_result(job.found)
+
+    def _padded(self, lengths: list[int]) -> int:
+        return sum(lengths) if self._start_tokens is None else len(lengths) * max(lengths)
 
     def _drop(self, job: Job, error: Exception) -> None:
         """Take what still waits of a job out of the queue and fail it."""

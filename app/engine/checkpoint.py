@@ -8,7 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from app.engine.embeddings import Head, ModelInfo, Pooling
+import numpy as np
+
+from app.engine.embeddings import Head, IntArray, ModelInfo, Pooling
 from app.engine.errors import ModelError
 
 # Positions of these families start after the padding id, so that many are lost to the text.
@@ -49,6 +51,16 @@ class Checkpoint:
     def offset_positions(self) -> bool:
         """Whether positions are counted after the padding id, and padding ids in a text not at all."""
         return self.model_type in OFFSET_POSITIONS
+
+    def positions_of(self, ids: IntArray) -> IntArray:
+        """Where each token of a text stands in the position table. (t,) -> (t,)
+
+        XLM-RoBERTa gives a padding id in a text no place of its own.
+        """
+        if not self.offset_positions:
+            return np.arange(len(ids))
+        counted = ids != self.pad_id
+        return np.asarray(np.cumsum(counted) * counted + self.pad_id)
 
     @property
     def tokenizer(self) -> Path:

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 NOTES = "export.json"
 # Mean states of the held-out texts in fp32, (texts, d), beside what is to be measured against them.
 HELD_OUT = "held_out.npy"
-# What one that is being made is called, before the machine that makes it; nothing takes longer than that.
+# Prefix of an unfinished export, followed by the host's name; older than this it is abandoned.
 PARTIAL = ".partial-"
 PARTIAL_SECONDS = 7200
 
@@ -72,7 +72,7 @@ def ensure_export(
     for folder in _places(checkpoint, exporter, stored, cache):
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with _lock(folder.parent):
+            with lock(folder.parent):
                 if found := find_export(checkpoint, exporter, precision, cache):
                     return found
                 _sweep(folder.parent)
@@ -87,10 +87,11 @@ def ensure_export(
                 checkpoint, exporter, precision, cache
             ):  # another's, who had no lock either
                 return found
-            free = shutil.disk_usage(folder.parent).free >> 20
+            there = next(parent for parent in folder.parents if parent.exists())
+            free = shutil.disk_usage(there).free >> 20
             raise ModelError(
                 f"the {stored} export cannot be written to {folder}, {free} MiB are free there: "
-                f"{error.strerror}"
+                f"{error.strerror or error}"
             ) from error
     raise ModelError(
         f"the {stored} export cannot be written to {checkpoint.path}: run flask model export where the "
@@ -98,21 +99,23 @@ def ensure_export(
     )
 
 
-def read_notes(folder: Path) -> dict[str, Any]:
-    """What an export says of itself, {} if it says nothing that can be read."""
+def read_json(file: Path) -> dict[str, Any]:
+    """An object in a file, {} if there is none that can be read."""
     try:
-        notes = json.loads((folder / NOTES).read_text())
+        notes = json.loads(file.read_text())
     except (OSError, ValueError):
         return {}
     return notes if isinstance(notes, dict) else {}
 
 
-def write_notes(folder: Path, notes: dict[str, Any]) -> None:
-    """Replace what an export says of itself, at once; OSError where the folder is read-only."""
-    with tempfile.NamedTemporaryFile("w", dir=folder, prefix=NOTES, delete=False) as file:
-        file.write(json.dumps(notes, indent=2) + "\n")
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, folder / NOTES)
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    """Replace a file at once; OSError where its folder is read-only."""
+    partial = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        partial.write_text(json.dumps(content, indent=2) + "\n")
+        os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _export(checkpoint: Checkpoint, exporter: Exporter, stored: str, folder: Path) -> None:
@@ -125,7 +128,7 @@ def _export(checkpoint: Checkpoint, exporter: Exporter, stored: str, folder: Pat
     try:
         exporter.write(checkpoint, Weights(checkpoint), stored, partial)
         sizes = {file.name: file.stat().st_size for file in sorted(partial.iterdir())}
-        write_notes(partial, {"identity": identity, "files": sizes})
+        write_json(partial / NOTES, {"identity": identity, "files": sizes})
         partial.chmod(0o755)
         for file in partial.iterdir():
             file.chmod(0o644)
@@ -143,7 +146,7 @@ def _export(checkpoint: Checkpoint, exporter: Exporter, stored: str, folder: Pat
 
 def _fits(folder: Path, identity: dict[str, Any]) -> bool:
     """Whether what is there was made of the same, and is whole."""
-    notes = read_notes(folder)
+    notes = read_json(folder / NOTES)
     if notes.get("identity") != identity or not isinstance(notes.get("files"), dict):
         return False
     with contextlib.suppress(OSError):
@@ -164,7 +167,7 @@ def _identity(checkpoint: Checkpoint, exporter: Exporter, stored: str) -> dict[s
 
 
 @contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[None]:
+def lock(folder: Path) -> Iterator[None]:
     """One export into a folder at a time, over processes and containers that share it.
 
     On a file system without locks several may make the same export.

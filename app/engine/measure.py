@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from app.engine.checkpoint import Checkpoint
 from app.engine.embeddings import FloatArray, IntArray
-from app.engine.export import HELD_OUT, read_notes, write_notes
+from app.engine.export import HELD_OUT, lock, read_json, write_json
 from app.engine.heads import normalize
 from app.engine.texts import calibration_sequences
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MEASURED = "measured.json"  # beside an export
+KNOWN = {"texts", "cosine_mean", "cosine_min", "top10_overlap"}
 NEIGHBOURS = 10
 BATCH_TOKENS = 512
 ROUNDS = 3
@@ -33,25 +36,33 @@ def measured(checkpoint: Checkpoint, backend: "Backend", export: Path, kind: str
         return {}
     if found := quality(export, kind, backend.precision):
         return found
+    if not os.access(export, os.W_OK):
+        log.info(
+            "%s is read-only: %s is not measured on a processor with %s", export, backend.precision, kind
+        )
+        return {}
     log.info("measuring %s on a processor with %s, once", backend.precision, kind)
     found = accuracy(backend, np.load(export / HELD_OUT), calibration_sequences(checkpoint, held_out=True))
+    log.info(
+        "cosine of %s to fp32: %s, least %s", backend.precision, found["cosine_mean"], found["cosine_min"]
+    )
     keep(export, kind, backend.precision, found)
     return found
 
 
 def quality(export: Path, kind: str, precision: str) -> dict[str, Any]:
     """What is known of an export on a kind of processor, {} if nothing is."""
-    found = read_notes(export).get("measured", {}).get(kind, {}).get(precision, {})
-    return found if isinstance(found, dict) else {}
+    found = read_json(export / MEASURED).get(f"{precision} on {kind}")
+    return found if isinstance(found, dict) and found.keys() >= KNOWN else {}
 
 
 def keep(export: Path, kind: str, precision: str, found: dict[str, Any]) -> None:
     """Note what was measured beside the export, where it can be written."""
-    notes = read_notes(export)
-    of_kind = notes.setdefault("measured", {}).setdefault(kind, {})
-    of_kind[precision] = of_kind.get(precision, {}) | found
-    with contextlib.suppress(OSError):
-        write_notes(export, notes)
+    with contextlib.suppress(OSError), lock(export.parent):
+        key = f"{precision} on {kind}"
+        write_json(
+            export / MEASURED, read_json(export / MEASURED) | {key: quality(export, kind, precision) | found}
+        )
 
 
 def accuracy(backend: "Backend", exact: FloatArray, sequences: list[IntArray]) -> dict[str, Any]:

@@ -47,6 +47,7 @@ class OpenVINOBackend:
         self.precision = precision
         self.streams = streams
         self._offset = checkpoint.pad_id + 1 if checkpoint.offset_positions else 0
+        self._positions_of = checkpoint.positions_of
         self._pad_id = checkpoint.pad_id
         core = ov.Core()
         graph = export / GRAPH
@@ -139,7 +140,7 @@ class OpenVINOBackend:
         for row, sequence in enumerate(sequences):
             start, end = starts[row], starts[row + 1]
             ids[start:end] = sequence
-            positions[start:end] = self._positions(sequence)
+            positions[start:end] = self._positions_of(sequence)
             rows[row, : end - start] = np.arange(start, end)
             back[start:end] = row * longest + np.arange(end - start)
             mask[row, ..., : end - start] = 0
@@ -156,13 +157,6 @@ class OpenVINOBackend:
             places = np.concatenate([np.zeros(0, np.int32), *asked]).astype(np.int32)
             packed[head] = np.pad(places, (0, _round_tokens(len(places)) - len(places)))
         return packed
-
-    def _positions(self, sequence: IntArray) -> IntArray:
-        """Where each token stands. XLM-RoBERTa gives a padding id in a text no place of its own."""
-        if not self._offset:
-            return np.arange(len(sequence))
-        counted = sequence != self._pad_id
-        return np.asarray(np.cumsum(counted) * counted + self._pad_id)
 
 
 def _round_tokens(number: int) -> int:

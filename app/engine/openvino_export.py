@@ -14,6 +14,13 @@ from app.engine.weights import Weights
 
 FORMAT = 3  # of the graph; raise it with every change of graph.py that changes vectors or inputs
 GRAPH = "encoder.xml"
+# What the graph calls the linear layers of calibration.py.
+NAMES = {
+    "joined": "attention.self",
+    "attended": "attention.output.dense",
+    "grown": "intermediate.dense",
+    "shrunk": "output.dense",
+}
 
 
 class OpenVINOExporter:
@@ -34,10 +41,8 @@ class OpenVINOExporter:
 
             calibration = Calibration(checkpoint, weights)
             for layer in range(checkpoint.layers):
-                seen = calibration.layer(layer)
-                names = ("attention.self", "attention.output.dense", "intermediate.dense", "output.dense")
-                for name, inputs in zip(names, seen.values(), strict=True):
-                    largest[f"encoder.layer.{layer}.{name}"] = inputs.largest
+                for name, inputs in calibration.layer(layer).items():
+                    largest[f"encoder.layer.{layer}.{NAMES[name]}"] = inputs.largest
             np.save(folder / HELD_OUT, calibration.held_out())
         _save(build_graph(checkpoint, weights, cast(Precision, stored), largest), folder / GRAPH)
 

@@ -1,18 +1,17 @@
 """Exports before they are needed, and what int8 would give beside the precision that `auto` takes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from app.engine.backends import (
+    PRECISIONS,
     AskedEngine,
     AskedPrecision,
     Place,
-    Unavailable,
-    candidates,
+    choose,
     exporter_for,
     load_backend,
-    resolve_precision,
 )
 from app.engine.checkpoint import Checkpoint
 from app.engine.embeddings import Precision
@@ -25,35 +24,33 @@ from app.engine.texts import calibration_sequences
 
 @dataclass(frozen=True)
 class Prepared:
-    """An export that is ready."""
+    """What is ready to be loaded."""
 
     precision: Precision
     folder: Path
-    measured: dict[str, Any]  # on this kind of processor, {} for fp32 and bf16
+    measured: dict[str, Any] = field(default_factory=dict)  # on this kind of processor, of 8-bit weights
 
 
 def prepare(checkpoint: Checkpoint, engine: AskedEngine, asked: AskedPrecision, place: Place) -> Prepared:
     """Make the export for a precision, and measure 8-bit weights; ModelError if it cannot be."""
-    precision, _ = resolve_precision(engine, asked, place.features)
-    if asked != "auto":
-        precision = asked  # it may be for another machine
-    why = ""
-    for candidate in candidates(engine, precision, place.features):
-        if candidate == "torch":
-            raise ModelError("the torch engine needs no export")
-        try:
-            folder = ensure_export(checkpoint, exporter_for(candidate), precision, place.cache)
-        except Unavailable as error:
-            why = f"the {candidate} engine cannot run here: {error}"
-            continue
-        if precision in ("int8", "w8a16"):
-            load_backend(checkpoint, candidate, precision, place)  # which measures it
-        return Prepared(precision, folder, quality(folder, kind_of(place.features), precision))
-    raise ModelError(why)
+    chosen = choose(checkpoint, engine, asked, place)
+    if chosen.engine == "torch":
+        return Prepared(chosen.precision, checkpoint.path)  # it reads the weights as they are
+    # What is named may be for another machine, whose processor has what this one has not.
+    precision = chosen.precision if asked == "auto" or asked not in PRECISIONS[chosen.engine] else asked
+    folder = ensure_export(checkpoint, exporter_for(chosen.engine), precision, place.cache)
+    if precision in ("int8", "w8a16"):
+        load_backend(checkpoint, chosen.engine, precision, place)  # which measures it
+    return Prepared(precision, folder, quality(folder, kind_of(place.features), precision))
 
 
 def compare(checkpoint: Checkpoint, engine: AskedEngine, place: Place) -> dict[str, Any]:
-    """How int8 does beside what `auto` takes, on this processor: measured in one run, and kept."""
+    """How int8 does beside what `auto` takes, on this processor: measured in one run, and kept.
+
+    {} where no engine here runs int8.
+    """
+    if engine == "torch" or choose(checkpoint, engine, "int8", place).precision != "int8":
+        return {}
     prepared = prepare(checkpoint, engine, "int8", place)
     quick = load_backend(checkpoint, engine, "int8", place)
     other = load_backend(checkpoint, engine, "auto", place)
@@ -66,9 +63,11 @@ def compare(checkpoint: Checkpoint, engine: AskedEngine, place: Place) -> dict[s
 def known_of_int8(checkpoint: Checkpoint, engine: AskedEngine, place: Place) -> dict[str, Any]:
     """What `compare` found on this kind of processor, {} if nothing has been measured."""
     try:
-        exporter = exporter_for(candidates(engine, "int8", place.features)[0])
-        folder = find_export(checkpoint, exporter, "int8", place.cache)
-    except (ModelError, Unavailable):
+        chosen = choose(checkpoint, engine, "int8", place)
+    except ModelError:
         return {}
+    if chosen.precision != "int8":
+        return {}
+    folder = find_export(checkpoint, exporter_for(chosen.engine), "int8", place.cache)
     found = quality(folder, kind_of(place.features), "int8") if folder else {}
-    return found if "times_as_fast" in found else {}
+    return found if found.keys() >= {"times_as_fast", "than"} else {}

@@ -12,24 +12,24 @@
 #define QUERIES 24
 #define KEYS 128 /* of a block; a multiple of 16 */
 
-/* In bf16 the processor multiplies pairs of numbers, the second of a pair first and each product added by
- * itself. Where it cannot, float32 does the same with numbers rounded to bf16 whose pairs are turned round: the
- * sums are equal to the last bit. */
+/* VDPBF16PS adds the product of a pair's second elements first, then that of the first, and rounds after each.
+ * Without it, float32 rounds to bf16 and swaps the two of each pair, so it adds in the same order: the sums are
+ * equal to the last bit. */
 typedef struct {
-    enum kind kind;  /* F32, or BF16 where the processor multiplies it */
-    int imitates;    /* F32 in place of BF16 */
+    enum kind kind;                 /* F32, or BF16 where the processor multiplies it */
+    int imitates;                   /* F32 in place of BF16 */
     int tokens, texts, heads, size; /* size: numbers in a head */
-    const int32_t *starts; /* (texts + 1), the first token of each text */
-    int32_t *places; /* (texts + 1), of each text's first key, in lines of 16 keys */
-    int32_t *tasks;  /* (blocks, 2), text and first query */
+    const int32_t *starts;          /* (texts + 1), the first token of each text */
+    int32_t *places;                /* (texts + 1), of each text's first key, in lines of 16 keys */
+    int32_t *tasks;                 /* (blocks, 2), text and first query */
     int blocks;
     const float *projected; /* (3 width / 16, tokens, 16): queries, keys, values of every head */
-    char *keys;   /* (heads, places, size) words of 16 keys */
-    char *values; /* unless plain F32: (heads, size / 16, places * 16 tokens) lines of a token, or of two */
+    char *keys;             /* (heads, places, size) words of 16 keys */
+    char *values; /* NULL in fp32, else (heads, size / 16) panels, a line for each token or each two (BF16) */
 } Attention;
 
 #define HEAD_PANELS(a) ((a)->size / LINE)
-#define WIDE(a) ((a)->kind == BF16 ? 2 : 1)             /* numbers in a word */
+#define WIDE(a) ((a)->kind == BF16 ? 2 : 1) /* numbers in a word */
 /* Of each thread: scores, words of queries and of weights, sums, what is kept of each query. */
 #define ATTENTION_BYTES(size) ((size_t)QUERIES * ((KEYS + 16) * 8 + ((size) + 16) * 8 + 64))
 
@@ -47,7 +47,7 @@ INLINE void put(const Attention *a, char *row, const float *from, float scale) {
     if (a->kind == BF16) store_bf16((uint16_t *)row, scaled, LINE);
 }
 
-/* Keys, and values where they are not taken as they lie, as lines: a product's right side. A phase. */
+/* Repack keys (and values, unless fp32 reads them in place) as the right operand of a product. A phase. */
 static void arrange(Member *me, const Attention *a) {
     int wide = WIDE(a), places = a->places[a->texts];
     for (int task; (task = take(me)) < a->texts * a->heads;) {
@@ -68,7 +68,8 @@ static void arrange(Member *me, const Attention *a) {
         if (!a->values) continue;
         for (int p = 0; p < HEAD_PANELS(a); p++) {
             const float *from = panel_of(a, 2, head, p) + (size_t)start * LINE;
-            char *lines = a->values + (((size_t)head * HEAD_PANELS(a) + p) * places + a->places[text]) * LINE / wide * 64;
+            char *lines = a->values +
+                          (((size_t)head * HEAD_PANELS(a) + p) * places + a->places[text]) * LINE / wide * 64;
             for (int key = 0; key < length + length % 2; key++) {
                 float nothing[LINE] = {0}, row[LINE];
                 const float *value = key < length ? from + (size_t)key * LINE : nothing;
@@ -78,7 +79,8 @@ static void arrange(Member *me, const Attention *a) {
                     continue;
                 }
                 store_bf16((uint16_t *)row, value, LINE);
-                for (int c = 0; c < LINE; c++) memcpy(lines + key / 2 * 64 + c * 4 + key % 2 * 2, (uint16_t *)row + c, 2);
+                for (int c = 0; c < LINE; c++)
+                    memcpy(lines + key / 2 * 64 + c * 4 + key % 2 * 2, (uint16_t *)row + c, 2);
             }
         }
     }
@@ -116,7 +118,8 @@ static void attend(Member *me, const Attention *a, float *to, size_t stride) {
     Tiles multiply = tiles_for(a->kind);
     float scale = 1.0f / sqrtf((float)size);
     for (int task; (task = take(me)) < a->blocks * a->heads;) {
-        int head = task % a->heads, text = a->tasks[task / a->heads * 2], first = a->tasks[task / a->heads * 2 + 1];
+        int head = task % a->heads, text = a->tasks[task / a->heads * 2],
+            first = a->tasks[task / a->heads * 2 + 1];
         int start = a->starts[text], length = a->starts[text + 1] - start;
         int count = length - first < QUERIES ? length - first : QUERIES;
         for (int q = 0; q < count; q++) {
@@ -130,8 +133,8 @@ static void attend(Member *me, const Attention *a, float *to, size_t stride) {
             int keys = length - key < KEYS ? length - key : KEYS, lines = (keys + LINE - 1) / LINE;
             size_t place = (size_t)head * places + a->places[text] + key / LINE;
             size_t key_bytes = (size_t)size / wide * 64;
-            multiply(queries, query_row, count, a->keys + place * key_bytes, key_bytes, lines, size / wide, scores,
-                     score_row, LINE * 4, 1);
+            multiply(queries, query_row, count, a->keys + place * key_bytes, key_bytes, lines, size / wide,
+                     scores, score_row, LINE * 4, 1);
             for (int q = 0; q < count; q++) {
                 float *row = (float *)(scores + q * score_row), correction;
                 float sum = weigh(row, keys, &kept[2 * q], &correction);
@@ -147,10 +150,13 @@ static void attend(Member *me, const Attention *a, float *to, size_t stride) {
             }
             if (a->values)
                 multiply(weights, score_row, count,
-                         a->values + ((size_t)head * panels * places + a->places[text]) * LINE / wide * 64 + (size_t)key / wide * 64,
-                         (size_t)places * LINE / wide * 64, panels, (keys + keys % 2) / wide, sums, query_row, LINE * 4, key == 0);
+                         a->values + ((size_t)head * panels * places + a->places[text]) * LINE / wide * 64 +
+                             (size_t)key / wide * 64,
+                         (size_t)places * LINE / wide * 64, panels, (keys + keys % 2) / wide, sums, query_row,
+                         LINE * 4, key == 0);
             else
-                multiply(scores, score_row, count, (const char *)(panel_of(a, 2, head, 0) + (size_t)(start + key) * LINE),
+                multiply(scores, score_row, count,
+                         (const char *)(panel_of(a, 2, head, 0) + (size_t)(start + key) * LINE),
                          (size_t)a->tokens * 64, panels, keys, sums, query_row, LINE * 4, key == 0);
         }
         for (int q = 0; q < count; q++) {

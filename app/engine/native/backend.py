@@ -44,8 +44,7 @@ class NativeBackend:
         )
         if "colbert" in checkpoint.heads:
             self._colbert = linear(self._arrays, "colbert", "fp32")
-        self._pad_id = checkpoint.pad_id
-        self._counts_padding = not checkpoint.offset_positions
+        self._positions_of = checkpoint.positions_of
 
     def forward(self, sequences: list[IntArray], wanted: list[tuple[int, Kind]]) -> list[FloatArray]:
         """What is wanted of each (index of a sequence, kind): shapes as for Kind, not normalised."""
@@ -56,7 +55,7 @@ class NativeBackend:
         """The last layer's states of each sequence's tokens; MemoryError without room. n x (t, d)"""
         starts = np.concatenate([[0], np.cumsum([len(sequence) for sequence in sequences])])
         ids = np.concatenate(sequences)
-        positions = np.concatenate([self._positions(sequence) for sequence in sequences])
+        positions = np.concatenate([self._positions_of(sequence) for sequence in sequences])
         states = embedded(self._arrays, ids, positions)
         failed = self._library.forward(
             ctypes.byref(self._model),
@@ -87,10 +86,3 @@ class NativeBackend:
         if failed:
             raise MemoryError(f"no memory for the multi-vectors of {len(states)} tokens")
         return projected
-
-    def _positions(self, sequence: IntArray) -> IntArray:
-        """Where each token stands. XLM-RoBERTa gives a padding id in a text no place of its own."""
-        if self._counts_padding:
-            return np.arange(len(sequence))
-        counted = sequence != self._pad_id
-        return np.asarray(np.cumsum(counted) * counted + self._pad_id)

@@ -5,10 +5,13 @@ import ctypes
 import functools
 import hashlib
 import importlib.util
+import os
+import platform
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +21,7 @@ SOURCES = Path(__file__).parent
 FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=off", "-fPIC", "-shared", "-Wall", "-Wextra")
 LIBRARIES = ("-lm", "-lpthread")
 BUILT = SOURCES / "lib"
-SECONDS = 300  # until a compiler hangs
+SECONDS = 300  # after this the compiler counts as hung
 
 AVX2 = frozenset({"avx2", "fma"})
 AVX512 = AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
@@ -26,12 +29,15 @@ AVX512 = AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
 
 @dataclass(frozen=True)
 class Instructions:
-    """A set of instructions: what the kernel calls what it needs, and what it multiplies fast."""
+    """A set of instructions, by the kernel's names of what it needs."""
 
     name: str
     features: frozenset[str]
-    bf16: bool = False
-    vnni: bool = False
+
+    @property
+    def bf16(self) -> bool:
+        """Whether its library multiplies bf16."""
+        return "avx512_bf16" in self.features
 
     @property
     def flags(self) -> list[str]:
@@ -42,9 +48,9 @@ class Instructions:
 
 # The best first.
 INSTRUCTIONS = (
-    Instructions("avx512_bf16", AVX512 | {"avx512_vnni", "avx512_bf16"}, bf16=True, vnni=True),
-    Instructions("avx512_vnni", AVX512 | {"avx512_vnni"}, vnni=True),
-    Instructions("avx_vnni", AVX2 | {"avx_vnni"}, vnni=True),
+    Instructions("avx512_bf16", AVX512 | {"avx512_vnni", "avx512_bf16"}),
+    Instructions("avx512_vnni", AVX512 | {"avx512_vnni"}),
+    Instructions("avx_vnni", AVX2 | {"avx_vnni"}),
     Instructions("avx512", AVX512),
     Instructions("avx2", AVX2),
 )
@@ -54,59 +60,76 @@ class NoLibrary(Exception):
     """There is no library for this processor; the message says what is missing."""
 
 
-def instructions(held_to: str = "") -> Instructions:
-    """The best that the processor has, or `held_to`, by name; NoLibrary if it has none."""
+def instructions(held_to: str = "") -> list[Instructions]:
+    """The sets that the processor has, the best first, or only `held_to`; NoLibrary if it has none."""
     features = cpu_features()
-    for found in INSTRUCTIONS:
-        if found.features <= features and held_to in ("", found.name):
-            return found
-    raise NoLibrary(f"the processor has no {held_to or 'AVX2'}")
+    found = [row for row in INSTRUCTIONS if row.features <= features and held_to in ("", row.name)]
+    if not found:
+        raise NoLibrary(f"the processor has no {held_to or 'AVX2'}")
+    return found
 
 
 @functools.cache
-def load_library(wanted: Instructions, cache: Path | None = None) -> ctypes.CDLL:
-    """The library for these instructions, compiled if need be; NoLibrary says why it cannot be had."""
+def load_library(held_to: str = "", cache: Path | None = None) -> tuple[ctypes.CDLL, Instructions]:
+    """The library for the best instructions that can be had, compiled if need be; NoLibrary says why not."""
+    why = ""
+    for wanted in instructions(held_to):  # an older compiler may not know the newest
+        try:
+            return _load(wanted, cache), wanted
+        except NoLibrary as error:
+            why = why or str(error)
+    raise NoLibrary(why)
+
+
+def _load(wanted: Instructions, cache: Path | None) -> ctypes.CDLL:
     places = [BUILT] if cache is None else [BUILT, cache / "native"]
     for folder in places:
-        if (file := folder / _name(wanted)).is_file():
-            return _open(file)
+        file = folder / _name(wanted)
+        if file.is_file() and (folder == BUILT or _is_ours(file)):
+            with contextlib.suppress(OSError):  # damaged, or of another system: made anew
+                return ctypes.CDLL(str(file))
     for folder in places:
         with contextlib.suppress(OSError):  # read-only or full: the next place
-            return _open(build(wanted, folder))
+            return ctypes.CDLL(str(build(wanted, folder)))
     # A folder that others can write to is no place to load from the next time.
     try:
         with tempfile.TemporaryDirectory() as passing:
-            return _open(build(wanted, Path(passing)))
+            return ctypes.CDLL(str(build(wanted, Path(passing))))
     except OSError as error:
         raise NoLibrary(f"the compiled library cannot be written: {error}; set EMBED_CACHE_DIR") from error
 
 
+def _is_ours(file: Path) -> bool:
+    """Whether nobody else can have put it there: code is loaded from it."""
+    mine = (os.getuid(), 0)
+    found = [path.stat() for path in (file, file.parent)]
+    return all(stat.st_uid in mine and not stat.st_mode & 0o022 for stat in found)
+
+
 def build(wanted: Instructions, folder: Path = BUILT) -> Path:
     """Compile the library into a folder; NoLibrary with the compiler's words, OSError if it cannot write."""
-    command = find_compiler()
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as partial:
-        made = Path(partial) / "library.so"
-        _compile([*command, *FLAGS, *wanted.flags], made)
-        made.chmod(0o755)
-        return made.rename(folder / _name(wanted))
+    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    why = ""
+    for command in compilers():
+        with tempfile.TemporaryDirectory(dir=folder) as partial:
+            made = Path(partial) / "library.so"
+            try:
+                _compile([*command, *FLAGS, *wanted.flags], made)
+            except NoLibrary as error:
+                why = why or str(error)
+                continue
+            made.chmod(0o755)
+            return made.rename(folder / _name(wanted))
+    raise NoLibrary(why or "there is no C compiler: install gcc or clang, or `pip install ziglang`")
 
 
-def _open(file: Path) -> ctypes.CDLL:
-    try:
-        return ctypes.CDLL(str(file))
-    except OSError as error:
-        raise NoLibrary(f"{file} cannot be loaded: {error}") from error
-
-
-def find_compiler() -> list[str]:
-    """The command of a C compiler: the system's, or the one in the wheel `ziglang`."""
+def compilers() -> Iterator[list[str]]:
+    """Commands of C compilers: the system's, then the one in the wheel `ziglang`."""
     for name in ("cc", "gcc", "clang"):
         if found := shutil.which(name):
-            return [found]
+            yield [found]
     if importlib.util.find_spec("ziglang"):
-        return [sys.executable, "-m", "ziglang", "cc"]
-    raise NoLibrary("there is no C compiler: install gcc or clang, or `pip install ziglang`")
+        yield [sys.executable, "-m", "ziglang", "cc"]
 
 
 def _compile(command: list[str], to: Path) -> None:
@@ -134,6 +157,9 @@ def _name(wanted: Instructions) -> str:
 
 def main() -> None:
     """Compile for every processor: `python -m app.engine.native.compiler`, where an image is built."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        print("the native engine is for x86 processors: nothing to compile")
+        return
     for wanted in INSTRUCTIONS:
         print(build(wanted))
 

@@ -7,7 +7,7 @@
 #define LARGE_PAGE ((size_t)2 << 20)
 
 typedef struct {
-    Linear joined;  /* query, key, value */
+    Linear joined; /* query, key, value */
     Linear attended, grown, shrunk;
     const float *attention_gain, *attention_bias, *output_gain, *output_bias; /* (width) */
 } Layer;
@@ -88,22 +88,31 @@ static void *part(char **at, size_t bytes) {
 }
 
 /* states (tokens, width): sums of embeddings in, states of the last layer out. starts (texts + 1).
- * Returns 0, or -1 where there is not enough memory. */
+ * Returns 0, -1 where there is not enough memory, -2 where these instructions do not multiply bf16. */
 int forward(const Encoder *e, float *states, const int32_t *starts, int32_t texts, int32_t threads) {
+    if (e->kind == BF16 && !HAS_BF16) return -2;
     int tokens = starts[texts], blocks = 0, places = 0;
     for (int t = 0; t < texts; t++) {
         int length = starts[t + 1] - starts[t];
         blocks += (length + QUERIES - 1) / QUERIES;
         places += (length + LINE - 1) / LINE;
     }
-    size_t d = e->width, rows_stride = d * word_bytes(e->kind) + 64, inner_stride = e->inner * word_bytes(e->kind) + 64;
+    size_t d = e->width, rows_stride = d * word_bytes(e->kind) + 64,
+           inner_stride = e->inner * word_bytes(e->kind) + 64;
     enum kind kind = e->attention_kind == BF16 && HAS_BF16 ? BF16 : F32;
     size_t key_bytes = (size_t)places * LINE * d * word_bytes(kind);
     size_t scratch = ATTENTION_BYTES(d / e->heads) > SUMS_BYTES ? ATTENTION_BYTES(d / e->heads) : SUMS_BYTES;
     size_t sizes[] = {
-        (size_t)tokens * 3 * d * 4, (size_t)tokens * e->inner * 4, tokens * e->planes * rows_stride,
-        tokens * e->planes * inner_stride, (size_t)tokens * 8, (size_t)tokens * 8, key_bytes,
-        e->attention_kind == F32 ? 0 : key_bytes, (texts + 1) * sizeof(int32_t), blocks * 2 * sizeof(int32_t),
+        (size_t)tokens * 3 * d * 4,
+        (size_t)tokens * (e->inner > e->width ? e->inner : e->width) * 4,
+        tokens * e->planes * rows_stride,
+        tokens * e->planes * inner_stride,
+        (size_t)tokens * 8,
+        (size_t)tokens * 8,
+        key_bytes,
+        e->attention_kind == F32 ? 0 : key_bytes,
+        (texts + 1) * sizeof(int32_t),
+        blocks * 2 * sizeof(int32_t),
     };
     size_t all_bytes = 0;
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) all_bytes += (sizes[i] + 63) / 64 * 64;
@@ -119,8 +128,14 @@ int forward(const Encoder *e, float *states, const int32_t *starts, int32_t text
     f.inner_rows = (Rows){part(&at, sizes[3]), inner_stride, NULL};
     f.rows.scales = part(&at, sizes[4]);
     f.inner_rows.scales = part(&at, sizes[5]);
-    f.attention = (Attention){.kind = kind, .imitates = e->attention_kind == BF16 && kind == F32, .tokens = tokens, .texts = texts, .heads = e->heads,
-                              .size = e->width / e->heads, .starts = starts, .blocks = blocks,
+    f.attention = (Attention){.kind = kind,
+                              .imitates = e->attention_kind == BF16 && kind == F32,
+                              .tokens = tokens,
+                              .texts = texts,
+                              .heads = e->heads,
+                              .size = e->width / e->heads,
+                              .starts = starts,
+                              .blocks = blocks,
                               .projected = f.projected};
     f.attention.keys = part(&at, sizes[6]);
     f.attention.values = sizes[7] ? part(&at, sizes[7]) : NULL;
@@ -153,7 +168,8 @@ typedef struct {
 static void run_alone(Member *me, void *given) {
     Alone *a = given;
     for (int token; (token = take(me)) < a->tokens;)
-        make_words(a->numbers, a->linear, a->x + (size_t)token * a->linear->inputs, a->linear->inputs, &a->rows, token);
+        make_words(a->numbers, a->linear, a->x + (size_t)token * a->linear->inputs, a->linear->inputs,
+                   &a->rows, token);
     meet(me);
     product(me, a->numbers, a->linear, &a->rows, a->tokens, &a->out);
 }
@@ -164,7 +180,11 @@ int multiply(int32_t kind, int32_t planes, const Linear *linear, const float *x,
     size_t stride = (size_t)linear->inputs * word_bytes(kind) + 64, scales = (size_t)tokens * 8;
     char *words = malloc(scales + tokens * planes * stride);
     if (!words) return -1;
-    Alone alone = {{kind, planes}, linear, x, {words + scales, stride, (float *)words}, tokens,
+    Alone alone = {{kind, planes},
+                   linear,
+                   x,
+                   {words + scales, stride, (float *)words},
+                   tokens,
                    {.to = y, .row = linear->outputs, .panel = LINE}};
     int failed = together(threads, 2, SUMS_BYTES, run_alone, &alone);
     free(words);

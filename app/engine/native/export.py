@@ -12,11 +12,11 @@ from app.engine.checkpoint import Checkpoint
 from app.engine.embeddings import FloatArray, Precision
 from app.engine.export import HELD_OUT
 from app.engine.native.layout import NORMS, STORED, panels
-from app.engine.native.rounding import compensated_rounding
+from app.engine.native.rounding import compensated_rounding, fits_sixteen_bits
 from app.engine.smoothing import smoothing, to_bf16
 
-# Raise it with every change of what is written or how it is read.
-FORMAT = 1
+# Raise it with every change of what is written, how it is read, or of arithmetic that changes vectors.
+FORMAT = 2
 # Alpha of SmoothQuant: 0.55 serves 8-bit and 16-bit activations both (see docs/precision.md).
 SMOOTHING = 0.55
 
@@ -107,6 +107,7 @@ def _w8(matrix: FloatArray, bias: FloatArray, seen: "Inputs | None") -> dict[str
     matrix = matrix / smooth
     hessian = seen.moments * smooth[:, None] * smooth
     integers, scales = compensated_rounding(matrix, hessian)
+    assert fits_sixteen_bits(integers)
     return {
         "lines": panels(integers),
         "bias": bias,

@@ -52,8 +52,8 @@ class Model(ctypes.Structure):
 
 def fits(checkpoint: Checkpoint) -> bool:
     """Whether the C code can run it: it works on 16 numbers at a time."""
-    head = checkpoint.width // checkpoint.attention_heads
-    return not any(size % PANEL for size in (checkpoint.width, checkpoint.inner, head))
+    head, rest = divmod(checkpoint.width, checkpoint.attention_heads)
+    return not rest and not any(size % PANEL for size in (checkpoint.width, checkpoint.inner, head))
 
 
 def panels(matrix: NDArray[Any]) -> NDArray[np.uint8]:
@@ -72,6 +72,7 @@ class Arrays:
     MAPPED = ("words", "positions")
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._arrays = {file.stem: self._read(file) for file in folder.glob("*.npy")}
 
     def _read(self, file: Path) -> NDArray[Any]:
@@ -84,10 +85,9 @@ class Arrays:
         return np.asarray(found)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
+        if name not in self._arrays:
+            raise ModelError(f"{self._folder} has no {name}.npy: remove it and it is made anew")
         return self._arrays[name]
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._arrays
 
     def at(self, name: str, layer: int | None = None) -> int:
         """Address of an array, or of a layer's part of it; 0 if there is none."""

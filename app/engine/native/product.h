@@ -6,8 +6,8 @@
 #include "team.h"
 #include "tile.h"
 
-/* 256 lines of a panel, 16 KiB, stay in the first cache while rows go by; this many rows by as many words
- * stay in the second while panels go by. */
+/* 256 lines of a panel (16 KiB) stay in L1 while we loop over rows; this many rows by as many words stay in L2
+ * while we loop over panels. */
 #define BLOCK_WORDS 256
 #define BLOCK_ROWS 96
 #define GROUP_PANELS 4
@@ -16,20 +16,20 @@
 /* A linear layer as an export holds it: y = rows weights^T + bias. Of 8-bit weights, y = (s (words . weights)
  * + low sums) scales + bias, where a token's numbers are s words + low. */
 typedef struct {
-    const char *lines;     /* (outputs / 16, words, 16) words */
-    const float *bias;     /* (outputs) */
-    const float *scales;   /* (outputs), 8-bit only, as what follows */
-    const float *sums;     /* (outputs) of the weights */
-    const float *smooth;   /* (inputs), what activations are multiplied by before they are rounded */
+    const char *lines;   /* (outputs / 16, words, 16) words */
+    const float *bias;   /* (outputs) */
+    const float *scales; /* (outputs), 8-bit only, as what follows */
+    const float *sums;   /* (outputs) of the weights */
+    const float *smooth; /* (inputs), what activations are multiplied by before they are rounded */
     int32_t inputs, outputs;
 } Linear;
 
-/* Activations as words. Rows are a line longer than they need be: at a power of two apart they would share
- * few places in the first cache. With 16 bits, a token has two rows, of its upper and its lower bytes. */
+/* Activations as words. Rows are padded by 64 bytes: a power-of-two stride would map them to the same L1 sets.
+ * With 16 bits, a token has two rows, of its upper and its lower bytes. */
 typedef struct {
     char *words;
-    size_t stride;  /* bytes */
-    float *scales;  /* of each token s and low, 8-bit only */
+    size_t stride; /* bytes */
+    float *scales; /* of each token s and low, 8-bit only */
 } Rows;
 
 /* Where sums go: to[token * row + panel * panel_stride + column], in numbers. */
@@ -56,16 +56,19 @@ INLINE void write_sum(Numbers numbers, const Linear *linear, const Rows *rows, c
         if (numbers.kind == S8) {
             sum = __builtin_convertvector((ints)sum, floats);
             if (numbers.planes == 2)
-                sum = fma_floats(sum, all(256.0f), __builtin_convertvector(*(const ints *)(lower + v * sizeof(ints)), floats));
+                sum = fma_floats(sum, all(256.0f),
+                                 __builtin_convertvector(*(const ints *)(lower + v * sizeof(ints)), floats));
             const float *own = rows->scales + 2 * token;
-            sum = fma_floats(sum, all(own[0]), load(linear->sums + column) * own[1]) * load(linear->scales + column);
+            sum = fma_floats(sum, all(own[0]), load(linear->sums + column) * own[1]) *
+                  load(linear->scales + column);
         }
         sum = sum + load(linear->bias + column);
         if (out->gelu) sum = gelu(sum);
         if (out->words) {
             float kept[LANES];
             store(kept, sum);
-            store_bf16((uint16_t *)(out->words->words + token * out->words->stride) + column, kept, LANES); /* LANES: 16 */
+            store_bf16((uint16_t *)(out->words->words + token * out->words->stride) + column, kept,
+                       LANES); /* LANES: 16 */
             continue;
         }
         size_t at = token * out->row + panel * out->panel + v * LANES;
@@ -88,15 +91,18 @@ INLINE void tiles(enum kind kind, const char *a, size_t a_stride, int rows, cons
     case number:                                                                                             \
         if (number > TILE_ROWS(kind)) __builtin_unreachable();                                               \
         if (some == 1)                                                                                       \
-            tile_of(kind, number, 1, from, a_stride, lines, b_stride, words, to, row_stride, panel_stride, fresh); \
+            tile_of(kind, number, 1, from, a_stride, lines, b_stride, words, to, row_stride, panel_stride,   \
+                    fresh);                                                                                  \
         else                                                                                                 \
             tile_of(kind, number, TILE_PANELS, from, a_stride, lines, b_stride, words, to, row_stride,       \
                     panel_stride, fresh);                                                                    \
         break;
             switch (done) {
-                TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6)
-#if MOST_ROWS > 6 && defined(__AVX512F__)
-                TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12)
+                TILE(1)
+                TILE(2)
+                TILE(3) TILE(4) TILE(5) TILE(6)
+#ifdef __AVX512F__
+                    TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12)
 #endif
             }
 #undef TILE
@@ -107,19 +113,22 @@ INLINE void tiles(enum kind kind, const char *a, size_t a_stride, int rows, cons
 
 /* Kinds apart, so that each is compiled once. */
 static __attribute__((noinline)) void tiles_f32(const char *a, size_t as, int rows, const char *b, size_t bs,
-                                                int panels, int words, char *s, size_t rs, size_t ps, int fresh) {
+                                                int panels, int words, char *s, size_t rs, size_t ps,
+                                                int fresh) {
     tiles(F32, a, as, rows, b, bs, panels, words, s, rs, ps, fresh);
 }
 #ifdef __AVX512BF16__
 static __attribute__((noinline)) void tiles_bf16(const char *a, size_t as, int rows, const char *b, size_t bs,
-                                                 int panels, int words, char *s, size_t rs, size_t ps, int fresh) {
+                                                 int panels, int words, char *s, size_t rs, size_t ps,
+                                                 int fresh) {
     tiles(BF16, a, as, rows, b, bs, panels, words, s, rs, ps, fresh);
 }
 #else
 #define tiles_bf16 tiles_f32
 #endif
-static __attribute__((noinline)) void tiles_s8(const char *a, size_t as, int rows, const char *b, size_t bs,
-                                               int panels, int words, char *s, size_t rs, size_t ps, int fresh) {
+static
+    __attribute__((noinline)) void tiles_s8(const char *a, size_t as, int rows, const char *b, size_t bs,
+                                            int panels, int words, char *s, size_t rs, size_t ps, int fresh) {
     tiles(S8, a, as, rows, b, bs, panels, words, s, rs, ps, fresh);
 }
 typedef void (*Tiles)(const char *, size_t, int, const char *, size_t, int, int, char *, size_t, size_t, int);
@@ -135,7 +144,7 @@ static void product(Member *me, Numbers numbers, const Linear *linear, const Row
     int group = GROUP_PANELS;
     while (group > TILE_PANELS && blocks * (panels / group) < 4 * me->team->threads) group /= 2;
     int tasks = blocks * ((panels + group - 1) / group);
-    /* Few rows wait for memory: they go through a panel from end to end. */
+    /* With few rows, memory is the bottleneck: read each panel in one pass. */
     int step = tokens * numbers.planes > 2 * MOST_ROWS ? BLOCK_WORDS : words;
     size_t panel_bytes = (size_t)words * 64;
     Tiles multiply = tiles_for(numbers.kind);
@@ -149,7 +158,8 @@ static void product(Member *me, Numbers numbers, const Linear *linear, const Row
         const char *from = rows->words + (size_t)first * numbers.planes * rows->stride;
         for (int w = 0; w < words; w += step)
             multiply(from + w * 4, rows->stride, high, linear->lines + panel * panel_bytes + (size_t)w * 64,
-                     panel_bytes, some, words - w < step ? words - w : step, sums, LINE * 4, panel_sums, w == 0);
+                     panel_bytes, some, words - w < step ? words - w : step, sums, LINE * 4, panel_sums,
+                     w == 0);
         for (int r = 0; r < count; r++)
             for (int p = 0; p < some; p++) {
                 const char *sum = sums + p * panel_sums + (size_t)r * numbers.planes * LINE * 4;

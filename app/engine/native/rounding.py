@@ -16,7 +16,8 @@ from app.engine.embeddings import FloatArray
 
 LARGEST = 127
 BUDGET = 128
-# Steps tried for a row, as multiples of max|row| / 127: from some clipping to where no group can be over.
+# Steps tried for a row, as multiples of max|row| / 127: from slight clipping up to a step at which no
+# group can exceed its budget.
 STEPS = np.geomspace(0.7, 127 / 32, 28).astype(np.float32)
 
 # Added to the mean square of every column's inputs, as a part of their mean: calibration texts do not show

@@ -7,9 +7,10 @@
 
 /* Words of one token out of its numbers, for the product that comes next.
  *
- * Of 8-bit words the range of a token's own numbers is laid over 0..255, or 0..65535 for 16 bits: a scale and
- * a lowest number for each token, so what else is in the batch changes nothing. */
-static void make_words(Numbers numbers, const Linear *next, const float *from, int count, Rows *to, int token) {
+ * For 8-bit words each token's [min, max] is mapped to 0..255, or to 0..65535 for 16 bits, so other texts in
+ * the batch cannot change it. */
+static void make_words(Numbers numbers, const Linear *next, const float *from, int count, Rows *to,
+                       int token) {
     char *words = to->words + (size_t)token * numbers.planes * to->stride;
     if (numbers.kind == F32) {
         memcpy(words, from, (size_t)count * 4);
@@ -19,15 +20,17 @@ static void make_words(Numbers numbers, const Linear *next, const float *from, i
         store_bf16((uint16_t *)words, from, count);
         return;
     }
-    floats low = load(from) * load(next->smooth), high = low;
+    floats low = load(from) * load(next->smooth), high = low, bad = low * 0.0f;
     for (int i = LANES; i < count; i += LANES) {
         floats x = load(from + i) * load(next->smooth + i);
+        bad += x * 0.0f; /* NaN where x is not finite: bytes could not show it */
         low = smaller(x, low);
         high = larger(x, high);
     }
     float lowest = -largest_of(-low), range = largest_of(high) - lowest;
     int levels = numbers.planes == 2 ? 65535 : 255;
     range = range > 1e-8f ? range : 1e-8f;
+    for (int lane = 0; lane < LANES; lane++) lowest += bad[lane];
     to->scales[2 * token] = range / levels;
     to->scales[2 * token + 1] = lowest;
     floats times = all(levels / range), from_zero = all(lowest), top = all((float)levels);

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SPINS 4000 /* looks at the others before a thread gives its processor away */
+#define SPINS 4000 /* before yielding the processor */
 
 typedef struct Member Member;
 typedef void (*Body)(Member *me, void *given);
@@ -33,7 +33,7 @@ struct Member {
     pthread_t thread;
 };
 
-/* The next task of the phase under way, as many as there are tasks or more when none are left. */
+/* The next task of the phase under way; a number >= the task count when none are left. */
 static inline int take(Member *me) { return atomic_fetch_add(&me->team->next[me->phase], 1); }
 
 /* The end of a phase: what every thread has written is there for all. */
@@ -69,7 +69,8 @@ static int together(int threads, int phases, size_t scratch, Body body, void *gi
     char *scratches = aligned_alloc(4096, threads * scratch);
     if (members && next && scratches) {
         Team team = {.next = next, .body = body, .given = given};
-        for (int n = 0; n < threads; n++) members[n] = (Member){.team = &team, .scratch = scratches + n * scratch};
+        for (int n = 0; n < threads; n++)
+            members[n] = (Member){.team = &team, .scratch = scratches + n * scratch};
         int started = 1;
         while (started < threads && !pthread_create(&members[started].thread, NULL, begin, &members[started]))
             started++;

@@ -21,7 +21,7 @@ enum kind { F32, BF16, S8 }; /* what words hold; S8: of rows unsigned, of lines 
 #define TILE_PANELS 1
 #endif
 #define MOST_ROWS 12
-#define AHEAD 4096 /* bytes of a panel that are asked for before they are needed */
+#define AHEAD 4096 /* prefetch distance in bytes; measured */
 
 #if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
 #define HAS_VNNI 1
@@ -74,7 +74,8 @@ INLINE ints two_steps(ints sum, ints row, ints row2, ints line, ints line2) {
 /* sums += rows x panels over so many words, or = where they are fresh. `rows` and `panels` are constants where
  * it is inlined. */
 INLINE void tile_of(enum kind kind, int rows, int panels, const char *a, size_t a_stride, const char *b,
-                    size_t b_stride, int words, char *sums, size_t row_stride, size_t panel_stride, int fresh) {
+                    size_t b_stride, int words, char *sums, size_t row_stride, size_t panel_stride,
+                    int fresh) {
     ints sum[MOST_ROWS][TILE_PANELS * VECTORS];
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++)
@@ -91,7 +92,8 @@ INLINE void tile_of(enum kind kind, int rows, int panels, const char *a, size_t 
                 const char *at = b + v / VECTORS * b_stride + (size_t)w * 64 + v % VECTORS * sizeof(ints);
                 line[v] = *(const ints *)at;
                 line2[v] = *(const ints *)(at + 64);
-                if (v % VECTORS == 0) _mm_prefetch(at + AHEAD, _MM_HINT_T0), _mm_prefetch(at + AHEAD + 64, _MM_HINT_T0);
+                if (v % VECTORS == 0)
+                    _mm_prefetch(at + AHEAD, _MM_HINT_T0), _mm_prefetch(at + AHEAD + 64, _MM_HINT_T0);
             }
 #pragma GCC unroll 16
             for (int r = 0; r < rows; r++) {

@@ -29,9 +29,7 @@ typedef int32_t ints __attribute__((vector_size(4 * LANES), aligned(4), may_alia
 INLINE floats all(float x) { return x - (floats){}; }
 INLINE floats load(const float *from) { return *(const floats *)from; }
 INLINE void store(float *to, floats x) { *(floats *)to = x; }
-INLINE floats choose(ints mask, floats a, floats b) {
-    return (floats)(((ints)a & mask) | ((ints)b & ~mask));
-}
+INLINE floats choose(ints mask, floats a, floats b) { return (floats)(((ints)a & mask) | ((ints)b & ~mask)); }
 #ifdef __AVX512F__
 INLINE floats larger(floats a, floats b) { return (floats)_mm512_max_ps((__m512)a, (__m512)b); }
 INLINE floats smaller(floats a, floats b) { return (floats)_mm512_min_ps((__m512)a, (__m512)b); }
@@ -92,7 +90,7 @@ INLINE float largest_of(floats x) {
 /* e^x to about 2e-7: 2^n e^r, |r| <= ln 2 / 2, e^r by its Taylor series to r^7; 0 for x <= -87. */
 INLINE floats exponential(floats x) {
     floats below = all(-87.0f);
-    x = larger(x, below);
+    x = larger(below, x); /* NaN stays NaN */
     ints n = nearest(x * 1.44269504f);
     floats whole = __builtin_convertvector(n, floats);
     floats r = fma_floats(whole, all(-0.693359375f), x); /* ln 2 in two parts (Cephes, expf) */
@@ -104,7 +102,7 @@ INLINE floats exponential(floats x) {
     e = fma_floats(e, r, all(0.5f));
     e = fma_floats(e, r, all(1.0f));
     e = fma_floats(e, r, all(1.0f));
-    return (floats)(((ints)e + (n << 23)) & (x > below));
+    return (floats)(((ints)e + (n << 23)) & ~(x <= below));
 }
 
 /* x (1 + erf(x / sqrt 2)) / 2, erf to 1.5e-7 (Abramowitz and Stegun 1964, 7.1.26). */
