@@ -27,7 +27,7 @@ RUN pip install --no-cache-dir -r requirements-compiler.txt \
     && rm -rf /tmp/* "$HOME/.cache"
 # The files may come from a checkout that only its owner can read.
 RUN chmod -R a+rX . && mkdir -m 1777 /cache
-# Where the graph goes that is made of the weights at the first start, if their folder is read-only.
+# Where prepared weights go at the first start, if the model folder is read-only.
 ENV EMBED_CACHE_DIR=/cache
 VOLUME /cache
 

@@ -13,7 +13,7 @@ TORCH := $(shell grep '^torch==' requirements.txt)$(if $(filter Linux,$(shell un
 export EMBED_MODEL_PATH ?= $(if $(wildcard models/bge-m3/config.json),models/bge-m3,models/demo)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint lint-deploy format test-browser test-container test-parity test-clients test-faults test-bulk test-soak soak bench bench-peers bench-bulk model clean
+.PHONY: help run test lint lint-deploy format test-browser test-container test-parity test-clients test-faults test-bulk test-sanitized test-soak soak bench bench-peers bench-bulk model clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -62,6 +62,10 @@ test-faults: .venv/dev models/demo  ## kill, vanish, overload, fuzz: what is pro
 test-bulk: .venv/dev .venv/bulk .venv/manpages/pages.parquet models/demo  ## a corpus on this machine and on a Ray cluster of two nodes
 	@$(BIN)/pytest -q -s tests/test_bulk.py -m "bulk or not bulk"
 	@$(BIN)/pytest -q -s -m bulk
+
+test-sanitized: .venv/dev models/demo  ## the native engine under AddressSanitizer and UBSan (gcc)
+	@ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	  $(BIN)/python -m tests.sanitized
 
 test-soak: .venv/dev models/demo  ## memory over 20 000 requests of random lengths
 	@$(BIN)/pytest -q -s -m soak
