@@ -144,9 +144,11 @@ static void attend(Member *me, const Attention *a, float *to, size_t stride) {
                         float *so_far = (float *)(sums + q * query_row) + c;
                         store(so_far, load(so_far) * correction);
                     }
-                if (a->values)
+                if (a->kind == BF16)
+                    store_bf16((uint16_t *)(weights + q * score_row), row, lines * LINE);
+                else if (a->imitates)
                     for (int l = 0; l < lines; l++)
-                        put(a, weights + q * score_row + (size_t)l * LINE * 4 / wide, row + l * LINE, 1);
+                        put(a, weights + q * score_row + l * LINE * 4, row + l * LINE, 1);
             }
             if (a->values)
                 multiply(weights, score_row, count,

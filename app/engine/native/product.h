@@ -100,7 +100,8 @@ INLINE void tiles(enum kind kind, const char *a, size_t a_stride, int rows, cons
             switch (done) {
                 TILE(1)
                 TILE(2)
-                TILE(3) TILE(4) TILE(5) TILE(6)
+                TILE(3)
+                TILE(4) TILE(5) TILE(6)
 #ifdef __AVX512F__
                     TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12)
 #endif
