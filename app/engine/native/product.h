@@ -97,15 +97,14 @@ INLINE void tiles(enum kind kind, const char *a, size_t a_stride, int rows, cons
             tile_of(kind, number, TILE_PANELS, from, a_stride, lines, b_stride, words, to, row_stride,       \
                     panel_stride, fresh);                                                                    \
         break;
+            /* clang-format off */
             switch (done) {
-                TILE(1)
-                TILE(2)
-                TILE(3)
-                TILE(4) TILE(5) TILE(6)
+                TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6)
 #ifdef __AVX512F__
-                    TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12)
+                TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12)
 #endif
             }
+            /* clang-format on */
 #undef TILE
             r += done;
         }
