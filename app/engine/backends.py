@@ -12,6 +12,7 @@ from app.engine.embeddings import FloatArray, IntArray, Kind, Precision
 from app.engine.errors import ModelError
 from app.engine.export import Exporter, ensure_export
 from app.engine.measure import measured
+from app.engine.native import compiler
 from app.engine.processor import cpu_features, kind_of
 
 log = logging.getLogger(__name__)
@@ -76,11 +77,9 @@ class Place:
         """The processor's extensions, or the fewer that it is held to; ModelError if it has not those."""
         if not self.instructions:
             return cpu_features()
-        from app.engine.native.compiler import NoLibrary, instructions
-
         try:
-            return instructions(self.instructions)[0].features
-        except NoLibrary as error:
+            return compiler.instructions(self.instructions)[0].features
+        except compiler.NoLibrary as error:
             raise ModelError(f"EMBED_NATIVE_ISA is {self.instructions}, but {error}") from error
 
 
@@ -147,15 +146,14 @@ def _missing(engine: Engine, precision: Precision, checkpoint: Checkpoint, place
         if engine != "native":
             importlib.import_module(f"app.engine.{engine}_backend")
             return ""
-        from app.engine.native.compiler import NoLibrary, load_library
         from app.engine.native.layout import fits
 
         if not fits(checkpoint):
             return f"the sizes of {checkpoint.path} are no multiples of 16"
-        _, found = load_library(place.instructions, place.cache)
+        _, found = compiler.load_library(place.instructions, place.cache)
         if precision == "bf16" and not found.bf16:
             return f"its library for {found.name} does not multiply bf16"
-    except (ImportError, NoLibrary) as error:
+    except (ImportError, compiler.NoLibrary) as error:
         return str(error)
     return ""
 
@@ -192,9 +190,8 @@ def exporter_for(engine: Engine) -> Exporter:
 
 def _native(checkpoint: Checkpoint, export: Path, precision: Precision, place: Place) -> Backend:
     from app.engine.native.backend import NativeBackend
-    from app.engine.native.compiler import load_library
 
-    library, _ = load_library(place.instructions, place.cache)
+    library, _ = compiler.load_library(place.instructions, place.cache)
     return NativeBackend(checkpoint, export, precision, library, place.threads, place.streams)
 
 
