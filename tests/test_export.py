@@ -103,7 +103,9 @@ def test_an_export_that_lacks_a_file_or_a_part_of_one_is_remade(folder, given, d
         damage()
         ensure_export(checkpoint, exporter, "bf16", None)
         assert json.loads((file.parent / "export.json").read_text())["files"]
-        assert file.stat().st_size == len(before)
+        # A remade graph's names are counted on, so that its size may be another.
+        assert find_export(checkpoint, exporter, "bf16", None) == file.parent
+        assert file.stat().st_size > 0.9 * len(before)
 
 
 def test_an_export_cut_off_half_way_leaves_nothing_under_its_name(folder, exporter, monkeypatch):
@@ -270,6 +272,16 @@ def test_what_int8_would_give_is_measured_beside_auto(folder, caplog):
     assert encoder.info.int8 == found
     encoder.close()
     assert f"int8 measured {found['times_as_fast']:.1f} times as fast as {found['than']} here" in caplog.text
+
+
+def test_what_cannot_be_measured_is_not_compared(folder, monkeypatch):
+    """A read-only export of another kind of processor: no half of a measurement is told."""
+    checkpoint, place = read_checkpoint(folder), Place(threads=2)
+    for precision in ("int8", "auto"):
+        prepare(checkpoint, "auto", precision, place)
+    find_export(checkpoint, NativeExporter(), "int8", None).joinpath("measured.json").unlink()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert compare(checkpoint, "auto", place) == {}
 
 
 AVX2, AVX512 = frozenset({"avx2", "fma"}), frozenset({"avx2", "fma", "avx512f", "avx512_vnni"})

@@ -34,11 +34,10 @@ class Calibration:
         self._lengths = [len(text) for text in texts]
         d = checkpoint.width
         words = self._tensor("embeddings.word_embeddings.weight", checkpoint.vocabulary, d)
-        table = self._tensor("embeddings.position_embeddings.weight", checkpoint.positions, d)
-        types = self._tensor("embeddings.token_type_embeddings.weight", checkpoint.token_types, d)
+        table = torch.from_numpy(weights.position_table())
         first = checkpoint.pad_id + 1 if checkpoint.offset_positions else 0
         places = torch.cat([torch.arange(length) + first for length in self._lengths])
-        embedded = words[torch.from_numpy(np.concatenate(texts))] + table[places] + types[0]
+        embedded = words[torch.from_numpy(np.concatenate(texts))] + table[places]
         self._states = self._norm(embedded, "embeddings.LayerNorm")  # (m, d)
 
     def layer(self, number: int) -> dict[str, Inputs]:

@@ -83,9 +83,7 @@ class _Builder:
     def _embeddings(self, ids: Any, positions: Any) -> Any:
         found, d = self.checkpoint, self.checkpoint.width
         words = self.weights("embeddings.word_embeddings.weight", found.vocabulary, d)
-        table = self.weights("embeddings.position_embeddings.weight", found.positions, d)
-        # All tokens of a single text are of type 0, so that row goes into the positions.
-        table = table + self.weights("embeddings.token_type_embeddings.weight", found.token_types, d)[0]
+        table = self.weights.position_table()
         word, place = (
             op.gather(self._stored(matrix), index, op.constant(np.int32(0)))
             for matrix, index in ((words, ids), (table, positions))

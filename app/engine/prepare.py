@@ -47,17 +47,23 @@ def prepare(checkpoint: Checkpoint, engine: AskedEngine, asked: AskedPrecision, 
 def compare(checkpoint: Checkpoint, engine: AskedEngine, place: Place) -> dict[str, Any]:
     """How int8 does beside what `auto` takes, on this processor: measured in one run, and kept.
 
-    {} where no engine here runs int8.
+    {} where no engine here runs int8, or where what it costs cannot be measured.
     """
-    if engine == "torch" or choose(checkpoint, engine, "int8", place).precision != "int8":
+    if engine == "torch":
         return {}
-    prepared = prepare(checkpoint, engine, "int8", place)
-    quick = load_backend(checkpoint, engine, "int8", place)
+    chosen = choose(checkpoint, engine, "int8", place)
+    if chosen.precision != "int8":
+        return {}
+    quick = load_backend(checkpoint, engine, "int8", place)  # which measures what it costs
     other = load_backend(checkpoint, engine, "auto", place)
+    folder = ensure_export(checkpoint, exporter_for(chosen.engine), "int8", place.cache)
+    cost = quality(folder, kind_of(place.features), "int8")
+    if not cost:
+        return {}
     sequences = calibration_sequences(checkpoint, held_out=True)
     found = {"times_as_fast": times_as_fast(quick, other, sequences), "than": other.precision}
-    keep(prepared.folder, kind_of(place.features), "int8", found)
-    return prepared.measured | found
+    keep(folder, kind_of(place.features), "int8", found)
+    return cost | found
 
 
 def known_of_int8(checkpoint: Checkpoint, engine: AskedEngine, place: Place) -> dict[str, Any]:

@@ -43,6 +43,13 @@ class Weights:
             )
         return np.asarray(tensor.float().numpy())
 
+    def position_table(self) -> FloatArray:
+        """Position embeddings (positions, d), each with the row of type 0, which all tokens have."""
+        found = self._checkpoint
+        table = self("embeddings.position_embeddings.weight", found.positions, found.width)
+        types = self("embeddings.token_type_embeddings.weight", found.token_types, found.width)
+        return np.asarray(table + types[0])
+
     def head(self, name: Head) -> tuple[FloatArray, FloatArray]:
         """See read_head."""
         return read_head(self._checkpoint, name)
