@@ -225,8 +225,8 @@ def post_worker_init(worker):
         worker.log.exception("the encoder cannot be loaded")
         worker.turn.give_up()
     worker.refusal, worker.unreadable = admission.refusal, admission.unreadable
-    worker.hangs = lambda: bool(hangs(encoder))
-    worker.broken = lambda: encoder.broken
+    worker.hangs = lambda: bool(hangs(encoder.load_state))
+    worker.broken = lambda: encoder.load_state.broken
     faulthandler.cancel_dump_traceback_later()
     worker.turn.pass_on()
 

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from flask.testing import FlaskClient
 
 from app import create_app
 from app.config import Settings
-from app.engine.embeddings import Embeddings, ModelInfo, Scores, Timings, Token
+from app.engine.embeddings import PRIORITIES, Embeddings, Load, ModelInfo, Scores, Timings, Token
 from app.engine.encoder import Encoder, EncoderSettings
 from app.engine.errors import MissingHead, TextTooLong
 from app.engine.scores import score_pairs
@@ -37,23 +38,30 @@ class FakeEncoder:
     width = 16
     limit = 8
     heads = ("sparse", "colbert")
-    full = False
-    busy_seconds = 0.0
-    broken = False
-    waiting = 0
-    drain_seconds = 7
 
     def __init__(self) -> None:
-        self.ready = True
+        self.load_state = Load(ready=True, drain_seconds=dict.fromkeys(PRIORITIES, 7))
         self.calls: list[dict] = []
         self.fails: Exception | None = None
 
+    def turns(self, **load) -> None:
+        """Change how much it has to do."""
+        self.load_state = replace(self.load_state, **load)
+
     def encode(
-        self, texts: list[str], *, pooling=None, outputs=("dense",), truncate=True, gone=None
+        self, texts: list[str], *, pooling=None, outputs=("dense",), truncate=True, priority=None, gone=None
     ) -> Embeddings:
         if self.fails:
             raise self.fails
-        self.calls.append({"texts": texts, "pooling": pooling, "outputs": set(outputs), "truncate": truncate})
+        self.calls.append(
+            {
+                "texts": texts,
+                "pooling": pooling,
+                "outputs": set(outputs),
+                "truncate": truncate,
+                "priority": priority,
+            }
+        )
         for head in {"sparse", "colbert"} & set(outputs):
             if head not in self.heads:
                 raise MissingHead(head)
@@ -76,9 +84,17 @@ class FakeEncoder:
             timings=Timings(load=7),
         )
 
-    def score(self, pairs, weights=(0.4, 0.2, 0.4), *, pooling=None, truncate=True, gone=None) -> Scores:
+    def score(
+        self, pairs, weights=(0.4, 0.2, 0.4), *, pooling=None, truncate=True, priority=None, gone=None
+    ) -> Scores:
         def encode(texts):
-            return self.encode(texts, pooling=pooling, outputs=("dense", *self.heads), truncate=truncate)
+            return self.encode(
+                texts,
+                pooling=pooling,
+                outputs=("dense", *self.heads),
+                truncate=truncate,
+                priority=priority,
+            )
 
         return score_pairs(encode, pairs, weights, self.heads)
 

@@ -161,18 +161,22 @@ def test_metrics_count_what_was_done(client, app, fake):
         "embed_batch_texts_sum": 3,
         "embed_batch_tokens_sum": 40,
         "embed_padded_tokens_total": 60,
+        'embed_queue_seconds_bucket{le="0.1",priority="interactive"}': 1,
+        'embed_queue_seconds_bucket{le="2.5",priority="bulk"}': 0,
+        'embed_queue_seconds_sum{priority="bulk"}': 3,
         'embed_stage_seconds_count{stage="forward"}': 1,
         'embed_request_seconds_count{route="/api/embed"}': 2,
     }
     before = {line: value(line) for line in lines}
     client.post("/api/embed", json={"input": ["a", "word " * 9]})
     client.post("/api/embed", json={})
-    watch_batch(BatchStats(texts=3, tokens=40, padded=60))
-    fake.waiting = 7
+    watch_batch(BatchStats(texts=3, tokens=40, padded=60, waits=[("interactive", 0.1), ("bulk", 3)]))
+    fake.turns(waiting={"interactive": 5, "bulk": 7})
     client.get("/healthz")
     announce(app)
     assert {line: value(line) - before[line] for line in lines} == lines
-    assert value("embed_queue_tokens") == 7
+    assert value('embed_queue_tokens{priority="interactive"}') == 5
+    assert value('embed_queue_tokens{priority="bulk"}') == 7
     assert value("embed_resident_bytes") > 1e6
     assert (
         'embed_model{engine="native",model="fake",pooling="mean",precision="fp32"'
@@ -181,15 +185,15 @@ def test_metrics_count_what_was_done(client, app, fake):
 
 
 def test_health_notices_a_forward_that_hangs_and_a_full_queue(client, fake):
-    fake.busy_seconds = STUCK_SECONDS - 1
+    fake.turns(busy_seconds=STUCK_SECONDS - 1)
     assert client.get("/healthz").status_code == 200
-    fake.busy_seconds = STUCK_SECONDS + 1
+    fake.turns(busy_seconds=STUCK_SECONDS + 1)
     assert client.get("/healthz").status_code == 503
-    fake.busy_seconds, fake.broken = 0, True
+    fake.turns(busy_seconds=0, broken=True)
     assert client.get("/healthz").status_code == 503
-    fake.broken, fake.full = False, True
+    fake.turns(broken=False, full=frozenset({"bulk"}))
     assert client.get("/readyz").status_code == 503
-    fake.full = False
+    fake.turns(full=frozenset({"interactive"}))
     assert client.get("/readyz").status_code == 200
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from app import create_app
 from app.api.admission import Admission
 from app.config import Settings
+from app.engine.embeddings import PRIORITIES
 from tests.server import more_config, serving, wait_for
 
 BODY = b'{"input": "a"}'
@@ -22,7 +23,7 @@ PATHS = ("/api/embed", "/v1/embeddings", "/embed", "/api/embeddings", "/rerank",
 
 @pytest.fixture
 def admission(app, fake) -> Admission:
-    fake.full = True
+    fake.turns(full=frozenset(PRIORITIES))
     return Admission(app)
 
 
@@ -50,6 +51,26 @@ def test_it_says_what_flask_would_say(admission, client, path):
 def test_it_lets_in_where_there_is_room(app):
     assert not Admission(app).refusal(HEAD)
     assert Admission(app).refusal(HEAD, surplus=True)
+
+
+@pytest.mark.parametrize(
+    ("full", "length", "refused"),
+    [
+        ("bulk", 1024, False),
+        ("bulk", 1025, True),
+        ("interactive", 1024, True),
+        ("interactive", 1025, False),
+    ],
+)
+def test_a_full_queue_of_one_class_refuses_nothing_of_the_other(app, client, fake, full, length, refused):
+    """And Flask decides as the head alone does."""
+    fake.turns(full=frozenset({full}))
+    head = HEAD.replace(b"Length: 14", b"Length: %d" % length)
+    assert bool(Admission(app).refusal(head)) == refused
+    body = json.dumps({"input": (length - 13) * "a"}).encode()
+    assert len(body) == length
+    answer = client.post("/api/embed", data=body, content_type="application/json")
+    assert answer.status_code == (503 if refused else 200)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +107,7 @@ def test_no_head_is_too_strange(admission, data):
 
 
 def test_who_may_not_come_in_does_not_learn_how_busy_it_is(fake):
-    fake.full = True
+    fake.turns(full=frozenset(PRIORITIES))
     admission = Admission(create_app(Settings(model_name="fake", api_keys=("one", "two")), fake))
     assert not admission.refusal(HEAD)
     assert not admission.refusal(HEAD.replace(b"Host: x", b"Authorization: Bearer three"))
@@ -127,7 +148,10 @@ _load = post_worker_init
 
 def post_worker_init(worker):
     _load(worker)
-    type(worker.wsgi.extensions["encoder"]).full = property(lambda _: os.path.exists("{folder}/full"))
+    from app.engine.embeddings import PRIORITIES, Load
+    type(worker.wsgi.extensions["encoder"]).load_state = property(
+        lambda _: Load(ready=True, full=frozenset(PRIORITIES if os.path.exists("{folder}/full") else ()))
+    )
 """,
     )
     environ = {"EMBED_MODEL_PATH": str(tiny_folder), "EMBED_PRECISION": "fp32"}

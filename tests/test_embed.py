@@ -135,11 +135,82 @@ def test_vectors_go_to_the_wire_without_python_floats(client, fake, monkeypatch)
     """orjson is handed the array itself: its digits are those of float32, not of a widened double."""
     seen = []
     dumps = orjson.dumps
-    monkeypatch.setattr("app.api.wire.orjson.dumps", lambda o, **k: seen.append(o) or dumps(o, **k))
+    monkeypatch.setattr("app.api.answer.orjson.dumps", lambda o, **k: seen.append(o) or dumps(o, **k))
     response = client.post("/api/embed", json={"input": TEXTS, "dimensions": 5})
-    assert isinstance(seen[-1]["embeddings"], np.ndarray)
+    assert sum(isinstance(part, np.ndarray) and part.shape == (len(TEXTS), 5) for part in seen) == 1
     longest = max(len(number) for number in response.text.split("[[")[1].split("]")[0].split(","))
     assert longest <= 14
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        [],
+        {"a": [], "b": {}, "c": np.empty((0, 4), np.float32)},
+        {"rows": np.arange(300_000, dtype=np.float32).reshape(3000, 100), "n": 1},
+        {"wide": np.arange(80_000, dtype=np.float32).reshape(2, 40_000)},
+        {"data": [{"index": index, "vector": np.full(50, index, np.float32)} for index in range(1000)]},
+        [np.full((5, 9000), 0.1, np.float32), np.full((1, 3), 0.2, np.float32), [1, [2, None]], "text"],
+        [[{"id": index, "text": 'é"' * index} for index in range(40)] for _ in range(50)],
+    ],
+)
+def test_an_answer_in_pieces_is_what_it_would_be_in_one(app, content):
+    """No piece takes long: nobody else's Python runs while orjson writes one."""
+    with app.app_context():
+        response = app.json.response(content)
+    pieces = list(response.response)
+    whole = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+    assert b"".join(pieces) == whole
+    assert response.content_length == len(whole)
+    assert max(map(len, pieces)) < 1 << 20
+    assert len(pieces) >= len(whole) >> 20
+
+
+@pytest.mark.parametrize(
+    ("header", "field", "priority"),
+    [
+        (None, None, None),
+        (None, "bulk", "bulk"),
+        (None, "interactive", "interactive"),
+        ("u=0", None, "interactive"),
+        ("i, u=1", None, "interactive"),
+        ("u=6, i", None, "bulk"),
+        ("u=7", "interactive", "interactive"),  # the field is the client's own word
+        ("u=1, i, u=3", None, "interactive"),
+        ("u=3", None, None),
+        ("u=4", None, None),  # what a browser sends with whatever a page fetches
+        ("u=9", None, None),
+        ("nonsense", None, None),
+        ("xu=7", None, None),
+        ("u=77", None, None),
+    ],
+)
+def test_who_knows_better_says_what_goes_first(client, fake, header, field, priority):
+    headers = {"Priority": header} if header else {}
+    for path, body in (
+        ("/api/embed", {"input": "a"}),
+        ("/api/score", {"pairs": [["a", "b"]]}),
+    ):
+        client.post(path, json=body | ({"priority": field} if field else {}), headers=headers)
+        assert fake.calls[-1]["priority"] == priority, path
+    if not field:
+        for path, body in (
+            ("/v1/embeddings", {"input": "a"}),
+            ("/embed", {"inputs": "a"}),
+            ("/embed_sparse", {"inputs": "a"}),
+            ("/api/embeddings", {"prompt": "a"}),
+            ("/rerank", {"query": "a", "texts": ["b"]}),
+            ("/v1/rerank", {"query": "a", "documents": ["b"]}),
+        ):
+            assert client.post(path, json=body, headers=headers).status_code == 200
+            assert fake.calls[-1]["priority"] == priority, path
+
+
+def test_a_priority_that_there_is_not_is_refused(client):
+    answer = client.post("/api/embed", json={"input": "a", "priority": "high"})
+    assert answer.status_code == 422
+    assert answer.json["error"] == "priority: must be one of interactive, bulk"
 
 
 def test_a_content_type_with_a_charset_is_json_too(client):

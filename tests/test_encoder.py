@@ -171,14 +171,14 @@ def test_an_encoder_outside_load_and_close_says_so(demo_folder):
     with pytest.raises(NotLoaded):
         encoder.encode(["a"])
     encoder.close()
-    assert not encoder.ready
+    assert not encoder.load_state.ready
 
 
 def test_closing_ends_the_encoder_and_its_thread(tiny_folder, engine):
     encoder = Encoder(EncoderSettings(path=tiny_folder, **engine))
     before = [thread.name for thread in threading.enumerate()].count("batcher")
     encoder.load()
-    assert encoder.ready
+    assert encoder.load_state.ready
     encoder.close()
     encoder.close()
     assert [thread.name for thread in threading.enumerate()].count("batcher") == before

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from app.api.wire import MOST_BODIES
+from app.engine.embeddings import PRIORITIES
 from app.engine.errors import NotFinite, NotLoaded, Overloaded, TooLate
 
 
@@ -173,7 +174,7 @@ def test_a_full_queue_is_503_with_retry_after(client, fake):
 
 
 def test_a_request_that_waited_too_long_is_504(client, fake):
-    fake.fails = TooLate("the request waited longer than it may")
+    fake.fails = TooLate()
     refused(client.post("/api/embed", json={"input": "a"}), 504)
 
 
@@ -192,25 +193,25 @@ def test_the_unexpected_is_a_logged_500_without_detail(client, fake, caplog):
 
 
 def test_health_before_and_after_loading(client, fake):
-    fake.ready = False
+    fake.turns(ready=False)
     assert client.get("/healthz").status_code == 200
     refused(client.get("/readyz"), 503)
     refused(client.get("/health"), 503)
-    fake.ready = True
+    fake.turns(ready=True)
     for path in ("/healthz", "/readyz", "/health"):
         assert client.get(path).json == {"status": "ok"}
 
 
 @pytest.mark.parametrize("path", ["/api/embed", "/v1/embeddings", "/api/embeddings", "/embed", "/rerank"])
 def test_where_nothing_more_may_wait_a_body_is_not_even_parsed(client, fake, path):
-    fake.full = True
+    fake.turns(full=frozenset(PRIORITIES))
     answer = client.post(path, data=b"not JSON", content_type="application/json")
     assert answer.status_code == 503
     assert answer.headers["Retry-After"] == "7"
     assert not fake.calls
     assert client.post("/tokenize", json={"inputs": "no waiting"}).status_code == 200
     assert client.post("/nothing", json={}).status_code == 404
-    fake.full = False
+    fake.turns(full=frozenset())
     assert client.post("/api/embed", json={"input": "room again"}).status_code == 200
 
 

@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -49,7 +51,7 @@ def multiply(kind, precision, planes, arrays, x):
     assert lines.flags.c_contiguous
     y = np.full((len(x) + 1, len(bias)), 7, np.float32)
     done = load_library(kind.name)[0].multiply(
-        KINDS[precision], planes, ctypes.byref(linear), address(x), len(x), address(y), 2
+        KINDS[precision], planes, ctypes.byref(linear), address(x), len(x), address(y), 2, 0
     )
     assert done == 0
     assert (y[-1] == 7).all(), "it wrote past the last row"
@@ -424,3 +426,44 @@ def test_more_threads_than_processors_give_the_same(tiny_folder):
 def test_int8_and_w8a16_share_an_export(tiny_folder):
     exporter = NativeExporter()
     assert exporter.stored("int8") == exporter.stored("w8a16")
+
+
+def begun(call, *arguments):
+    """A call under way in a thread of its own, and where its result goes."""
+    found = []
+    thread = threading.Thread(target=lambda: found.append(call(*arguments)))
+    thread.start()
+    return thread, found
+
+
+def test_a_forward_stops_for_one_that_goes_first_and_both_are_right(tiny_folder):
+    """A batch of documents gives way between its tasks, so a question is done while that is under way."""
+    checkpoint = read_checkpoint(tiny_folder)
+    documents, question = [np.arange(5, 8005) % 9000 for _ in range(6)], [np.arange(5, 25)]
+    wanted = [(index, "mean") for index in range(len(documents))]
+    for kind in HERE:
+        for precision in ("fp32", "int8"):
+            place = Place(threads=2, instructions=kind.name)
+            backend = load_backend(checkpoint, "native", precision, place)
+            alone, [answer] = backend.forward(documents, wanted), backend.preempt(question, [(0, "mean")])
+            under_way, found = begun(backend.forward, documents, wanted)
+            asked = 0
+            while under_way.is_alive():
+                assert (backend.preempt(question, [(0, "mean")])[0] == answer).all()
+                asked += under_way.is_alive()
+            assert asked > 2, f"{kind.name}: only {asked} questions while the batch took its time"
+            assert (np.stack(found[0]) == np.stack(alone)).all(), (kind.name, precision)
+
+
+def test_nothing_moves_while_another_goes_first(tiny_folder):
+    backend = load_backend(read_checkpoint(tiny_folder), "native", "fp32", Place(threads=2))
+    documents, question = [np.arange(5, 8005) % 9000] * 4, [np.arange(5, 25)]
+    start = time.perf_counter()
+    backend.preempt(documents, [(0, "mean")])
+    seconds = time.perf_counter() - start
+    first, _ = begun(backend.preempt, documents, [(0, "mean")])
+    time.sleep(seconds / 4)
+    assert first.is_alive()
+    backend.forward(question, [(0, "mean")])  # alone it takes a thousandth of that
+    first.join(0.05)
+    assert not first.is_alive(), "a short forward overtook the one that goes first"

@@ -4,6 +4,7 @@ from flask import Flask
 
 from app.api import (
     admission,
+    answer,
     auth,
     docs,
     embed,
@@ -25,6 +26,7 @@ def init_app(app: Flask, version: str) -> None:
     """Register every endpoint, the error table and the documentation made from both."""
     settings: Settings = app.config["EMBED"]
     app.config["VERSION"] = version
+    answer.init_app(app)
     wire.init_app(app)
     errors.init_app(app)
     requests.init_app(app)  # before who may in: a refused request has an id and a line too

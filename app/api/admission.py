@@ -16,14 +16,18 @@ from app.api.auth import may_enter
 from app.api.context import Encoder, encoder
 from app.api.errors import Busy, overloaded, unreadable
 from app.api.wire import discard_body
+from app.engine.embeddings import Priority
 
 REQUEST_LINE = re.compile(rb"POST (/[\w/.-]*) HTTP/1\.[01]\r\n")
 NAME = re.compile(rb"[\w-]+")
 LENGTH = re.compile(rb"[0-9]{1,9}")
 # A body up to here is on its way already; a client must have sent a longer one before it listens.
 SMALL_BODY = 1 << 16
+# A larger body is no question's, see QUESTION_TOKENS of the engine's policy.
+QUESTION_BYTES = 1 << 10
 # Heads with these have more to them than is looked at here.
 UNUSUAL = {b"transfer-encoding", b"expect", b"origin", b"upgrade"}
+MOST_BODIES = 256  # of refusals that are kept
 # Views with a body that do not wait for the encoder.
 QUICK = {"ollama.show", "ollama.pull", "ollama.generate", "tei.tokenize"}
 
@@ -38,10 +42,17 @@ def _refuse() -> None:
         return
     # One of the last threads, which are there for health checks, is not held by reading either.
     surplus = getattr(request.environ.get("gunicorn.socket"), "surplus", False)
-    if surplus or (encoder().full and request.endpoint not in QUICK):
+    priority = _priority_of(request.content_length)
+    load = encoder().load_state
+    if surplus or (priority in load.full and request.endpoint not in QUICK):
         if not surplus:
             discard_body()
-        raise Busy(encoder().drain_seconds)
+        raise Busy(load.drain_seconds[priority])
+
+
+def _priority_of(size: int | None) -> Priority:
+    """What a request with a body of so many bytes is most likely: a question is short."""
+    return "interactive" if size is not None and size <= QUESTION_BYTES else "bulk"
 
 
 class Admission:
@@ -56,15 +67,15 @@ class Admission:
             for rule in app.url_map.iter_rules()
             if "POST" in (rule.methods or ()) and rule.endpoint not in QUICK and not rule.arguments
         }
-        self._seconds = 0  # those that the bodies below tell to wait
-        self._bodies: dict[str, bytes] = {}
+        self._bodies: dict[tuple[str, int], bytes] = {}  # by path and the seconds that they tell to wait
 
     def refusal(self, head: bytes, surplus: bool = False) -> tuple[bytes, int] | None:
         """The whole answer to a request that must not wait, and the bytes of that; None if it may.
 
         `surplus`: no thread is left to wait in.
         """
-        if not (surplus or self._encoder.full):
+        load = self._encoder.load_state
+        if not (surplus or load.full):
             return None
         start = time.perf_counter()
         line = REQUEST_LINE.match(head)
@@ -83,11 +94,14 @@ class Admission:
         length = fields.get(b"content-length", b"0")
         if UNUSUAL & fields.keys() or not LENGTH.fullmatch(length) or int(length) > SMALL_BODY:
             return None
+        priority = _priority_of(int(length))
+        if not (surplus or priority in load.full):
+            return None
         if self._keys and not may_enter(fields.get(b"authorization", b"").decode("latin-1"), self._keys):
             return None
         request_id = requests.request_id(fields.get(b"x-request-id", b"").decode("latin-1"))
-        answer = self._answer(path, request_id)
-        requests.record("POST", path, 503, time.perf_counter() - start, request_id, self._encoder.waiting)
+        answer = self._answer(path, request_id, load.drain_seconds[priority])
+        requests.record("POST", path, 503, time.perf_counter() - start, request_id, load.waiting)
         return answer, end + 4 + int(length)
 
     def unreadable(self, error: Exception) -> bytes:
@@ -98,17 +112,17 @@ class Admission:
             response = unreadable(error)
             answer = _whole(response.status_code, request_id, _bytes(response))
         seconds = time.perf_counter() - start
-        requests.record("other", "none", response.status_code, seconds, request_id, self._encoder.waiting)
+        waiting = self._encoder.load_state.waiting
+        requests.record("other", "none", response.status_code, seconds, request_id, waiting)
         return answer
 
-    def _answer(self, path: str, request_id: str) -> bytes:
-        seconds = self._encoder.drain_seconds
-        if seconds != self._seconds:
-            self._bodies, self._seconds = {}, seconds
-        if path not in self._bodies:
+    def _answer(self, path: str, request_id: str, seconds: int) -> bytes:
+        if (path, seconds) not in self._bodies:
+            if len(self._bodies) >= MOST_BODIES:
+                self._bodies.clear()
             with self._app.test_request_context(path):
-                self._bodies[path] = _bytes(overloaded(Busy(seconds)))
-        return _whole(503, request_id, self._bodies[path])
+                self._bodies[path, seconds] = _bytes(overloaded(Busy(seconds)))
+        return _whole(503, request_id, self._bodies[path, seconds])
 
 
 def _whole(status: int, request_id: str, rest: bytes) -> bytes:

@@ -6,29 +6,25 @@ from typing import Protocol, cast
 from flask import current_app
 
 from app.config import Settings
-from app.engine.embeddings import Embeddings, Head, ModelInfo, Output, Pooling, Scores, Token, Weights
+from app.engine.embeddings import (
+    Embeddings,
+    Head,
+    Load,
+    ModelInfo,
+    Output,
+    Pooling,
+    Priority,
+    Scores,
+    Token,
+    Weights,
+)
 
 
 class Encoder(Protocol):
     """What this floor needs of an encoder; tests bring their own."""
 
     @property
-    def ready(self) -> bool: ...
-
-    @property
-    def full(self) -> bool: ...
-
-    @property
-    def waiting(self) -> int: ...
-
-    @property
-    def drain_seconds(self) -> int: ...
-
-    @property
-    def broken(self) -> bool: ...
-
-    @property
-    def busy_seconds(self) -> float: ...
+    def load_state(self) -> Load: ...
 
     @property
     def width(self) -> int: ...
@@ -43,6 +39,7 @@ class Encoder(Protocol):
         pooling: Pooling | None = None,
         outputs: Collection[Output] = ...,
         truncate: bool = True,
+        priority: Priority | None = None,
         gone: Callable[[], bool] | None = None,
     ) -> Embeddings: ...
 
@@ -53,6 +50,7 @@ class Encoder(Protocol):
         *,
         pooling: Pooling | None = None,
         truncate: bool = True,
+        priority: Priority | None = None,
         gone: Callable[[], bool] | None = None,
     ) -> Scores: ...
 

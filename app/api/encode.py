@@ -1,5 +1,6 @@
 """The one call under every protocol: the name checked, the texts encoded, the vectors cut."""
 
+import re
 import socket
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -10,10 +11,15 @@ from marshmallow import ValidationError
 from app.api.context import encoder, settings
 from app.api.errors import UnknownModel
 from app.api.wire import cut
-from app.engine.embeddings import DENSE, HYBRID, Embeddings, Output, Pooling, Scores, Weights
+from app.engine.embeddings import DENSE, HYBRID, Embeddings, Output, Pooling, Priority, Scores, Weights
 
 # Names under which people already know the model, accepted whatever the folder is called.
 ALIASES = ("bge-m3", "BAAI/bge-m3")
+
+# The urgency in a Priority header, 0 to 7 (RFC 9218, 4.1). Chromium sends 1 with what a page fetches, and
+# Firefox 4: neither may put a person's question last.
+URGENCY = re.compile(r"(?:^|,)\s*u=([0-7])\s*(?:[,;]|$)")
+URGENCIES: dict[str, Priority] = {"0": "interactive", "1": "interactive", "6": "bulk", "7": "bulk"}
 
 
 def served_name(asked: str | None) -> str:
@@ -34,16 +40,25 @@ def encode(
     outputs: Collection[Output] = DENSE,
     truncate: bool = True,
     unit: bool = True,
+    priority: Priority | None = None,
 ) -> Embeddings:
     """As Encoder.encode, with dense vectors of `dimensions` numbers; None or 0 keeps all.
 
-    Without `unit` vectors keep the length that the model gave them.
+    Without `unit` vectors keep the length that the model gave them. Where no `priority` is given the
+    request's header may say it.
     """
     if dimensions and dimensions > encoder().width:
         raise ValidationError(
             {"dimensions": [f"must be at most {encoder().width}, the width of this model's vectors"]}
         )
-    found = encoder().encode(texts, pooling=pooling, outputs=outputs, truncate=truncate, gone=_client_gone())
+    found = encoder().encode(
+        texts,
+        pooling=pooling,
+        outputs=outputs,
+        truncate=truncate,
+        priority=priority or _header_priority(),
+        gone=_client_gone(),
+    )
     if not unit:
         return replace(found, dense=(found.dense * found.lengths[:, None])[:, : dimensions or None])
     return replace(found, dense=cut(found.dense, dimensions))
@@ -55,9 +70,22 @@ def score(
     *,
     pooling: Pooling | None = None,
     truncate: bool = True,
+    priority: Priority | None = None,
 ) -> Scores:
-    """As Encoder.score."""
-    return encoder().score(pairs, weights, pooling=pooling, truncate=truncate, gone=_client_gone())
+    """As Encoder.score; where no `priority` is given the request's header may say it."""
+    return encoder().score(
+        pairs,
+        weights,
+        pooling=pooling,
+        truncate=truncate,
+        priority=priority or _header_priority(),
+        gone=_client_gone(),
+    )
+
+
+def _header_priority() -> Priority | None:
+    found = URGENCY.search(request.headers.get("Priority", ""))
+    return URGENCIES.get(found[1]) if found else None
 
 
 def _client_gone() -> Callable[[], bool] | None:

@@ -4,10 +4,11 @@ from typing import Any
 
 from flask import Blueprint
 
-from app.api.context import Encoder, encoder
+from app.api.context import encoder
 from app.api.docs import documented
 from app.api.errors import Stuck
 from app.api.schemas import ErrorResponse, HealthResponse
+from app.engine.embeddings import Load
 from app.engine.errors import NotLoaded
 
 bp = Blueprint("health", __name__)
@@ -21,19 +22,19 @@ READY = {
 ALIVE = {200: (HealthResponse, "it is"), 503: (ErrorResponse, "it hangs: start it again")}
 
 
-def hangs(encoder: Encoder) -> str:
+def hangs(load: Load) -> str:
     """Why it will never answer again; nothing while it may."""
-    if encoder.broken:
+    if load.broken:
         return "the thread that computes has ended"
-    if encoder.busy_seconds > STUCK_SECONDS:
-        return f"one forward has taken {encoder.busy_seconds:.0f} s"
+    if load.busy_seconds > STUCK_SECONDS:
+        return f"one forward has taken {load.busy_seconds:.0f} s"
     return ""
 
 
 @bp.get("/healthz")
 @documented("Is the process alive", responses=ALIVE, tag="Health")
 def alive() -> dict[str, Any]:
-    if why := hangs(encoder()):
+    if why := hangs(encoder().load_state):
         raise Stuck(why)
     return {"status": "ok"}
 
@@ -41,9 +42,10 @@ def alive() -> dict[str, Any]:
 @bp.get("/readyz")
 @documented("Can it take requests", responses=READY, tag="Health")
 def ready() -> dict[str, Any]:
-    if not encoder().ready:
+    load = encoder().load_state
+    if not load.ready:
         raise NotLoaded("the model is not loaded")
-    if encoder().full:
+    if "bulk" in load.full:
         raise NotLoaded("as much waits as may")
     return {"status": "ok"}
 

@@ -1,6 +1,7 @@
 """GET /metrics: what the server does, in Prometheus' format, over all its workers."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from flask import Blueprint, Flask, Response
@@ -8,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from app.api.docs import documented
-from app.engine.embeddings import BatchStats, Embeddings, ModelInfo, Scores
+from app.engine.embeddings import BatchStats, Embeddings, ModelInfo, Priority, Scores
 
 bp = Blueprint("metrics", __name__)
 
@@ -31,7 +32,16 @@ STAGE_SECONDS = Histogram(
 TEXTS_DONE = Counter("embed_texts", "Texts encoded.", registry=OWN)
 TOKENS_DONE = Counter("embed_tokens", "Tokens encoded.", registry=OWN)
 TRUNCATED = Counter("embed_truncated_texts", "Texts that were cut to the model's length.", registry=OWN)
-QUEUE_TOKENS = Gauge("embed_queue_tokens", "Tokens that wait.", registry=OWN, multiprocess_mode="livesum")
+QUEUE_TOKENS = Gauge(
+    "embed_queue_tokens", "Tokens that wait.", ["priority"], registry=OWN, multiprocess_mode="livesum"
+)
+QUEUE_SECONDS = Histogram(
+    "embed_queue_seconds",
+    "From the queue to a request's first batch, of questions and of corpora.",
+    ["priority"],
+    buckets=SECONDS,
+    registry=OWN,
+)
 BATCH_TEXTS = Histogram("embed_batch_texts", "Texts of a batch.", buckets=TEXTS, registry=OWN)
 BATCH_TOKENS = Histogram("embed_batch_tokens", "Tokens of a batch.", buckets=TOKENS, registry=OWN)
 PADDED_TOKENS = Counter(
@@ -67,9 +77,12 @@ def metrics() -> Response:
     return Response(text, mimetype="text/plain")
 
 
-def count_request(method: str, route: str, status: int, seconds: float, waiting: int) -> None:
+def count_request(
+    method: str, route: str, status: int, seconds: float, waiting: Mapping[Priority, int]
+) -> None:
     """One that was answered, and the tokens that wait then."""
-    QUEUE_TOKENS.set(waiting)
+    for priority, tokens in waiting.items():
+        QUEUE_TOKENS.labels(priority).set(tokens)
     REQUESTS.labels(method, route, str(status)).inc()
     REQUEST_SECONDS.labels(route).observe(seconds)
 
@@ -88,6 +101,8 @@ def watch_batch(batch: BatchStats) -> None:
     BATCH_TEXTS.observe(batch.texts)
     BATCH_TOKENS.observe(batch.tokens)
     PADDED_TOKENS.inc(batch.padded)
+    for priority, seconds in batch.waits:
+        QUEUE_SECONDS.labels(priority).observe(seconds)
     RESIDENT.set(int(Path("/proc/self/statm").read_text().split()[1]) * PAGE)
 
 

@@ -7,6 +7,7 @@ import orjson
 from flask import Blueprint, Response, current_app
 from werkzeug.exceptions import BadRequest
 
+from app.api.answer import answer
 from app.api.context import encoder, settings
 from app.api.docs import documented
 from app.api.embed import REFUSALS
@@ -22,7 +23,7 @@ from app.api.schemas.ollama import (
     ShowResponse,
     VersionResponse,
 )
-from app.api.wire import answer, read_json
+from app.api.wire import read_json
 
 bp = Blueprint("ollama", __name__)
 

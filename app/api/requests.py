@@ -4,12 +4,13 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Mapping
 
 from flask import Flask, Response, g, request
 
 from app.api import metrics
 from app.api.context import encoder
-from app.engine.embeddings import Embeddings, Scores
+from app.engine.embeddings import Embeddings, Priority, Scores
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def record(
     status: int,
     seconds: float,
     request_id: str,
-    waiting: int,
+    waiting: Mapping[Priority, int],
     done: Embeddings | Scores | None = None,
     level: int = logging.INFO,
 ) -> None:
@@ -73,6 +74,6 @@ def _end(response: Response) -> Response:
         response.headers.setdefault(name, value)
     method = request.method if request.method in METHODS else "other"
     level = logging.DEBUG if request.endpoint in QUIET else logging.INFO
-    done, waiting = g.get("done"), encoder().waiting
+    done, waiting = g.get("done"), encoder().load_state.waiting
     record(method, route, response.status_code, seconds, g.request_id, waiting, done, level)
     return response

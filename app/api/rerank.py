@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from flask import Blueprint, Response
 
+from app.api.answer import answer
 from app.api.context import encoder
 from app.api.docs import documented
 from app.api.embed import REFUSALS
@@ -23,7 +24,7 @@ from app.api.schemas.rerank import (
     score_request,
 )
 from app.api.tei import TEI_REFUSALS
-from app.api.wire import answer, read_json
+from app.api.wire import read_json
 from app.engine.embeddings import Scores
 from app.engine.errors import MissingHead
 
@@ -59,7 +60,7 @@ def compare() -> Response:
     for head in ("sparse", "colbert"):
         if head not in encoder().heads:
             raise MissingHead(head)
-    found = score(asked["pairs"], asked["weights"], pooling=asked["pooling"])
+    found = score(asked["pairs"], asked["weights"], pooling=asked["pooling"], priority=asked["priority"])
     content = {
         "model": name,
         "scores": {name: np.ascontiguousarray(scores) for name, scores in found.by_name.items()},

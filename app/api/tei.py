@@ -5,6 +5,7 @@ from typing import Any
 
 from flask import Blueprint, Response, current_app
 
+from app.api.answer import answer
 from app.api.context import encoder, settings
 from app.api.docs import documented
 from app.api.embed import REFUSALS
@@ -18,7 +19,7 @@ from app.api.schemas.tei import (
     TokenizeRequest,
     TokenResponse,
 )
-from app.api.wire import ENCODINGS, answer, read_json
+from app.api.wire import ENCODINGS, read_json
 
 bp = Blueprint("tei", __name__)
 

@@ -2,15 +2,13 @@
 
 import base64
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import orjson
-from flask import Flask, Request, Response, current_app, g, request
-from flask.json.provider import JSONProvider
+from flask import Flask, Request, current_app, g, request
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import (
     BadRequest,
@@ -22,8 +20,7 @@ from werkzeug.exceptions import (
 
 from app.api.context import encoder, settings
 from app.api.errors import Busy
-from app.api.metrics import count_work
-from app.engine.embeddings import Embeddings, FloatArray, Scores
+from app.engine.embeddings import FloatArray
 from app.engine.encodings import QUANTIZED
 
 CHUNK = 1 << 16
@@ -54,42 +51,7 @@ class Bodies:
             self._held -= size
 
 
-class OrjsonProvider(JSONProvider):
-    """Flask's JSON by orjson: arrays go to the wire without Python floats, keys keep their order."""
-
-    def dumps(self, obj: Any, **_: Any) -> str:
-        return orjson.dumps(obj, option=orjson.OPT_SERIALIZE_NUMPY).decode()
-
-    def loads(self, s: str | bytes, **_: Any) -> Any:
-        return orjson.loads(s)
-
-    def response(self, *args: Any, **kwargs: Any) -> Any:
-        content = self._prepare_response_obj(args, kwargs)
-        body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
-        return Response(body, mimetype="application/json")
-
-
-def answer(content: Any, done: Embeddings | Scores) -> Response:
-    """A JSON answer that says in its Server-Timing header where the time went, in milliseconds.
-
-    What was done goes to the metrics and to the request's line in the log.
-    """
-    start = time.perf_counter_ns()
-    response: Response = current_app.json.response(content)  # type: ignore[assignment]
-    spent = {
-        "tokenize": done.timings.tokenize,
-        "queue": done.timings.queue,
-        "forward": done.timings.forward,
-        "serialize": time.perf_counter_ns() - start,
-    }
-    g.done = done
-    count_work(done, spent)
-    response.headers["Server-Timing"] = ", ".join(f"{name};dur={ns / 1e6:.2f}" for name, ns in spent.items())
-    return response
-
-
 def init_app(app: Flask) -> None:
-    app.json = OrjsonProvider(app)
     bodies = app.extensions["bodies"] = Bodies(MOST_BODIES * app.config["EMBED"].max_body_bytes)
     app.teardown_request(lambda _: bodies.release(g.pop("held", 0)))
 
@@ -154,7 +116,7 @@ def _read_body(request: Request, limit: int) -> bytes:
             raise RequestTimeout("the body did not come in time")
         raise BadRequest("the body ended early, or its chunks are not well formed")
     if not room:
-        raise Busy(encoder().drain_seconds)
+        raise Busy(encoder().load_state.drain_seconds["bulk"])
     return b"".join(chunks)
 
 

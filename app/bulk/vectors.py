@@ -97,7 +97,7 @@ def _encode(
         places = [index for index, fault in enumerate(faults) if fault is None]
         texts = [str(window[place]) for place in places]
         try:
-            done = encoder.encode(texts, outputs=options.outputs, gone=gone)
+            done = encoder.encode(texts, outputs=options.outputs, priority="bulk", gone=gone)
         except NotFinite as error:
             for index in error.indices:
                 faults[places[index]] = "not_finite"

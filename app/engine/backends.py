@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from app.engine.batcher import Forward
 from app.engine.checkpoint import Checkpoint
 from app.engine.embeddings import FloatArray, IntArray, Kind, Precision
 from app.engine.errors import ModelError
@@ -58,6 +59,10 @@ class Backend(Protocol):
     # Where attention computes every text as if it were as long as the longest of its batch: how many tokens
     # could be computed in the time that starting another batch takes. None where any texts go together.
     start_tokens: float | None
+
+    @property
+    def preempt(self) -> Forward | None:
+        """As `forward`, while every forward under way stops and then goes on; None if they cannot."""
 
     def forward(self, sequences: list[IntArray], wanted: list[tuple[int, Kind]]) -> list[FloatArray]:
         """What is wanted of each (index of a sequence, kind): shapes as for Kind, not normalised."""

@@ -1,8 +1,8 @@
 """The engine's answer, as plain data."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ DENSE: tuple[Output, ...] = ("dense",)
 # What a backend computes of a text of t tokens: a pooling's state (d,), or a head's value of every
 # token, (t,) for sparse and (t, d) for colbert.
 Kind = Literal["mean", "cls", "sparse", "colbert"]
+Priority = Literal["interactive", "bulk"]  # a question that somebody waits for, or part of a corpus
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)
 Weights = tuple[float, float, float]  # of dense, sparse and colbert in a hybrid score
 HYBRID: Weights = (0.4, 0.2, 0.4)  # what BGE-M3's authors give for compute_score
 Lexical = tuple[NDArray[np.int32], FloatArray]  # token ids (k,) ascending, weights (k,) > 0
@@ -58,6 +60,20 @@ class BatchStats:
     texts: int
     tokens: int
     padded: int  # tokens, as attention sees them: every text as long as the longest
+    waits: list[tuple[Priority, float]]  # class and seconds in the queue of each call that starts with it
+
+
+@dataclass(frozen=True)
+class Load:
+    """How much an encoder has to do."""
+
+    ready: bool = False
+    broken: bool = False  # what computes has ended, though nobody closed it
+    busy_seconds: float = 0.0  # that the oldest forward under way has taken so far
+    waiting: Mapping[Priority, int] = field(default_factory=dict)  # tokens
+    full: frozenset[Priority] = frozenset()  # of which as many tokens wait as may
+    # About how long what waits will take, at least 1.
+    drain_seconds: Mapping[Priority, int] = field(default_factory=lambda: dict.fromkeys(PRIORITIES, 1))
 
 
 @dataclass(frozen=True)

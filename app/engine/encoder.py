@@ -19,9 +19,11 @@ from app.engine.embeddings import (
     Embeddings,
     Head,
     Kind,
+    Load,
     ModelInfo,
     Output,
     Pooling,
+    Priority,
     Scores,
     Timings,
     Token,
@@ -30,6 +32,8 @@ from app.engine.embeddings import (
 )
 from app.engine.errors import MissingHead, ModelError, NotFinite, NotLoaded, TooMuchOutput
 from app.engine.heads import lexical_weights, multi_vector, normalize
+from app.engine.job import Caller
+from app.engine.policy import Padding, Policy
 from app.engine.prepare import known_of_int8
 from app.engine.scores import score_pairs
 from app.engine.tokenizer import Tokenizer
@@ -39,6 +43,8 @@ log = logging.getLogger(__name__)
 # Batches at a time where throughput counts: threads of one forward wait for each other, those of several
 # do not. Each needs memory of its own.
 MOST_STREAMS = 4
+# Texts of up to so many characters in all are tokenised at once, as a question's are.
+QUESTION_CHARACTERS = 2000
 
 
 @dataclass(frozen=True)
@@ -74,39 +80,15 @@ class Encoder:
         self._int8: dict[str, Any] = {}
 
     @property
-    def ready(self) -> bool:
-        return self._batcher is not None and self._batcher.alive
-
-    @property
-    def full(self) -> bool:
-        """Whether as many tokens wait as may."""
-        return self._batcher is not None and self._batcher.full
-
-    @property
-    def broken(self) -> bool:
-        """Whether what computes has ended, though nobody closed it."""
-        return self._batcher is not None and not self._batcher.alive
-
-    @property
-    def busy_seconds(self) -> float:
-        """How long the oldest forward under way has taken so far, 0 if there is none."""
-        return self._batcher.busy_seconds if self._batcher else 0.0
+    def load_state(self) -> Load:
+        """How much there is to do; not ready outside load() .. close()."""
+        return self._batcher.load if self._batcher else Load()
 
     @property
     def max_tokens(self) -> int:
         """Longest text in tokens, special tokens included."""
         own = self._checkpoint.max_tokens if self._checkpoint else self.settings.max_tokens
         return min(self.settings.max_tokens, own)
-
-    @property
-    def waiting(self) -> int:
-        """Tokens that wait."""
-        return self._batcher.waiting if self._batcher else 0
-
-    @property
-    def drain_seconds(self) -> int:
-        """About how long what waits now will take, at least 1."""
-        return self._batcher.drain_seconds if self._batcher else 1
 
     @property
     def width(self) -> int:
@@ -144,13 +126,10 @@ class Encoder:
         place = Place(settings.cache, settings.threads, streams, settings.instructions)
         backend = load_backend(checkpoint, settings.engine, settings.precision, place)
         self._tokenizer, self._backend = tokenizer, backend
+        padding = Padding(checkpoint.width, backend.start_tokens)
+        policy = Policy(padding, settings.max_waiting, preempts=backend.preempt is not None)
         self._batcher = Batcher(
-            backend.forward,
-            checkpoint.width,
-            max_waiting=settings.max_waiting,
-            watch=self._watch,
-            streams=backend.streams,
-            start_tokens=backend.start_tokens,
+            backend.forward, policy, backend.preempt, streams=backend.streams, watch=self._watch
         )
         self.encode(["warm up", "warm up " * min(100, self.max_tokens // 4)])
         self._load_ns = time.perf_counter_ns() - start
@@ -187,17 +166,20 @@ class Encoder:
         pooling: Pooling | None = None,
         outputs: Collection[Output] = DENSE,
         truncate: bool = True,
+        priority: Priority | None = None,
         gone: Callable[[], bool] | None = None,
     ) -> Embeddings:
         """Embed n texts; thread-safe, blocks until all are done, keeps their order.
 
         `pooling` of dense vectors overrides the encoder's own. All `outputs` come from one forward.
+        A call is interactive or bulk, and goes before or after others, by its `priority` or by its size.
         Raises TextTooLong where `truncate` is false, MissingHead for an output that the checkpoint
         cannot give, TooMuchOutput, Overloaded and TooLate where the settings limit what a call may
         ask, Abandoned once `gone` says that nobody waits any more, NotFinite for a vector with NaN or
         infinity, NotLoaded outside load() .. close().
         """
-        return self._encode(texts, pooling, outputs, truncate, gone, self._deadline(), admitted=False)
+        caller = Caller(priority, gone, self._deadline())
+        return self._encode(texts, pooling, outputs, truncate, caller, admitted=False)
 
     def _deadline(self) -> float | None:
         timeout = self.settings.timeout
@@ -209,8 +191,7 @@ class Encoder:
         pooling: Pooling | None,
         outputs: Collection[Output],
         truncate: bool,
-        gone: Callable[[], bool] | None,
-        deadline: float | None,
+        caller: Caller,
         admitted: bool,
     ) -> Embeddings:
         checkpoint, tokenizer, batcher = self._loaded()
@@ -221,14 +202,21 @@ class Encoder:
         dense: list[Kind] = [pooling or self.settings.pooling] if "dense" in outputs else []
         kinds: tuple[Kind, ...] = (*dense, *heads)
         start = time.perf_counter_ns()
-        tokens = tokenizer.encode(texts, truncate)
+
+        def pause() -> None:
+            batcher.give_way()
+            caller.check(time.monotonic())
+
+        large = sum(map(len, texts)) > QUESTION_CHARACTERS
+        tokens = tokenizer.encode(texts, truncate, pause if large else None)
         numbers = count_numbers(tokens.counts, checkpoint.width, outputs)
         if self.settings.max_numbers is not None and numbers > self.settings.max_numbers:
             raise TooMuchOutput(numbers, self.settings.max_numbers)
         tokenized = time.perf_counter_ns()
-        job = batcher.submit(tokens.sequences, kinds, deadline, admitted)
-        found = batcher.wait(job, gone)
+        job = batcher.submit(tokens.sequences, kinds, caller, admitted)
+        found = batcher.wait(job)
         done = time.perf_counter_ns()
+        queued = round(1e9 * job.queue_seconds)
         broken = [
             index
             for index, arrays in enumerate(found)
@@ -252,8 +240,8 @@ class Encoder:
             timings=Timings(
                 load=self._load_ns,
                 tokenize=tokenized - start,
-                queue=job.queue_ns,
-                forward=done - tokenized - job.queue_ns,
+                queue=queued,
+                forward=max(0, done - tokenized - queued),
             ),
         )
 
@@ -264,22 +252,24 @@ class Encoder:
         *,
         pooling: Pooling | None = None,
         truncate: bool = True,
+        priority: Priority | None = None,
         gone: Callable[[], bool] | None = None,
     ) -> Scores:
         """How near the texts of n pairs (query, passage) are, by everything the checkpoint has.
 
         Dense vectors are pooled as the checkpoint was trained, where it says so, unless `pooling` is
-        given; `weights` are those of dense, sparse and colbert. Raises what `encode` raises.
+        given; `weights` are those of dense, sparse and colbert. `priority` as for `encode`, which says
+        what this raises too.
         """
         checkpoint, _, _ = self._loaded()
         outputs: tuple[Output, ...] = ("dense", *checkpoint.heads)
         trained = pooling or checkpoint.trained_pooling
-        deadline = self._deadline()
+        caller = Caller(priority, gone, self._deadline())
         admitted = False
 
         def encode(texts: list[str]) -> Embeddings:
             nonlocal admitted
-            found = self._encode(texts, trained, outputs, truncate, gone, deadline, admitted)
+            found = self._encode(texts, trained, outputs, truncate, caller, admitted)
             admitted = True
             return found
 

@@ -72,9 +72,15 @@ class Overloaded(EngineError):
 class TooLate(EngineError):
     """The call's turn did not come in time; what had not started was not computed."""
 
+    def __init__(self) -> None:
+        super().__init__("the request waited longer than it may")
+
 
 class Abandoned(EngineError):
     """Nobody waits for this call any more; what had not started was not computed."""
+
+    def __init__(self) -> None:
+        super().__init__("the client went away before its answer")
 
 
 class NotFinite(EngineError):

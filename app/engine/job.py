@@ -1,28 +1,63 @@
-"""What one call asks of the batcher."""
+"""What one call asks of the batcher. Times are time.monotonic()."""
 
-import time
+from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 
-from app.engine.embeddings import FloatArray, IntArray, Kind
+from app.engine.embeddings import FloatArray, IntArray, Kind, Priority
+from app.engine.errors import Abandoned, TooLate
+
+LOOK_SECONDS = 0.5  # how often to check that a client is still connected, at least
+
+
+@dataclass
+class Caller:
+    """Who waits for a call, and until when."""
+
+    priority: Priority | None = None  # None: by the call's size
+    gone: Callable[[], bool] | None = None  # whether nobody waits any more
+    deadline: float | None = None  # of its last batch to start
+    looked: float = 0.0
+
+    def late(self, now: float) -> bool:
+        return self.deadline is not None and self.deadline < now
+
+    def check(self, now: float) -> None:
+        """TooLate after the deadline, Abandoned if nobody waits any more."""
+        if self.late(now):
+            raise TooLate
+        if self.gone and now > self.looked + LOOK_SECONDS:
+            self.looked = now
+            if self.gone():
+                raise Abandoned
 
 
 class Job:
     """The sequences of one call, and where what it wants of them gathers."""
 
-    def __init__(self, sequences: list[IntArray], kinds: tuple[Kind, ...], deadline: float | None) -> None:
+    def __init__(
+        self,
+        sequences: list[IntArray],
+        kinds: tuple[Kind, ...],
+        priority: Priority,
+        now: float,
+        caller: Caller | None = None,
+    ) -> None:
         self.sequences = sequences
         self.kinds = kinds
-        self.deadline = deadline  # by time.monotonic(), of the last batch to start
+        self.priority: Priority = priority
+        self.caller = caller or Caller()
         self.found: list[list[FloatArray]] = [[]] * len(sequences)  # for each an array for each kind
         self.left = len(sequences)
         self.tokens = sum(map(len, sequences))  # that wait
         self.done: Future[list[list[FloatArray]]] = Future()
-        self.queued_at = time.perf_counter_ns()
-        self.started_at = 0  # of its first batch
+        self.number = -1  # in the order in which they came, given where it waits
+        self.queued_at = now
+        self.started_at: float | None = None  # of its first batch
         # Indices, the longest last and the first to go: a text too large for memory fails early.
         self.waiting = dict.fromkeys(sorted(range(self.left), key=lambda index: len(sequences[index])))
 
     @property
-    def queue_ns(self) -> int:
-        """Nanoseconds until its first batch started."""
-        return max(0, self.started_at - self.queued_at)
+    def queue_seconds(self) -> float:
+        """Until its first batch started."""
+        return self.started_at - self.queued_at if self.started_at is not None else 0.0

@@ -31,6 +31,7 @@ class OpenVINOBackend:
     """A compiled graph behind one verb."""
 
     name = "openvino"
+    preempt = None  # a forward cannot stop half way
 
     def __init__(
         self,

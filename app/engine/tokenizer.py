@@ -1,6 +1,7 @@
 """Texts to token ids, with the truncation reported."""
 
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +14,8 @@ from app.engine.errors import ModelError, TextTooLong
 # First, padding, last and unknown token, in the spellings of the two families of tokenizers.
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "[CLS]", "[PAD]", "[SEP]", "[UNK]")
 
-
-# Tokenised at a time: what the library keeps of a token is a hundred times its id.
-CHUNK_CHARACTERS = 1 << 19
+# Of a longer text the beginning is tokenised first, and most often that is all that is kept.
+HEAD_CHARACTERS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Tokenizer:
         if len(frame) != 2:
             raise ModelError(f"{file} does not frame a text with one first and one last token")
         self._last = frame[-1]
+        self._one_at_a_time = threading.Lock()
         self.max_tokens = max_tokens
         known = [self._tokenizer.token_to_id(token) for token in SPECIAL]
         self.special_ids = np.array([token for token in known if token is not None], np.int64)
@@ -54,21 +55,19 @@ class Tokenizer:
         """Number of token ids, added tokens included."""
         return int(self._tokenizer.get_vocab_size())
 
-    def encode(self, texts: list[str], truncate: bool = True) -> Tokens:
+    def encode(
+        self, texts: list[str], truncate: bool = True, pause: Callable[[], None] | None = None
+    ) -> Tokens:
         """Tokenise; a text over `max_tokens` keeps its beginning and its last special token.
 
-        Raises TextTooLong for the first such text where `truncate` is false.
+        With `pause` one call at a time has a text tokenised, and calls it before each; it may raise.
+        Raises TextTooLong for the first text that is too long where `truncate` is false.
         """
         limit = self.max_tokens
         sequences: list[IntArray] = []
         truncated: list[int] = []
-        if truncate:
-            texts = [self._head(text) if len(text) > CHUNK_CHARACTERS else text for text in texts]
-        encodings = (
-            encoding for some in _chunks(texts) for encoding in self._tokenizer.encode_batch_fast(some)
-        )
-        for index, encoding in enumerate(encodings):
-            ids = encoding.ids
+        for index, text in enumerate(texts):
+            ids = self._paused(text, truncate, pause) if pause else self._ids(text, truncate)
             if len(ids) > limit:
                 if not truncate:
                     raise TextTooLong(index, len(ids), limit)
@@ -77,15 +76,23 @@ class Tokenizer:
             sequences.append(np.asarray(ids, dtype=np.int64))
         return Tokens(sequences, truncated)
 
-    def _head(self, text: str) -> str:
-        """A text's beginning with twice the tokens that are kept, so that where it ends changes none."""
-        end = CHUNK_CHARACTERS
-        while end < len(text):
-            head = text[:end]
-            if len(self._tokenizer.encode_batch_fast([head])[0].ids) > 2 * self.max_tokens:
-                return head
+    def _paused(self, text: str, truncate: bool, pause: Callable[[], None]) -> list[int]:
+        pause()
+        with self._one_at_a_time:
+            return self._ids(text, truncate)
+
+    def _ids(self, text: str, truncate: bool) -> list[int]:
+        """Of a text; where it may be truncated, of its beginning at least.
+
+        That has twice the tokens that are kept, so that where it ends changes none of them.
+        """
+        end = HEAD_CHARACTERS if truncate else len(text)
+        while True:
+            # Of several texts the library keeps all at once, and a token takes a hundred times its id.
+            ids: list[int] = self._tokenizer.encode_batch_fast([text[:end]])[0].ids
+            if end >= len(text) or len(ids) > 2 * self.max_tokens:
+                return ids
             end *= 2
-        return text
 
     def strings(self, ids: Iterable[int]) -> list[str]:
         """Each token as it reads in a text, without the mark of a word's beginning."""
@@ -109,15 +116,3 @@ class Tokenizer:
                 ]
             )
         return found
-
-
-def _chunks(texts: list[str]) -> Iterator[list[str]]:
-    chunk: list[str] = []
-    characters = 0
-    for text in texts:
-        chunk.append(text)
-        characters += len(text)
-        if characters >= CHUNK_CHARACTERS:
-            yield chunk
-            chunk, characters = [], 0
-    yield chunk

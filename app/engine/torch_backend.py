@@ -24,6 +24,7 @@ class TorchBackend:
     precision: Precision = "fp32"
     start_tokens: float | None = 15  # a constant: the reference does not depend on how busy a machine is
     streams = 1  # a forward has all threads
+    preempt = None  # a forward cannot stop half way
 
     def __init__(self, checkpoint: Checkpoint, threads: int) -> None:
         """Load the weights; ModelError names the file that is corrupt or does not fit."""

@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, pre_load, validate
 
 from app.api.context import settings
+from app.engine.embeddings import PRIORITIES
 
 JSON_NAMES = {bool: "a boolean", int: "a number", float: "a number", dict: "an object"}
 
@@ -128,6 +129,20 @@ class StrictBoolean(fields.Boolean):
 
 def one_of(*choices: str) -> validate.OneOf:
     return validate.OneOf(choices, error=f"must be one of {', '.join(choices)}")
+
+
+def priority() -> fields.String:
+    """Whether a call goes before others or after them."""
+    return fields.String(
+        load_default=None,
+        allow_none=True,
+        validate=one_of(*PRIORITIES),
+        metadata={
+            "description": "`interactive`: somebody waits for it, it goes first (up to 512 tokens). `bulk`: "
+            "part of a corpus, it lets others go first. Left out, a `Priority` header says it (RFC 9218: "
+            "`u=0`, `u=1` and `u=6`, `u=7`), else its size: up to 64 tokens are interactive."
+        },
+    )
 
 
 class Request(Schema):

@@ -4,7 +4,7 @@ from typing import get_args
 
 from marshmallow import Schema, fields, validate
 
-from app.api.schemas import Request, StrictBoolean, TextOrTexts, one_of, required
+from app.api.schemas import Request, StrictBoolean, TextOrTexts, one_of, priority, required
 from app.api.wire import ENCODINGS
 from app.engine.embeddings import Pooling
 
@@ -80,6 +80,7 @@ class EmbedRequest(Request):
             "vector databases take them. `tokens`: an object of weights by token, for people to read."
         },
     )
+    priority = priority()
     options = fields.Raw(
         allow_none=True, metadata={"description": "Accepted and ignored: Ollama clients send it."}
     )

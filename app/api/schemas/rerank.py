@@ -15,6 +15,7 @@ from app.api.schemas import (
     json_name,
     one_of,
     positive,
+    priority,
     required,
 )
 from app.engine.embeddings import HYBRID, Pooling
@@ -76,6 +77,7 @@ class _ScoreRequest(Request):
         validate=one_of(*get_args(Pooling)),
         metadata={"description": "Of the dense vectors; what the model was trained for if left out."},
     )
+    priority = priority()
 
 
 class ScorePairs(_ScoreRequest):

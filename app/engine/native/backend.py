@@ -33,6 +33,7 @@ class NativeBackend:
         self.precision = precision
         self.streams = streams
         self._threads = max(1, threads // streams)
+        self._all_threads = max(1, threads)
         self._library = library
         self._arrays = Arrays(export)
         self._model = structure(
@@ -48,10 +49,19 @@ class NativeBackend:
 
     def forward(self, sequences: list[IntArray], wanted: list[tuple[int, Kind]]) -> list[FloatArray]:
         """What is wanted of each (index of a sequence, kind): shapes as for Kind, not normalised."""
-        states = self.states(sequences)
-        return [self._one(states[index], kind) for index, kind in wanted]
+        return self._forward(sequences, wanted, preempts=False)
 
-    def states(self, sequences: list[IntArray]) -> list[FloatArray]:
+    def preempt(self, sequences: list[IntArray], wanted: list[tuple[int, Kind]]) -> list[FloatArray]:
+        """As `forward`, with all threads, while every `forward` under way stops and then goes on."""
+        return self._forward(sequences, wanted, preempts=True)
+
+    def _forward(
+        self, sequences: list[IntArray], wanted: list[tuple[int, Kind]], preempts: bool
+    ) -> list[FloatArray]:
+        states = self.states(sequences, preempts)
+        return [self._one(states[index], kind, preempts) for index, kind in wanted]
+
+    def states(self, sequences: list[IntArray], preempts: bool = False) -> list[FloatArray]:
         """The last layer's states of each sequence's tokens; MemoryError without room. n x (t, d)"""
         starts = np.concatenate([[0], np.cumsum([len(sequence) for sequence in sequences])])
         ids = np.concatenate(sequences)
@@ -62,13 +72,17 @@ class NativeBackend:
             states.ctypes.data_as(ctypes.c_void_p),
             starts.astype(np.int32).ctypes.data_as(ctypes.c_void_p),
             len(sequences),
-            self._threads,
+            *self._how(preempts),
         )
         if failed:
             raise MemoryError(f"no memory for a batch of {len(ids)} tokens")
         return [states[start:end] for start, end in pairwise(starts)]
 
-    def _one(self, states: FloatArray, kind: Kind) -> FloatArray:
+    def _how(self, preempts: bool) -> tuple[int, int]:
+        """Threads, and whether others give way."""
+        return (self._all_threads, 1) if preempts else (self._threads, 0)
+
+    def _one(self, states: FloatArray, kind: Kind, preempts: bool) -> FloatArray:
         if kind == "mean" or kind == "cls":
             return POOLING[kind](states)
         if kind == "sparse":
@@ -81,7 +95,7 @@ class NativeBackend:
             states.ctypes.data_as(ctypes.c_void_p),
             len(states),
             projected.ctypes.data_as(ctypes.c_void_p),
-            self._threads,
+            *self._how(preempts),
         )
         if failed:
             raise MemoryError(f"no memory for the multi-vectors of {len(states)} tokens")

@@ -88,8 +88,9 @@ static void *part(char **at, size_t bytes) {
 }
 
 /* states (tokens, width): sums of embeddings in, states of the last layer out. starts (texts + 1).
- * Returns 0, -1 where there is not enough memory, -2 where these instructions do not multiply bf16. */
-int forward(const Encoder *e, float *states, const int32_t *starts, int32_t texts, int32_t threads) {
+ * Others give way to it where it `goes_first`. Returns 0, -1 where there is not enough memory, -2 where these instructions do not multiply bf16. */
+int forward(const Encoder *e, float *states, const int32_t *starts, int32_t texts, int32_t threads,
+            int32_t goes_first) {
     if (e->kind == BF16 && !HAS_BF16) return -2;
     int tokens = starts[texts], blocks = 0, places = 0;
     for (int t = 0; t < texts; t++) {
@@ -151,7 +152,7 @@ int forward(const Encoder *e, float *states, const int32_t *starts, int32_t text
         }
     }
     f.attention.places[texts] = place;
-    int failed = together(threads, PHASES(e->layers), scratch, run, &f);
+    int failed = together(threads, goes_first, PHASES(e->layers), scratch, run, &f);
     free(memory);
     return failed;
 }
@@ -176,7 +177,7 @@ static void run_alone(Member *me, void *given) {
 
 /* One linear layer alone: y (tokens, outputs) of x (tokens, inputs). Returns 0, or -1 without memory. */
 int multiply(int32_t kind, int32_t planes, const Linear *linear, const float *x, int32_t tokens, float *y,
-             int32_t threads) {
+             int32_t threads, int32_t goes_first) {
     size_t stride = (size_t)linear->inputs * word_bytes(kind) + 64, scales = (size_t)tokens * 8;
     char *words = malloc(scales + tokens * planes * stride);
     if (!words) return -1;
@@ -186,7 +187,7 @@ int multiply(int32_t kind, int32_t planes, const Linear *linear, const float *x,
                    {words + scales, stride, (float *)words},
                    tokens,
                    {.to = y, .row = linear->outputs, .panel = LINE}};
-    int failed = together(threads, 2, SUMS_BYTES, run_alone, &alone);
+    int failed = together(threads, goes_first, 2, SUMS_BYTES, run_alone, &alone);
     free(words);
     return failed;
 }

@@ -6,10 +6,9 @@
 #ifndef TEAM_H
 #define TEAM_H
 
+#include "gate.h"
 #include <immintrin.h>
-#include <pthread.h>
 #include <sched.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,6 +19,7 @@ typedef void (*Body)(Member *me, void *given);
 
 typedef struct {
     int threads;
+    int goes_first; /* others give way to it, see gate.h */
     atomic_int arrived, turn, begun;
     atomic_int *next; /* of each phase, the next task */
     Body body;
@@ -33,8 +33,15 @@ struct Member {
     pthread_t thread;
 };
 
+static inline void give_way(const Team *team) {
+    if (!team->goes_first && must_stop()) stop();
+}
+
 /* The next task of the phase under way; a number >= the task count when none are left. */
-static inline int take(Member *me) { return atomic_fetch_add(&me->team->next[me->phase], 1); }
+static inline int take(Member *me) {
+    give_way(me->team);
+    return atomic_fetch_add(&me->team->next[me->phase], 1);
+}
 
 /* The end of a phase: what every thread has written is there for all. */
 static inline void meet(Member *me) {
@@ -47,11 +54,13 @@ static inline void meet(Member *me) {
         atomic_store(&team->turn, turn + 1);
         return;
     }
-    for (int spins = 0; atomic_load_explicit(&team->turn, memory_order_acquire) == turn; spins++)
+    for (int spins = 0; atomic_load_explicit(&team->turn, memory_order_acquire) == turn; spins++) {
+        give_way(team);
         if (spins < SPINS)
             _mm_pause();
         else
             sched_yield();
+    }
 }
 
 static void *begin(void *given) {
@@ -62,22 +71,24 @@ static void *begin(void *given) {
 }
 
 /* Run `body` in so many threads, or in fewer where the system gives no more; -1 if there is no memory. */
-static int together(int threads, int phases, size_t scratch, Body body, void *given) {
+static int together(int threads, int goes_first, int phases, size_t scratch, Body body, void *given) {
     scratch = (scratch + 4095) / 4096 * 4096;
     Member *members = calloc(threads, sizeof(Member));
     atomic_int *next = calloc(phases, sizeof(atomic_int));
     char *scratches = aligned_alloc(4096, threads * scratch);
     if (members && next && scratches) {
-        Team team = {.next = next, .body = body, .given = given};
+        Team team = {.goes_first = goes_first, .next = next, .body = body, .given = given};
         for (int n = 0; n < threads; n++)
             members[n] = (Member){.team = &team, .scratch = scratches + n * scratch};
         int started = 1;
         while (started < threads && !pthread_create(&members[started].thread, NULL, begin, &members[started]))
             started++;
         team.threads = started;
+        if (goes_first) go_ahead();
         atomic_store(&team.begun, 1);
         body(&members[0], given);
         for (int n = 1; n < started; n++) pthread_join(members[n].thread, NULL);
+        if (goes_first) let_go();
     }
     int failed = !members || !next || !scratches;
     free(members);

@@ -25,15 +25,15 @@ function forget() {
 }
 
 // Of each text: dense (Float32Array), sparse ({indices, values}), colbert ({rows, count}), as `outputs` asks;
-// and whether it was cut. `progress` is told how many are done.
-export async function embed(texts, { pooling, outputs = ["dense"], signal, notice, progress = () => {} }) {
+// and whether it was cut. `progress` is told how many are done; `priority` is the request's own.
+export async function embed(texts, { pooling, outputs = ["dense"], priority, signal, notice, progress = () => {} }) {
   const kinds = outputs.map((output) => (output === "dense" ? pooling : output));
   if (known[kinds[0]].size > MOST_KNOWN) forget();
   const missing = [...new Set(texts)].filter((text) => kinds.some((kind) => !known[kind].has(text)));
   let done = 0;
   for (const batch of batches(missing, limit)) {
     progress(done, missing.length);
-    await request(batch, { pooling, outputs, signal, notice });
+    await request(batch, { pooling, outputs, priority, signal, notice });
     done += batch.length;
   }
   progress(done, missing.length);
@@ -76,8 +76,8 @@ export function requestBody(texts, pooling, outputs) {
 }
 
 async function request(texts, options) {
-  const { pooling, outputs, signal, notice } = options;
-  const body = { ...requestBody(texts, pooling, outputs), encoding_format: "base64" };
+  const { pooling, outputs, priority, signal, notice } = options;
+  const body = { ...requestBody(texts, pooling, outputs), priority, encoding_format: "base64" };
   let answer;
   try {
     answer = await (await ask("api/embed", { body, signal, notice })).json();

@@ -84,7 +84,7 @@ async function draw() {
     if (texts.length < 3) throw new Error(t("map.few"));
     const { maxTokens } = await orCancel(served(), signal);
     const pooling = chosen("map-pooling");
-    const vectors = await embed(texts, { pooling, signal, notice, progress });
+    const vectors = await embed(texts, { pooling, priority: "bulk", signal, notice, progress });
     notice(t("map.computing"));
     const rows = joined(vectors.map(({ dense }) => dense));
     const n = texts.length;

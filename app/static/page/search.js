@@ -22,7 +22,7 @@ export function startSearch({ shown, light, point }) {
     const notice = (sentence) => say(find("search-say"), sentence);
     if (!query) return clear(light);
     try {
-      const [{ dense }] = await embed([query], { pooling: now.pooling, signal, notice });
+      const [{ dense }] = await embed([query], { pooling: now.pooling, priority: "interactive", signal, notice });
       const found = now.vectors
         .map((vector, index) => ({ index, score: dot(dense, vector.dense) }))
         .sort((a, b) => b.score - a.score)
