@@ -59,11 +59,12 @@ class Ingestion:
 
 
 def computed(server: Server) -> int:
-    """Tokens of every batch so far."""
+    """Tokens of every batch of the corpus so far."""
     with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=60) as answer:
-        return int(
-            float(re.search(r"^embed_batch_tokens_sum (\S+)", answer.read().decode(), re.MULTILINE)[1])
-        )  # type: ignore[index]
+        found = re.search(
+            r'^embed_batch_tokens_sum{priority="bulk"} (\S+)', answer.read().decode(), re.MULTILINE
+        )
+    return int(float(found[1])) if found else 0
 
 
 class Meter:
@@ -90,7 +91,6 @@ class Meter:
         self._stop.set()
         self._thread.join()
 
-    def rate(self, without: int = 0) -> float:
-        """Not counted are so many tokens of the queries beside it."""
+    def rate(self) -> float:
         (start, first), *_, (end, last) = self._seen[1:]  # the first was seen at some time after its begin
-        return (last - first - without) / (end - start)
+        return (last - first) / (end - start)

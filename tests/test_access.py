@@ -158,19 +158,21 @@ def test_metrics_count_what_was_done(client, app, fake):
         "embed_texts_total": 2,
         "embed_tokens_total": 11,
         "embed_truncated_texts_total": 1,
-        "embed_batch_texts_sum": 3,
-        "embed_batch_tokens_sum": 40,
-        "embed_padded_tokens_total": 60,
+        'embed_batch_texts_sum{priority="bulk"}': 3,
+        'embed_batch_tokens_sum{priority="interactive"}': 9,
+        'embed_batch_tokens_sum{priority="bulk"}': 40,
+        "embed_padded_tokens_total": 69,
         'embed_queue_seconds_bucket{le="0.1",priority="interactive"}': 1,
         'embed_queue_seconds_bucket{le="2.5",priority="bulk"}': 0,
-        'embed_queue_seconds_sum{priority="bulk"}': 3,
+        'embed_queue_seconds_sum{priority="bulk"}': 7,
         'embed_stage_seconds_count{stage="forward"}': 1,
         'embed_request_seconds_count{route="/api/embed"}': 2,
     }
     before = {line: value(line) for line in lines}
     client.post("/api/embed", json={"input": ["a", "word " * 9]})
     client.post("/api/embed", json={})
-    watch_batch(BatchStats(texts=3, tokens=40, padded=60, waits=[("interactive", 0.1), ("bulk", 3)]))
+    watch_batch(BatchStats("interactive", texts=1, tokens=9, padded=9, waits=[0.1]))
+    watch_batch(BatchStats("bulk", texts=3, tokens=40, padded=60, waits=[3, 4]))
     fake.turns(waiting={"interactive": 5, "bulk": 7})
     client.get("/healthz")
     announce(app)

@@ -1,11 +1,16 @@
 """Every refusal: its status, its sentence, its shape."""
 
+import json
 import logging
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from app.api.wire import MOST_BODIES
+from app import create_app
+from app.api.wire import MOST_BODIES, has_more_values
+from app.config import Settings
 from app.engine.embeddings import PRIORITIES
 from app.engine.errors import NotFinite, NotLoaded, Overloaded, TooLate
 
@@ -35,7 +40,7 @@ def send(client, body, **kwargs):
         b'{"input": NaN}',
         b'{"input": "a", "dimensions": Infinity}',
         b"[" * 100_000 + b"]" * 100_000,
-        b'{"input": "a", "options": ' + b'{"a":' * 50_000,
+        b'{"input": "a", "options": ' + b'{"a":' * 40_000,
     ],
     ids=[
         "nothing",
@@ -224,3 +229,49 @@ def test_with_the_last_threads_nothing_is_answered_that_has_a_body(client):
         assert answer.headers["Retry-After"] == "7"
     for path in ("/healthz", "/readyz", "/metrics"):
         assert client.get(path, environ_overrides=last).status_code == 200
+
+
+def marks(text: str) -> int:
+    """Commas, colons and opening brackets outside strings, one character after the other."""
+    found, inside, escaped = 0, False, False
+    for letter in text:
+        if inside and escaped:
+            escaped = False
+        elif inside and letter == "\\":
+            escaped = True
+        elif letter == '"':
+            inside = not inside
+        elif not inside:
+            found += letter in ",:[{"
+    return found
+
+
+VALUES = st.recursive(
+    st.none() | st.integers() | st.text() | st.text('\\"\n,[{:a', max_size=30),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text('\\",:'), inner),
+)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1 << 18])
+@given(VALUES, st.booleans())
+def test_values_are_counted_whatever_the_strings_hold_and_wherever_a_slice_ends(size, value, ascii_only):
+    text = json.dumps(value, ensure_ascii=ascii_only)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("app.api.wire.SLICE", size)
+        assert not has_more_values(text.encode(), marks(text))
+        assert has_more_values(text.encode(), marks(text) - 1)
+
+
+@pytest.mark.parametrize("item", ["7", '["a"]', '{"a": 1}', '"a"'])
+def test_a_body_of_very_many_values_is_refused_before_it_is_parsed(fake, item, monkeypatch):
+    client = create_app(Settings(), fake).test_client()
+    monkeypatch.setattr("app.api.wire.orjson", SimpleNamespace(loads=lambda _: pytest.fail("it was parsed")))
+    body = f'{{"input": "a", "more": [{", ".join([item] * 100_001)}]}}'.encode()
+    answer = client.post("/api/embed", data=body, content_type="application/json")
+    assert "more than 100000 JSON values" in refused(answer, 400)["error"]
+
+
+def test_a_body_of_long_texts_is_not(fake):
+    client = create_app(Settings(model_name="fake"), fake).test_client()
+    text = '1,2,[3]:{4} "quoted" \\ and so on ' * 2000
+    assert client.post("/api/embed", json={"input": [text] * 20}).status_code == 200

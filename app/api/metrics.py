@@ -42,8 +42,10 @@ QUEUE_SECONDS = Histogram(
     buckets=SECONDS,
     registry=OWN,
 )
-BATCH_TEXTS = Histogram("embed_batch_texts", "Texts of a batch.", buckets=TEXTS, registry=OWN)
-BATCH_TOKENS = Histogram("embed_batch_tokens", "Tokens of a batch.", buckets=TOKENS, registry=OWN)
+BATCH_TEXTS = Histogram("embed_batch_texts", "Texts of a batch.", ["priority"], buckets=TEXTS, registry=OWN)
+BATCH_TOKENS = Histogram(
+    "embed_batch_tokens", "Tokens of a batch.", ["priority"], buckets=TOKENS, registry=OWN
+)
 PADDED_TOKENS = Counter(
     "embed_padded_tokens", "Tokens as attention sees them, padding included.", registry=OWN
 )
@@ -98,11 +100,11 @@ def count_work(done: Embeddings | Scores, stages: dict[str, int]) -> None:
 
 def watch_batch(batch: BatchStats) -> None:
     """What the batcher tells before each forward."""
-    BATCH_TEXTS.observe(batch.texts)
-    BATCH_TOKENS.observe(batch.tokens)
+    BATCH_TEXTS.labels(batch.priority).observe(batch.texts)
+    BATCH_TOKENS.labels(batch.priority).observe(batch.tokens)
     PADDED_TOKENS.inc(batch.padded)
-    for priority, seconds in batch.waits:
-        QUEUE_SECONDS.labels(priority).observe(seconds)
+    for seconds in batch.waits:
+        QUEUE_SECONDS.labels(batch.priority).observe(seconds)
     RESIDENT.set(int(Path("/proc/self/statm").read_text().split()[1]) * PAGE)
 
 

@@ -29,6 +29,12 @@ CHUNK = 1 << 16
 DRAIN = 1 << 26
 # Bodies in memory at a time, if all are as large as they may be. Texts stay until their request is answered.
 MOST_BODIES = 8
+# JSON values in a body: orjson makes an object of each, and nobody else's Python runs until it is done. Texts
+# are seldom more than a few thousand; what has more is token ids, or an attack.
+MOST_VALUES = 100_000
+SMALL_BODY = 1 << 16  # has too few to count them
+SLICE = 1 << 18  # bytes that are looked at together
+PLAIN = bytes(set(range(256)) - set(b'",:[{'))
 
 
 class Bodies:
@@ -66,6 +72,10 @@ def read_json() -> dict[str, Any]:
             f"the body must be sent plain, content encoding {request.content_encoding!r} is not read"
         )
     body = _read_body(request, settings().max_body_bytes)
+    if len(body) > SMALL_BODY and has_more_values(body, MOST_VALUES):
+        raise BadRequest(
+            f"the body holds more than {MOST_VALUES} JSON values: send texts as strings, fewer in one request"
+        )
     try:
         content = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -73,6 +83,22 @@ def read_json() -> dict[str, Any]:
     if not isinstance(content, dict):
         raise BadRequest('the body must be a JSON object such as {"input": "a text"}')
     return content
+
+
+def has_more_values(body: bytes, most: int) -> bool:
+    """Whether JSON has more values than that, as its commas, colons and brackets outside strings tell."""
+    values, inside, rest = 0, False, b""
+    for start in range(0, len(body), SLICE):
+        part = rest + body[start : start + SLICE]
+        escapes = len(part) - len(part.rstrip(b"\\"))
+        rest = b"\\" * (escapes % 2)  # of an escape that is cut in two
+        part = part[: len(part) - len(rest)].replace(b"\\\\", b"").replace(b'\\"', b"")
+        pieces = part.translate(None, PLAIN).split(b'"')
+        values += sum(map(len, pieces[inside::2]))
+        inside ^= len(pieces) % 2 == 0
+        if values > most:
+            return True
+    return False
 
 
 def discard_body() -> None:

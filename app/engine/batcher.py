@@ -202,10 +202,11 @@ class Batcher:
         if not self._watch:
             return
         started = {job for job, _ in batch if job.started_at == now}
-        waits = [(job.priority, job.queue_seconds) for job in started]
+        waits = [job.queue_seconds for job in started]
         padded = self._policy.padding.padded(lengths)
+        priority = batch[0][0].priority
         try:
-            self._watch(BatchStats(len(batch), sum(lengths), padded, waits))
+            self._watch(BatchStats(priority, len(batch), sum(lengths), padded, waits))
         except Exception:
             log.exception("the batch observer failed")
 

@@ -57,10 +57,11 @@ def count_numbers(token_counts: list[int], width: int, outputs: Collection[Outpu
 class BatchStats:
     """What one forward takes in."""
 
+    priority: Priority  # of all of it
     texts: int
     tokens: int
     padded: int  # tokens, as attention sees them: every text as long as the longest
-    waits: list[tuple[Priority, float]]  # class and seconds in the queue of each call that starts with it
+    waits: list[float]  # seconds in the queue of each call that starts with it
 
 
 @dataclass(frozen=True)
