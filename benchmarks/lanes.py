@@ -115,7 +115,7 @@ class Lanes:
         return meter.rate()
 
     def bodies(self) -> dict[str, Any]:
-        """A query beside one client that sends requests of 30 MB, each costly in another way."""
+        """A query beside one client that sends 30 MB a second, costly in one way after the other."""
         return {name: self._beside_bodies(make()) for name, make in BODIES.items()}
 
     def _beside_bodies(self, body: bytes) -> dict[str, Any]:
@@ -124,6 +124,7 @@ class Lanes:
 
         def send() -> None:
             while not stop.is_set():
+                due = time.monotonic() + 1
                 connection = http.client.HTTPConnection("127.0.0.1", self._server.port, timeout=load.PATIENCE)
                 with contextlib.suppress(OSError, http.client.HTTPException, TimeoutError):
                     connection.request("POST", "/api/embed", body, {"Content-Type": "application/json"})
@@ -135,6 +136,7 @@ class Lanes:
                         while answer.read(1 << 16):
                             pass
                 connection.close()
+                stop.wait(due - time.monotonic())
 
         thread = threading.Thread(target=send)
         thread.start()

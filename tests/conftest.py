@@ -43,6 +43,10 @@ class FakeEncoder:
         self.load_state = Load(ready=True, drain_seconds=dict.fromkeys(PRIORITIES, 7))
         self.calls: list[dict] = []
         self.fails: Exception | None = None
+        self.gave_way = 0
+
+    def give_way(self) -> None:
+        self.gave_way += 1
 
     def turns(self, **load) -> None:
         """Change how much it has to do."""

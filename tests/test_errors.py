@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app import create_app
-from app.api.wire import MOST_BODIES, has_more_values
+from app.api.body import MOST_BODIES, has_more_values
 from app.config import Settings
 from app.engine.embeddings import PRIORITIES
 from app.engine.errors import NotFinite, NotLoaded, Overloaded, TooLate
@@ -257,15 +257,15 @@ VALUES = st.recursive(
 def test_values_are_counted_whatever_the_strings_hold_and_wherever_a_slice_ends(size, value, ascii_only):
     text = json.dumps(value, ensure_ascii=ascii_only)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("app.api.wire.SLICE", size)
-        assert not has_more_values(text.encode(), marks(text))
-        assert has_more_values(text.encode(), marks(text) - 1)
+        patch.setattr("app.api.body.SLICE", size)
+        assert not has_more_values(text.encode(), marks(text), int)
+        assert has_more_values(text.encode(), marks(text) - 1, int)
 
 
 @pytest.mark.parametrize("item", ["7", '["a"]', '{"a": 1}', '"a"'])
 def test_a_body_of_very_many_values_is_refused_before_it_is_parsed(fake, item, monkeypatch):
     client = create_app(Settings(), fake).test_client()
-    monkeypatch.setattr("app.api.wire.orjson", SimpleNamespace(loads=lambda _: pytest.fail("it was parsed")))
+    monkeypatch.setattr("app.api.body.orjson", SimpleNamespace(loads=lambda _: pytest.fail("it was parsed")))
     body = f'{{"input": "a", "more": [{", ".join([item] * 100_001)}]}}'.encode()
     answer = client.post("/api/embed", data=body, content_type="application/json")
     assert "more than 100000 JSON values" in refused(answer, 400)["error"]
@@ -275,3 +275,17 @@ def test_a_body_of_long_texts_is_not(fake):
     client = create_app(Settings(model_name="fake"), fake).test_client()
     text = '1,2,[3]:{4} "quoted" \\ and so on ' * 2000
     assert client.post("/api/embed", json={"input": [text] * 20}).status_code == 200
+
+
+def test_a_large_body_lets_questions_go_first(fake):
+    client = create_app(Settings(model_name="fake"), fake).test_client()
+    client.post("/api/embed", json={"input": "a"})
+    assert fake.gave_way == 0
+    client.post("/api/embed", json={"input": ["a" * 900_000] * 5})
+    assert 8 <= fake.gave_way <= 12  # each megabyte when it is read and when it is looked at
+
+
+def test_a_large_answer_lets_questions_go_first(fake):
+    client = create_app(Settings(model_name="fake"), fake).test_client()
+    answer = client.post("/api/embed", json={"input": [str(number) for number in range(2000)]})
+    assert 1 <= fake.gave_way <= len(answer.data) >> 17

@@ -6,6 +6,7 @@ from app.api import (
     admission,
     answer,
     auth,
+    body,
     docs,
     embed,
     errors,
@@ -17,7 +18,6 @@ from app.api import (
     requests,
     rerank,
     tei,
-    wire,
 )
 from app.config import Settings
 
@@ -27,7 +27,7 @@ def init_app(app: Flask, version: str) -> None:
     settings: Settings = app.config["EMBED"]
     app.config["VERSION"] = version
     answer.init_app(app)
-    wire.init_app(app)
+    body.init_app(app)
     errors.init_app(app)
     requests.init_app(app)  # before who may in: a refused request has an id and a line too
     auth.init_app(app, settings.keys, settings.cors_origins)

@@ -13,9 +13,9 @@ from flask import Flask, Response, request
 
 from app.api import requests
 from app.api.auth import may_enter
+from app.api.body import discard_body
 from app.api.context import Encoder, encoder
 from app.api.errors import Busy, overloaded, unreadable
-from app.api.wire import discard_body
 from app.engine.embeddings import Priority
 
 REQUEST_LINE = re.compile(rb"POST (/[\w/.-]*) HTTP/1\.[01]\r\n")

@@ -9,6 +9,7 @@ import orjson
 from flask import Flask, Response, current_app, g
 from flask.json.provider import JSONProvider
 
+from app.api.context import encoder
 from app.api.metrics import count_work
 from app.engine.embeddings import Embeddings, Scores
 
@@ -16,7 +17,7 @@ from app.engine.embeddings import Embeddings, Scores
 # not give up the interpreter's lock.
 PIECE_NUMBERS = 1 << 15
 PIECE_ITEMS = 16  # of a list, such as vectors
-PIECE_BYTES = 1 << 17  # at least, of what is sent at a time
+PIECE_BYTES = 1 << 17  # at least, of what is sent at a time; questions go first before each
 
 
 class OrjsonProvider(JSONProvider):
@@ -29,7 +30,11 @@ class OrjsonProvider(JSONProvider):
         return orjson.loads(s)
 
     def response(self, *args: Any, **kwargs: Any) -> Any:
-        pieces = list(_joined(_pieces(self._prepare_response_obj(args, kwargs))))
+        pieces = []
+        for piece in _joined(_pieces(self._prepare_response_obj(args, kwargs))):
+            if len(piece) >= PIECE_BYTES:
+                encoder().give_way()
+            pieces.append(piece)
         response = Response(pieces, mimetype="application/json")
         response.content_length = sum(map(len, pieces))
         return response

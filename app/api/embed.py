@@ -8,12 +8,13 @@ from flask import Blueprint, Response
 from numpy.typing import NDArray
 
 from app.api.answer import answer
+from app.api.body import read_json
 from app.api.context import encoder
 from app.api.docs import documented
 from app.api.encode import encode, served_name
 from app.api.schemas import ErrorResponse
 from app.api.schemas.embed import EmbedRequest, EmbedResponse
-from app.api.wire import ENCODINGS, matrix, read_json
+from app.api.wire import ENCODINGS, matrix
 from app.engine.embeddings import FloatArray, Output
 
 bp = Blueprint("embed", __name__)

@@ -8,6 +8,7 @@ from flask import Blueprint, Response, current_app
 from werkzeug.exceptions import BadRequest
 
 from app.api.answer import answer
+from app.api.body import read_json
 from app.api.context import encoder, settings
 from app.api.docs import documented
 from app.api.embed import REFUSALS
@@ -23,7 +24,6 @@ from app.api.schemas.ollama import (
     ShowResponse,
     VersionResponse,
 )
-from app.api.wire import read_json
 
 bp = Blueprint("ollama", __name__)
 

@@ -5,12 +5,13 @@ from typing import Any
 from flask import Blueprint, Response
 
 from app.api.answer import answer
+from app.api.body import read_json
 from app.api.context import encoder
 from app.api.docs import documented
 from app.api.embed import REFUSALS
 from app.api.encode import encode, served_name
 from app.api.schemas.openai import EmbeddingsRequest, EmbeddingsResponse, Model, Models, OpenAIError
-from app.api.wire import ENCODINGS, read_json
+from app.api.wire import ENCODINGS
 
 bp = Blueprint("openai", __name__)
 

@@ -7,6 +7,7 @@ import numpy as np
 from flask import Blueprint, Response
 
 from app.api.answer import answer
+from app.api.body import read_json
 from app.api.context import encoder
 from app.api.docs import documented
 from app.api.embed import REFUSALS
@@ -24,7 +25,6 @@ from app.api.schemas.rerank import (
     score_request,
 )
 from app.api.tei import TEI_REFUSALS
-from app.api.wire import read_json
 from app.engine.embeddings import Scores
 from app.engine.errors import MissingHead
 

@@ -6,6 +6,7 @@ from typing import Any
 from flask import Blueprint, Response, current_app
 
 from app.api.answer import answer
+from app.api.body import read_json
 from app.api.context import encoder, settings
 from app.api.docs import documented
 from app.api.embed import REFUSALS
@@ -19,7 +20,7 @@ from app.api.schemas.tei import (
     TokenizeRequest,
     TokenResponse,
 )
-from app.api.wire import ENCODINGS, read_json
+from app.api.wire import ENCODINGS
 
 bp = Blueprint("tei", __name__)
 

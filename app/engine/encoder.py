@@ -275,6 +275,11 @@ class Encoder:
 
         return score_pairs(encode, pairs, weights, checkpoint.heads)
 
+    def give_way(self) -> None:
+        """Return when no question is being computed: for other work of this process that has time."""
+        if self._batcher:
+            self._batcher.give_way()
+
     def token_strings(self, ids: Iterable[int]) -> list[str]:
         """What each token id stands for in a text, as people read it; NotLoaded before `load`."""
         return self._loaded()[1].strings(ids)

@@ -1,0 +1,149 @@
+"""The body of a request: read within its limits, and the JSON object in it."""
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import orjson
+from flask import Flask, Request, current_app, g, request
+from gunicorn.http.errors import ParseException
+from werkzeug.exceptions import (
+    BadRequest,
+    ClientDisconnected,
+    RequestEntityTooLarge,
+    RequestTimeout,
+    UnsupportedMediaType,
+)
+
+from app.api.context import encoder, settings
+from app.api.errors import Busy
+
+CHUNK = 1 << 16
+# A refused body is read to its end up to here, so that the client is there to hear the refusal:
+# closing on unread bytes resets the connection, and the answer is lost with it.
+DRAIN = 1 << 26
+# Bodies in memory at a time, if all are as large as they may be. Texts stay until their request is answered.
+MOST_BODIES = 8
+# JSON values in a body: orjson makes an object of each, and nobody else's Python runs until it is done. Texts
+# are seldom more than a few thousand; what has more is token ids, or an attack.
+MOST_VALUES = 100_000
+SMALL_BODY = 1 << 16  # has too few to count them
+# Bytes that are read, or looked at, before a question under way may go first: it needs every processor.
+SLICE = 1 << 20
+PLAIN = bytes(set(range(256)) - set(b'",:[{'))
+
+
+class Bodies:
+    """How many bytes of bodies are in memory."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held = 0
+        self._lock = threading.Lock()
+
+    def hold(self, size: int) -> bool:
+        """Count so many more, if there is room."""
+        with self._lock:
+            room = self._held + size <= self._most
+            self._held += size * room
+            return room
+
+    def release(self, size: int) -> None:
+        with self._lock:
+            self._held -= size
+
+
+def init_app(app: Flask) -> None:
+    bodies = app.extensions["bodies"] = Bodies(MOST_BODIES * app.config["EMBED"].max_body_bytes)
+    app.teardown_request(lambda _: bodies.release(g.pop("held", 0)))
+
+
+def read_json() -> dict[str, Any]:
+    """The request's JSON object; every way in which it can be none is an HTTP error of its own."""
+    if not request.is_json:
+        sent = f"not {request.mimetype!r}" if request.mimetype else "and none was sent"
+        raise UnsupportedMediaType(f"the content type must be application/json, {sent}")
+    if request.content_encoding not in (None, "", "identity"):
+        raise UnsupportedMediaType(
+            f"the body must be sent plain, content encoding {request.content_encoding!r} is not read"
+        )
+    body = _read_body(request, settings().max_body_bytes)
+    if len(body) > SMALL_BODY and has_more_values(body, MOST_VALUES, encoder().give_way):
+        raise BadRequest(
+            f"the body holds more than {MOST_VALUES} JSON values: send texts as strings, fewer in one request"
+        )
+    try:
+        content = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"the body is not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise BadRequest('the body must be a JSON object such as {"input": "a text"}')
+    return content
+
+
+def has_more_values(body: bytes | bytearray, most: int, give_way: Callable[[], None]) -> bool:
+    """Whether JSON has more values than that, as its commas, colons and brackets outside strings tell.
+
+    It lets others go first between two slices.
+    """
+    values, inside, rest = 0, False, b""
+    for start in range(0, len(body), SLICE):
+        give_way()
+        part = rest + body[start : start + SLICE]
+        escapes = len(part) - len(part.rstrip(b"\\"))
+        rest = b"\\" * (escapes % 2)  # of an escape that is cut in two
+        part = part[: len(part) - len(rest)].replace(b"\\\\", b"").replace(b'\\"', b"")
+        pieces = part.translate(None, PLAIN).split(b'"')
+        values += sum(map(len, pieces[inside::2]))
+        inside ^= len(pieces) % 2 == 0
+        if values > most:
+            return True
+    return False
+
+
+def discard_body() -> None:
+    """Read what is left of the body of a request that is refused, see DRAIN."""
+    size = 0
+    with suppress(ClientDisconnected, ParseException, OSError):
+        while size <= DRAIN and (chunk := request.stream.read(CHUNK)):
+            size += len(chunk)
+
+
+def _read_body(request: Request, limit: int) -> bytearray:
+    """The whole body, whether its length was announced or it came in chunks. 413 over `limit`.
+
+    Werkzeug's own MAX_CONTENT_LENGTH cuts a chunked body at the limit without a word.
+    """
+    bodies: Bodies = current_app.extensions["bodies"]
+    announced = request.content_length or 0
+    body = bytearray()
+    size = g.held = 0
+    room = whole = True
+    try:
+        while chunk := request.stream.read(CHUNK):
+            size += len(chunk)
+            if size % SLICE < len(chunk):
+                encoder().give_way()
+            if size > DRAIN + limit:
+                break
+            if max(size, announced) > limit or not room:
+                continue
+            room = bodies.hold(len(chunk))
+            if room:
+                g.held += len(chunk)
+                body += chunk
+            else:
+                body.clear()
+                bodies.release(g.pop("held"))
+    except (ClientDisconnected, ParseException, OSError):
+        whole = False
+    if max(size, announced) > limit:
+        raise RequestEntityTooLarge(f"the body is larger than {limit} bytes: send fewer texts in one request")
+    if not whole or size < announced:
+        if getattr(request.environ.get("gunicorn.socket"), "late", False):
+            raise RequestTimeout("the body did not come in time")
+        raise BadRequest("the body ended early, or its chunks are not well formed")
+    if not room:
+        raise Busy(encoder().load_state.drain_seconds["bulk"])
+    return body
