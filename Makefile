@@ -13,7 +13,7 @@ TORCH := $(shell grep '^torch==' requirements.txt)$(if $(filter Linux,$(shell un
 export EMBED_MODEL_PATH ?= $(if $(wildcard models/bge-m3/config.json),models/bge-m3,models/demo)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint lint-deploy format test-browser test-container test-parity test-clients test-faults test-bulk test-sanitized test-soak soak bench bench-peers bench-bulk model clean
+.PHONY: help run test lint lint-deploy format test-browser test-container test-parity test-clients test-faults test-bulk test-sanitized test-soak soak bench bench-peers bench-bulk bench-lanes model clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -83,6 +83,9 @@ bench-peers: .venv/dev .venv/peers/installed models/demo models/bench/config.jso
 
 bench-bulk: .venv/dev .venv/bulk models/demo models/bench/config.json  ## flask embed beside the encoder alone, and one actor beside two; BENCH="--save"
 	@$(BIN)/python -m benchmarks.bulk $(BENCH)
+
+bench-lanes: .venv/dev models/demo models/bench/config.json  ## a query beside 1, 8 and 32 clients that send a corpus; BENCH="--precision int8 --save"
+	@$(BIN)/python -m benchmarks.lanes $(BENCH)
 
 models/bench/config.json:
 	@$(BIN)/python -m benchmarks.checkpoint models/bench

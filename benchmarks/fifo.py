@@ -2,7 +2,7 @@
 
 from app import create_app
 from app.engine import policy
-from app.engine.policy import Batch, Lane
+from app.engine.lane import Batch, Lane
 
 
 def _take(lane: Lane, budget: int, now: float) -> Batch:

@@ -9,7 +9,8 @@ import pytest
 from app.engine.batcher import Batcher
 from app.engine.errors import Abandoned, NotLoaded, Overloaded, TooLate
 from app.engine.job import Caller
-from app.engine.policy import Padding, Policy
+from app.engine.lane import Padding
+from app.engine.policy import Policy
 
 
 class Recorder:

@@ -8,13 +8,12 @@ import pytest
 
 from app.engine.errors import Overloaded
 from app.engine.job import Job
+from app.engine.lane import TOKEN_BUDGET, Padding
 from app.engine.policy import (
     ASKING_SECONDS,
     BATCH_SECONDS,
     QUESTION_SHARE,
     SAVED_SECONDS,
-    TOKEN_BUDGET,
-    Padding,
     Policy,
     priority_of,
 )

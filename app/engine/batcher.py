@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable
 from app.engine.embeddings import PRIORITIES, BatchStats, FloatArray, IntArray, Kind, Load, Priority
 from app.engine.errors import Abandoned, NotLoaded, TooLate
 from app.engine.job import LOOK_SECONDS, Caller, Job
-from app.engine.policy import Batch, Policy, priority_of
+from app.engine.lane import Batch
+from app.engine.policy import Policy, priority_of
 
 log = logging.getLogger(__name__)
 

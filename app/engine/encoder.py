@@ -33,7 +33,8 @@ from app.engine.embeddings import (
 from app.engine.errors import MissingHead, ModelError, NotFinite, NotLoaded, TooMuchOutput
 from app.engine.heads import lexical_weights, multi_vector, normalize
 from app.engine.job import Caller
-from app.engine.policy import Padding, Policy
+from app.engine.lane import Padding
+from app.engine.policy import Policy
 from app.engine.prepare import known_of_int8
 from app.engine.scores import score_pairs
 from app.engine.tokenizer import Tokenizer

@@ -86,8 +86,9 @@ const get = (path) =>
     signal: AbortSignal.timeout(PATIENCE),
   });
 
-// Prometheus' text: "name value" lines.
-const metric = (text, name) => Number(new RegExp(`^${name} (\\S+)`, "m").exec(text)?.[1] ?? 0);
+// Prometheus' text, "name{labels} value" lines: the sum over all labels.
+const metric = (text, name) =>
+  [...text.matchAll(new RegExp(`^${name}(?:\\{.*\\})? (\\S+)`, "gm"))].reduce((sum, [, value]) => sum + Number(value), 0);
 
 function count(text) {
   const now = performance.now();

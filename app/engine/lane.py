@@ -1,0 +1,155 @@
+"""The calls of one class that wait, and which of their texts make the next batch.
+
+It is told the time; it has no clock, no thread and no lock of its own.
+"""
+
+import weakref
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from app.engine.errors import Overloaded
+from app.engine.job import Job
+
+# Tokens of one forward: more are no faster by measurement (256 to 2048). A longer text is a batch of its own.
+TOKEN_BUDGET = 512
+# Where an engine computes attention as if every text were as long as the longest: attention over this many
+# token pairs, for each number in a token's state, takes about as long as everything else for one token.
+PAIRS_PER_TOKEN = 3
+# What a batch may waste in that way: this share of its tokens, or what starting another would cost.
+WASTE_SHARE = 0.1
+
+Batch = list[tuple[Job, int]]  # a sequence of a job, by its index
+
+
+class Padding(NamedTuple):
+    """What it costs an engine to compute texts of several lengths together."""
+
+    width: int  # numbers in a token's state
+    # How many tokens could be computed in the time that starting a batch takes, where attention is padded;
+    # None where it is not, and any texts go together.
+    start_tokens: float | None
+
+    def too_much(self, pairs: int, tokens: int) -> bool:
+        """Whether a batch of so many tokens had better not have so many token pairs that are padding."""
+        if self.start_tokens is None:
+            return False
+        return pairs / (PAIRS_PER_TOKEN * self.width) > max(self.start_tokens, WASTE_SHARE * tokens)
+
+    def padded(self, lengths: list[int]) -> int:
+        """Tokens of a batch as attention sees them."""
+        return sum(lengths) if self.start_tokens is None else len(lengths) * max(lengths)
+
+
+class Lane:
+    """The calls of one class that wait.
+
+    Questions are computed in the order in which they came. Of a corpus texts of similar length go together,
+    and calls take turns: after a batch a call lets the others go first.
+    """
+
+    def __init__(self, padding: Padding, limit: float, turns: bool) -> None:
+        self.limit = limit  # tokens that may wait
+        self.tokens = 0  # that wait
+        self.rate = 0.0  # tokens a second, of late
+        self.running = 0  # batches under way
+        self.jobs: deque[Job] = deque()  # the next one first
+        self._padding = padding
+        self._turns = turns
+        self._came = 0
+        self._numbered: dict[int, Job] = {}  # by the order in which they came
+        # Sorted (tokens, or 0 where there are no turns; job's number; index) of every text that waits.
+        self._texts: list[tuple[int, int, int]] = []
+        self._giant: Callable[[], Job | None] = lambda: None  # let in although larger than the limit
+
+    @property
+    def counted(self) -> float:
+        """Tokens that wait, as the limit counts them: a giant leaves half of the room to others."""
+        giant = self._giant()
+        return self.tokens - max(0, giant.tokens - self.limit / 2 if giant else 0)
+
+    @property
+    def full(self) -> bool:
+        """Whether as many tokens wait as may, but for less than a batch."""
+        return self.counted > self.limit - min(TOKEN_BUDGET, self.limit / 8)
+
+    @property
+    def drain_seconds(self) -> int:
+        """About how long what waits will take, at least 1."""
+        return max(1, round(self.tokens / self.rate)) if self.rate else 1
+
+    def add(self, job: Job, admitted: bool) -> None:
+        if not admitted and self.counted + job.tokens > self.limit:
+            if self.tokens:
+                raise Overloaded(self.tokens, int(self.limit), self.drain_seconds)
+            self._giant = weakref.ref(job)
+        job.number = self._came
+        self._came += 1
+        self.tokens += job.tokens
+        self._numbered[job.number] = job
+        self.jobs.append(job)
+        for index in job.waiting:
+            insort(self._texts, self._key(job, index))
+
+    def drop(self, job: Job) -> None:
+        if job in self.jobs:
+            self.jobs.remove(job)
+        self._numbered.pop(job.number, None)
+        self.tokens -= job.tokens
+        job.tokens = 0
+        job.waiting.clear()
+        self._texts = [text for text in self._texts if text[1] != job.number]
+
+    def take(self, budget: int, now: float) -> Batch:
+        """The longest text of the next call, and with it as many of any call's as the budget has room for."""
+        job = self.jobs[0]
+        if self._turns:
+            self.jobs.rotate(-1)
+        text = bisect_left(self._texts, self._key(job, next(reversed(job.waiting))))
+        first, end = self._around(text, budget)
+        taken = self._texts[first:end]
+        del self._texts[first:end]
+        return [self._start(self._numbered[number], index, now) for _, number, index in taken]
+
+    def _key(self, job: Job, index: int) -> tuple[int, int, int]:
+        return len(job.sequences[index]) if self._turns else 0, job.number, index
+
+    def _around(self, text: int, budget: int) -> tuple[int, int]:
+        """Where a batch around a text begins and ends in `_texts`: its like, then shorter, then longer."""
+        key, number, index = self._texts[text]
+        longest = room = len(self._numbered[number].sequences[index])
+        pairs = 0  # that are padding
+
+        def fits(place: int) -> bool:
+            nonlocal room, pairs
+            if not 0 <= place < len(self._texts):
+                return False
+            _, number, index = self._texts[place]
+            tokens = len(self._numbered[number].sequences[index])
+            wasted = pairs + abs(longest**2 - tokens**2)
+            if room + tokens > budget or self._padding.too_much(wasted, room + tokens):
+                return False
+            room, pairs = room + tokens, wasted
+            return True
+
+        first, end = text, text + 1
+        while end < len(self._texts) and self._texts[end][0] == key and fits(end):
+            end += 1
+        while fits(first - 1):
+            first -= 1
+        while self._padding.start_tokens is None and fits(end):
+            end += 1
+        return first, end
+
+    def _start(self, job: Job, index: int, now: float) -> tuple[Job, int]:
+        if job.started_at is None:
+            job.started_at = now
+        del job.waiting[index]
+        tokens = len(job.sequences[index])
+        job.tokens -= tokens
+        self.tokens -= tokens
+        if not job.waiting:
+            self.jobs.remove(job)
+            del self._numbered[job.number]
+        return job, index
