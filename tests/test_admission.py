@@ -50,7 +50,9 @@ def test_it_says_what_flask_would_say(admission, client, path):
 
 def test_it_lets_in_where_there_is_room(app):
     assert not Admission(app).refusal(HEAD)
-    assert Admission(app).refusal(HEAD, surplus=True)
+    assert not Admission(app).refusal(HEAD, frozenset({"bulk"}))
+    assert Admission(app).refusal(HEAD, frozenset({"bulk", "interactive"}))
+    assert Admission(app).refusal(HEAD.replace(b": 14", b": 1400"), frozenset({"bulk"}))
 
 
 @pytest.mark.parametrize(

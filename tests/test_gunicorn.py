@@ -334,11 +334,11 @@ def test_it_runs_as_another_user_on_a_read_only_root(tmp_path, tiny_folder):
     assert " loaded " in seen[-1], "".join(seen)
 
 
-def metric(server, line):
-    """A value out of /metrics, 0 where the line is absent."""
+def metric(server, name):
+    """A value out of /metrics, the sum over its labels if it has any."""
     with urllib.request.urlopen(f"{server.url}/metrics", timeout=30) as answer:
-        found = re.search(rf"^{re.escape(line)} (\S+)$", answer.read().decode(), re.MULTILINE)
-    return float(found[1]) if found else 0.0
+        text = answer.read().decode()
+    return sum(map(float, re.findall(rf"^{re.escape(name)}(?:{{.*}})? (\S+)$", text, re.MULTILINE)))
 
 
 def test_a_client_that_hung_up_costs_nothing_more(tmp_path, tiny_folder):

@@ -40,12 +40,12 @@ def _refuse() -> None:
     """Where nothing more may wait, a body is not worth parsing, checking and tokenising."""
     if request.method != "POST" or request.endpoint is None:
         return
-    # One of the last threads, which are there for health checks, is not held by reading either.
-    surplus = getattr(request.environ.get("gunicorn.socket"), "surplus", False)
+    # One of the last threads, which are there for others, is not held by reading either.
+    scarce: frozenset[str] = getattr(request.environ.get("gunicorn.socket"), "scarce", frozenset())
     priority = _priority_of(request.content_length)
     load = encoder().load_state
-    if surplus or (priority in load.full and request.endpoint not in QUICK):
-        if not surplus:
+    if priority in scarce or (priority in load.full and request.endpoint not in QUICK):
+        if priority not in scarce:
             discard_body()
         raise Busy(load.drain_seconds[priority])
 
@@ -69,13 +69,14 @@ class Admission:
         }
         self._bodies: dict[tuple[str, int], bytes] = {}  # by path and the seconds that they tell to wait
 
-    def refusal(self, head: bytes, surplus: bool = False) -> tuple[bytes, int] | None:
+    def refusal(self, head: bytes, scarce: frozenset[str] = frozenset()) -> tuple[bytes, int] | None:
         """The whole answer to a request that must not wait, and the bytes of that; None if it may.
 
-        `surplus`: no thread is left to wait in.
+        `scarce`: the classes for which no thread is left to wait in.
         """
         load = self._encoder.load_state
-        if not (surplus or load.full):
+        full = load.full | scarce
+        if not full:
             return None
         start = time.perf_counter()
         line = REQUEST_LINE.match(head)
@@ -95,7 +96,7 @@ class Admission:
         if UNUSUAL & fields.keys() or not LENGTH.fullmatch(length) or int(length) > SMALL_BODY:
             return None
         priority = _priority_of(int(length))
-        if not (surplus or priority in load.full):
+        if priority not in full:
             return None
         if self._keys and not may_enter(fields.get(b"authorization", b"").decode("latin-1"), self._keys):
             return None

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from app.api.docs import documented
-from app.engine.embeddings import BatchStats, Embeddings, ModelInfo, Priority, Scores
+from app.engine.embeddings import PRIORITIES, BatchStats, Embeddings, ModelInfo, Priority, Scores
 
 bp = Blueprint("metrics", __name__)
 
@@ -57,6 +57,9 @@ MODEL = Gauge(
     registry=OWN,
     multiprocess_mode="livemax",
 )
+for _metric in (QUEUE_TOKENS, QUEUE_SECONDS, BATCH_TEXTS, BATCH_TOKENS):
+    for _priority in PRIORITIES:
+        _metric.labels(_priority)  # there from the start, at 0
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
