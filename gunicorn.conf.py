@@ -213,7 +213,7 @@ def post_worker_init(worker):
         worker.turn.wait()
         encoder.load()
         announce(application)
-        admission = Admission(application)
+        admission = Admission(application, worker.cfg.threads)
     except ModelError as error:
         worker.log.critical(
             "%s. Run `flask model download` for BGE-M3 or `flask model demo` for the small demo "

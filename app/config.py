@@ -100,10 +100,13 @@ class Settings:
         None, "EMBED_CACHE_DIR", _path, "where exports go if the model folder is read-only"
     )
     queue_tokens: int = _setting(
-        262144, "EMBED_QUEUE_TOKENS", _whole(1), "tokens that may wait; over it a request gets 503"
+        262144,
+        "EMBED_QUEUE_TOKENS",
+        _whole(1),
+        "tokens that may wait, and an eighth more of questions; after that requests get 503",
     )
     request_timeout: int = _setting(
-        600, "EMBED_REQUEST_TIMEOUT", _whole(1), "seconds a request may wait; over it it gets 504"
+        600, "EMBED_REQUEST_TIMEOUT", _whole(1), "seconds a request may wait; after that it fails with 504"
     )
     max_texts: int = _setting(2048, "EMBED_MAX_TEXTS", _whole(1), "texts in one request")
     max_characters: int = _setting(1_000_000, "EMBED_MAX_CHARACTERS", _whole(1), "characters of one text")

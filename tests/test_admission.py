@@ -50,18 +50,36 @@ def test_it_says_what_flask_would_say(admission, client, path):
 
 def test_it_lets_in_where_there_is_room(app):
     assert not Admission(app).refusal(HEAD)
-    assert not Admission(app).refusal(HEAD, frozenset({"bulk"}))
-    assert Admission(app).refusal(HEAD, frozenset({"bulk", "interactive"}))
-    assert Admission(app).refusal(HEAD.replace(b": 14", b": 1400"), frozenset({"bulk"}))
+    assert Admission(app).refusal(HEAD, surplus=True)
+
+
+@pytest.mark.parametrize(("slow", "others", "seats"), [(20, 1000, 11), (1000, 20, 13)])
+def test_neither_class_takes_every_thread(app, client, slow, others, seats):
+    """A class that has its share of the threads is refused, by its heads and by Flask; the other is not."""
+    admission = Admission(app, threads=16)
+    taken = app.extensions["seats"]
+    heads = {size: HEAD.replace(b"Length: 14", b"Length: %d" % size) for size in (slow, others)}
+    for _ in range(seats):
+        assert not admission.refusal(heads[slow])
+        assert taken.take("interactive" if slow == 20 else "bulk")
+    assert admission.refusal(heads[slow])
+    assert not admission.refusal(heads[others])
+    bodies = {size: json.dumps({"input": (size - 13) * "a"}) for size in (slow, others)}
+    for _ in range(20):  # each gives its own back
+        answer = {
+            size: client.post("/api/embed", data=body, content_type="application/json").status_code
+            for size, body in bodies.items()
+        }
+        assert answer == {slow: 503, others: 200}
 
 
 @pytest.mark.parametrize(
     ("full", "length", "refused"),
     [
-        ("bulk", 1024, False),
-        ("bulk", 1025, True),
-        ("interactive", 1024, True),
-        ("interactive", 1025, False),
+        ("bulk", 512, False),
+        ("bulk", 513, True),
+        ("interactive", 512, True),
+        ("interactive", 513, False),
     ],
 )
 def test_a_full_queue_of_one_class_refuses_nothing_of_the_other(app, client, fake, full, length, refused):

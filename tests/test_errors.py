@@ -222,7 +222,7 @@ def test_where_nothing_more_may_wait_a_body_is_not_even_parsed(client, fake, pat
 
 def test_with_the_last_threads_nothing_is_answered_that_has_a_body(client):
     """Nor is it read: its client may be slow, and health checks need those threads."""
-    last = {"gunicorn.socket": SimpleNamespace(scarce=frozenset(PRIORITIES)), "wsgi.input": None}
+    last = {"gunicorn.socket": SimpleNamespace(surplus=True), "wsgi.input": None}
     for path in ("/api/embed", "/api/show", "/tokenize"):
         answer = client.post(path, data=b"not read", environ_overrides=last)
         assert answer.status_code == 503

@@ -31,12 +31,12 @@ def post_worker_init(worker):
     import app.api.health
     load(worker)
     batcher = worker.wsgi.extensions["encoder"]._batcher
-    forward = batcher._forward
-    def other(sequences, wanted):
-        if any(len(sequence) == 8 for sequence in sequences):
-            {}
-        return forward(sequences, wanted)
-    batcher._forward = other
+    for priority, forward in list(batcher._forwards.items()):
+        def other(sequences, wanted, forward=forward):
+            if any(len(sequence) == 8 for sequence in sequences):
+                {}
+            return forward(sequences, wanted)
+        batcher._forwards[priority] = other
 """
 # It waits for ever; and seconds in place of minutes.
 HANGING = "timeout = 3" + FORWARD.format("app.api.health.STUCK_SECONDS = 1; threading.Event().wait()")

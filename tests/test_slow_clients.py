@@ -159,9 +159,9 @@ def test_slow_bodies_are_refused_after_a_time(tmp_path, environ, hasty):
 @pytest.mark.parametrize(
     ("sent", "threads", "question"),
     [
-        pytest.param(head(1000), 240, 503, id="small"),
+        pytest.param(head(500), 176, 503, id="small"),
         pytest.param(head(1 << 20), 208, 200, id="large"),
-        pytest.param(head(1000, "/tokenize"), 240, 503, id="quick"),
+        pytest.param(head(500, "/tokenize"), 176, 503, id="quick"),
     ],
 )
 def test_slow_bodies_leave_threads_to_questions_and_health_checks(tmp_path, environ, sent, threads, question):

@@ -4,12 +4,15 @@ What comes too much must not cost what serving costs: it gets neither a thread n
 is not HTTP never comes as far as Flask and is answered here too.
 """
 
+import math
 import re
+import threading
 import time
+from collections import Counter
 from email.utils import formatdate
 from http import HTTPStatus
 
-from flask import Flask, Response, request
+from flask import Flask, Response, current_app, g, request
 
 from app.api import requests
 from app.api.auth import may_enter
@@ -23,8 +26,9 @@ NAME = re.compile(rb"[\w-]+")
 LENGTH = re.compile(rb"[0-9]{1,9}")
 # A body up to here is on its way already; a client must have sent a longer one before it listens.
 SMALL_BODY = 1 << 16
-# A larger body is no question's, see QUESTION_TOKENS of the engine's policy.
-QUESTION_BYTES = 1 << 10
+# A larger body is hardly that of a question. What is let in costs Flask and the tokenizer before it can be
+# refused.
+QUESTION_BYTES = 1 << 9
 # Heads with these have more to them than is looked at here.
 UNUSUAL = {b"transfer-encoding", b"expect", b"origin", b"upgrade"}
 MOST_BODIES = 256  # of refusals that are kept
@@ -32,21 +36,54 @@ MOST_BODIES = 256  # of refusals that are kept
 QUICK = {"ollama.show", "ollama.pull", "ollama.generate", "tei.tokenize"}
 
 
+# Of all threads, those that requests of a class may have, so that neither keeps the other out.
+SEATS: dict[Priority, float] = {"interactive": 11 / 16, "bulk": 13 / 16}
+
+
+class Seats:
+    """How many threads the requests of each class have, and for which there are no more."""
+
+    def __init__(self) -> None:
+        self.threads: float = math.inf
+        self._taken = Counter[Priority]()
+        self._lock = threading.Lock()
+
+    @property
+    def full(self) -> frozenset[Priority]:
+        return frozenset(name for name, share in SEATS.items() if self._taken[name] >= share * self.threads)
+
+    def take(self, priority: Priority) -> bool:
+        """Whether there is one, which is taken then."""
+        with self._lock:
+            free = priority not in self.full
+            self._taken[priority] += free
+            return free
+
+    def leave(self, priority: Priority | None) -> None:
+        if priority:
+            with self._lock:
+                self._taken[priority] -= 1
+
+
 def init_app(app: Flask) -> None:
+    seats = app.extensions["seats"] = Seats()
     app.before_request(_refuse)
+    app.teardown_request(lambda _: seats.leave(g.pop("seat", None)))
 
 
 def _refuse() -> None:
     """Where nothing more may wait, a body is not worth parsing, checking and tokenising."""
     if request.method != "POST" or request.endpoint is None:
         return
-    # One of the last threads, which are there for others, is not held by reading either.
-    scarce: frozenset[str] = getattr(request.environ.get("gunicorn.socket"), "scarce", frozenset())
+    seats: Seats = current_app.extensions["seats"]
     priority = _priority_of(request.content_length)
     load = encoder().load_state
-    if priority in scarce or (priority in load.full and request.endpoint not in QUICK):
-        if priority not in scarce:
-            discard_body()
+    # One of the last threads, which are there for others, is not held by reading either.
+    if getattr(request.environ.get("gunicorn.socket"), "surplus", False) or not seats.take(priority):
+        raise Busy(load.drain_seconds[priority])
+    g.seat = priority
+    if priority in load.full and request.endpoint not in QUICK:
+        discard_body()
         raise Busy(load.drain_seconds[priority])
 
 
@@ -58,8 +95,11 @@ def _priority_of(size: int | None) -> Priority:
 class Admission:
     """What a worker asks about each head it has read, and about those that it cannot read."""
 
-    def __init__(self, app: Flask) -> None:
+    def __init__(self, app: Flask, threads: float = math.inf) -> None:
+        """`threads`: that requests may have."""
         self._app = app
+        self._seats: Seats = app.extensions["seats"]
+        self._seats.threads = threads
         self._encoder: Encoder = app.extensions["encoder"]
         self._keys: tuple[bytes, ...] = app.extensions["keys"]
         self._paths = {
@@ -69,14 +109,14 @@ class Admission:
         }
         self._bodies: dict[tuple[str, int], bytes] = {}  # by path and the seconds that they tell to wait
 
-    def refusal(self, head: bytes, scarce: frozenset[str] = frozenset()) -> tuple[bytes, int] | None:
+    def refusal(self, head: bytes, surplus: bool = False) -> tuple[bytes, int] | None:
         """The whole answer to a request that must not wait, and the bytes of that; None if it may.
 
-        `scarce`: the classes for which no thread is left to wait in.
+        `surplus`: no thread is left to wait in.
         """
         load = self._encoder.load_state
-        full = load.full | scarce
-        if not full:
+        full = load.full | self._seats.full
+        if not (surplus or full):
             return None
         start = time.perf_counter()
         line = REQUEST_LINE.match(head)
@@ -96,7 +136,7 @@ class Admission:
         if UNUSUAL & fields.keys() or not LENGTH.fullmatch(length) or int(length) > SMALL_BODY:
             return None
         priority = _priority_of(int(length))
-        if priority not in full:
+        if not surplus and priority not in full:
             return None
         if self._keys and not may_enter(fields.get(b"authorization", b"").decode("latin-1"), self._keys):
             return None

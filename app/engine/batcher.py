@@ -47,13 +47,13 @@ class Batcher:
         self._closed = False
         self._no_question = threading.Event()
         self._no_question.set()
-        served: list[tuple[Forward, tuple[Priority, ...]]] = [
-            (forward, ("bulk",) if preempt else PRIORITIES)
-        ] * streams
+        self._forwards: dict[Priority, Forward] = {"bulk": forward, "interactive": preempt or forward}
+        served: list[tuple[Priority, ...]] = [("bulk",) if preempt else PRIORITIES] * streams
         if preempt:
-            served.append((preempt, ("interactive",)))
+            served.append(("interactive",))
         self._threads = [
-            threading.Thread(target=self._run, args=row, name="batcher", daemon=True) for row in served
+            threading.Thread(target=self._run, args=(priorities,), name="batcher", daemon=True)
+            for priorities in served
         ]
         for thread in self._threads:
             thread.start()
@@ -130,15 +130,15 @@ class Batcher:
         for job in failed:
             self._drop(job, NotLoaded(why))
 
-    def _run(self, forward: Forward, served: tuple[Priority, ...]) -> None:
+    def _run(self, served: tuple[Priority, ...]) -> None:
         try:
             while not self._closed:
-                self._work(forward, served)
+                self._work(served)
         except BaseException:  # most likely there is no memory; nobody may wait for what never comes
             self._end(self._jobs, "the thread that computes has ended")
             log.exception("the thread that computes has ended")
 
-    def _work(self, forward: Forward, served: tuple[Priority, ...]) -> None:
+    def _work(self, served: tuple[Priority, ...]) -> None:
         """Compute the next batch, or wait until there may be one."""
         with self._changed:
             now = time.monotonic()
@@ -149,9 +149,9 @@ class Batcher:
         for job in late:
             self._drop(job, TooLate())
         if batch:
-            self._compute(forward, batch, now)
+            self._compute(batch, now)
 
-    def _compute(self, forward: Forward, batch: Batch, now: float) -> None:
+    def _compute(self, batch: Batch, now: float) -> None:
         distinct: dict[bytes, int] = {}  # a text asked for twice is computed once
         sequences: list[IntArray] = []
         wanted: dict[tuple[int, Kind], int] = {}
@@ -164,7 +164,7 @@ class Batcher:
             answers.append([wanted.setdefault((place, kind), len(wanted)) for kind in job.kinds])
         self._tell(batch, [len(sequence) for sequence in sequences], now)
         try:
-            found = self._timed(forward, batch[0][0].priority, sequences, list(wanted))
+            found = self._timed(batch[0][0].priority, sequences, list(wanted))
         except Exception as error:
             log.exception("a batch of %d texts failed", len(batch))
             for job, _ in batch:
@@ -180,7 +180,7 @@ class Batcher:
                         job.done.set_result(job.found)
 
     def _timed(
-        self, forward: Forward, priority: Priority, sequences: list[IntArray], wanted: list[tuple[int, Kind]]
+        self, priority: Priority, sequences: list[IntArray], wanted: list[tuple[int, Kind]]
     ) -> list[FloatArray]:
         start = time.monotonic()
         thread = threading.get_ident()
@@ -188,7 +188,7 @@ class Batcher:
         if priority == "interactive":
             self._no_question.clear()
         try:
-            return forward(sequences, wanted)
+            return self._forwards[priority](sequences, wanted)
         finally:
             del self._started[thread]
             if priority == "interactive":

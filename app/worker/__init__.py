@@ -8,7 +8,6 @@ a thread gets a connection with its whole head, and reads its body up to a deadl
 
 import contextlib
 import errno
-import math
 import resource
 import signal
 import socket
@@ -64,10 +63,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         if not self.hangs():
             super().notify()
 
-    def refusal(self, head: bytes, scarce: frozenset[str]) -> tuple[bytes, int] | None:
+    def refusal(self, head: bytes, surplus: bool) -> tuple[bytes, int] | None:
         """The whole answer to a request that is refused for its head alone, and the request's size.
 
-        The hooks know which is; `scarce`: the classes for which no thread is left.
+        The hooks know which is; `surplus`: it would get one of the last threads.
         """
         return None
 
@@ -109,19 +108,17 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.most_watched = max(1, files - self.cfg.threads - SPARE_FILES)
         self.busy = 0  # requests with a thread
-        # With fewer threads left, corpora are refused, then all that has a body; health checks never are.
-        last = max(1, self.cfg.threads // 16)
-        self.kept = {"bulk": last + self.cfg.threads // 8, "interactive": last}
+        # From so many on they are surplus: what has a body is refused, health checks are not.
+        self.most_busy: int = max(1, self.cfg.threads - max(1, self.cfg.threads // 16))
         # In the order of their deadlines.
         self.heads: OrderedDict[TConn, float] = OrderedDict()
         self.closing: OrderedDict[TConn, float] = OrderedDict()
         super().init_process()
 
     @property
-    def scarce(self) -> frozenset[str]:
-        """The classes of requests for which no thread is left."""
-        left = self.cfg.threads - self.busy if self.busy else math.inf
-        return frozenset(name for name, kept in self.kept.items() if left <= kept)
+    def crowded(self) -> bool:
+        """Whether only the threads for health checks are left."""
+        return self.busy >= self.most_busy
 
     def accept(self, listener: Any) -> None:
         try:
@@ -142,7 +139,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._watch(connection, self.heads, HEAD_SECONDS, self._on_head)
 
     def enqueue_req(self, connection: TConn) -> None:
-        connection.scarce = self.scarce
+        connection.surplus = self.crowded
         connection.sock.deadline = time.monotonic() + BODY_SECONDS
         with contextlib.suppress(OSError):  # macOS: it is gone already
             connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval(SEND_SECONDS))
@@ -150,7 +147,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         super().enqueue_req(connection)
 
     def handle_request(self, req: Any, connection: TConn) -> Any:
-        connection.sock.scarce = connection.scarce  # for the application; with TLS it is another socket
+        connection.sock.surplus = connection.surplus  # for the application; with TLS it is another socket
         return super().handle_request(req, connection)
 
     def finish_request(self, connection: TConn, done: "Future[Any]") -> None:
@@ -216,7 +213,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             return
         refused = None
         try:
-            refused = self.refusal(head, self.scarce)
+            refused = self.refusal(head, self.crowded)
         except Exception:  # the loop must go on
             self.log.exception("a refusal failed")
         if refused:
