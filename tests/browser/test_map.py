@@ -55,6 +55,18 @@ def test_the_example_is_drawn_and_found_in(open_page, server, tmp_path):
     assert page.evaluate("document.querySelector('#plot canvas').toDataURL()") != lit
 
 
+def test_a_search_goes_before_others_and_a_map_after_them(open_page):
+    page = open_page("map")
+    sent = []
+    page.on("request", lambda request: request.post_data and sent.append(request.post_data_json))
+    page.locator("#search").fill("what nobody has asked yet")
+    page.locator("#search").press("Enter")
+    expect(page.locator("#nearest li")).to_have_count(10)
+    draw(page, ["one new text", "another new text", "the last of the new texts"])
+    expect(page.locator("#map-summary")).to_contain_text("3 texts")
+    assert [(body["priority"], len(body["input"])) for body in sent] == [("interactive", 1), ("bulk", 3)]
+
+
 def test_points_are_reached_by_mouse_and_keyboard(open_page):
     page = open_page("map")
     points = page.locator("#plot [role=listbox]")
