@@ -10,12 +10,14 @@ import argparse
 import contextlib
 import http.client
 import json
+import select
 import signal
 import statistics
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -95,17 +97,9 @@ class Lanes:
             time.sleep(5)
             without = self._rate()
             parts = [self._queries[number::ASKERS] for number in range(ASKERS)]
-            with Meter(self._server) as meter:
-                threads = [
-                    threading.Thread(
-                        target=lambda part=part: asked.extend(ask(self._server, part, 0.0, self._seconds))
-                    )
-                    for part in parts
-                ]
-                for thread in threads:
-                    thread.start()
-                for thread in threads:
-                    thread.join()
+            with Meter(self._server) as meter, ThreadPoolExecutor(ASKERS) as pool:
+                for found in pool.map(lambda part: ask(self._server, part, 0.0, self._seconds), parts):
+                    asked.extend(found)
         kept = meter.rate()
         return figures(asked) | {"corpus_kept": round(kept / without, 3)}
 
@@ -148,8 +142,6 @@ class Lanes:
 
 
 def _readable(connection: http.client.HTTPConnection) -> bool:
-    import select
-
     return bool(select.select([connection.sock], [], [], 0.1)[0])
 
 
@@ -185,11 +177,8 @@ def main() -> None:
     options = _options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that the server ends too
     report = run(options)
-    print(json.dumps(report, indent=1))
-    if options.save:
-        workers = f"-{options.workers}-workers" if options.workers > 1 else ""
-        machine.save(report, f"lanes-{options.precision}{workers}")
-    sys.exit("; ".join(report["broken"]) or None)
+    workers = f"-{options.workers}-workers" if options.workers > 1 else ""
+    machine.conclude(report, f"lanes-{options.precision}{workers}", options.save)
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from app.config import cpu_budget
 from benchmarks.isa import held
@@ -83,6 +83,14 @@ def better_limits(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]
 def cpu_flags() -> list[str]:
     """Extensions of the processor, in the kernel's names."""
     return (_cpu("flags") or _cpu("Features")).split()
+
+
+def conclude(report: dict[str, Any], name: str, keep: bool) -> NoReturn:
+    """Print a report, keep it if asked to, and exit with the promises that it found broken."""
+    print(json.dumps(report, indent=1))
+    if keep:
+        save(report, name)
+    sys.exit("; ".join(report["broken"]) or None)
 
 
 def save(report: dict[str, Any], name: str) -> None:

@@ -2,7 +2,6 @@
 
 import argparse
 import http.client
-import json
 import signal
 import sys
 import threading
@@ -67,10 +66,7 @@ def main() -> None:
     options = _options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that the server ends too
     report = run(options)
-    print(json.dumps(report, indent=1))
-    if options.save:
-        machine.save(report, f"overload-{options.texts}")
-    sys.exit("; ".join(report["broken"]) or None)
+    machine.conclude(report, f"overload-{options.texts}", options.save)
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:

@@ -24,7 +24,7 @@ class OrjsonProvider(JSONProvider):
     """Flask's JSON by orjson: arrays go to the wire without Python floats, keys keep their order."""
 
     def dumps(self, obj: Any, **_: Any) -> str:
-        return b"".join(_pieces(obj)).decode()
+        return _dumps(obj).decode()
 
     def loads(self, s: str | bytes, **_: Any) -> Any:
         return orjson.loads(s)
