@@ -34,9 +34,7 @@ UNUSUAL = {b"transfer-encoding", b"expect", b"origin", b"upgrade"}
 MOST_BODIES = 256  # of refusals that are kept
 # Views with a body that do not wait for the encoder.
 QUICK = {"ollama.show", "ollama.pull", "ollama.generate", "tei.tokenize"}
-
-
-# Of all threads, those that requests of a class may have, so that neither keeps the other out.
+# The share of all threads that requests of a class may have, so that neither keeps the other out.
 SEATS: dict[Priority, float] = {"interactive": 11 / 16, "bulk": 13 / 16}
 
 
