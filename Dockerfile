@@ -1,4 +1,7 @@
-FROM python:3.11-slim-bookworm AS serve
+# A tag may name another image tomorrow, a digest never does: --build-arg PYTHON_IMAGE=python@sha256:...
+# `docker buildx imagetools inspect python:3.11-slim-bookworm` tells today's.
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+FROM ${PYTHON_IMAGE} AS serve
 
 # HOME: whichever user this runs as, possibly one without an entry in /etc/passwd, /tmp is the place to write.
 ENV HOME=/tmp \
@@ -11,19 +14,21 @@ WORKDIR /app
 # Before the code, so that a change of the code does not install everything again. torch comes first and
 # from the index of builds without CUDA: the other builds bring gigabytes that a CPU has no use for.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-COPY requirements.txt ./
+COPY requirements.txt requirements-build.lock requirements.lock ./
 RUN echo "$(grep '^torch==' requirements.txt)+cpu" >torch.txt \
     && pip install --no-cache-dir --no-deps --retries 1 --timeout 20 --extra-index-url "$TORCH_INDEX" -r torch.txt \
-    && pip install --no-cache-dir -r requirements.txt \
+    && pip install --no-cache-dir --no-deps --require-hashes -r requirements-build.lock \
+    && pip install --no-cache-dir --no-deps --require-hashes --no-build-isolation -r requirements.lock \
+    && pip check \
     && rm torch.txt
 
 COPY wsgi.py gunicorn.conf.py ./
 COPY app app
 # The native engine's library, for every processor that the image may meet. The compiler does not stay.
-COPY requirements-compiler.txt ./
-RUN pip install --no-cache-dir -r requirements-compiler.txt \
+COPY requirements-compiler.lock ./
+RUN pip install --no-cache-dir --no-deps --require-hashes -r requirements-compiler.lock \
     && python -m app.engine.native.compiler \
-    && pip uninstall --yes -r requirements-compiler.txt \
+    && pip uninstall --yes -r requirements-compiler.lock \
     && rm -rf /tmp/* "$HOME/.cache"
 # The files may come from a checkout that only its owner can read.
 RUN chmod -R a+rX . && mkdir -m 1777 /cache
@@ -43,9 +48,10 @@ CMD ["gunicorn", "--bind", "0.0.0.0:8000"]
 
 # What `flask embed` and the nodes of a Ray cluster run, larger by Ray and Arrow: build --target bulk.
 FROM serve AS bulk
-COPY requirements-bulk.txt requirements-ray.txt ./
+COPY requirements-bulk.lock requirements-ray.lock ./
 USER 0
-RUN pip install --no-cache-dir -r requirements-bulk.txt -r requirements-ray.txt
+RUN pip install --no-cache-dir --no-deps --require-hashes -r requirements-bulk.lock -r requirements-ray.lock \
+    && pip check
 USER 10001:10001
 ENV RAY_USAGE_STATS_ENABLED=0
 HEALTHCHECK NONE

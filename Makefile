@@ -3,6 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 QUIETLY := --quiet --disable-pip-version-check
 PIP := $(BIN)/pip $(QUIETLY)
+# What serves, by hash: a .lock file lists what its .txt does, but for torch, with hashes. Lists for tests have
+# none. Outside isolation pip builds with what is installed, within it with whatever is newest.
+LOCKED := $(PIP) install --no-deps --require-hashes --no-build-isolation
+LOCKS := requirements.lock $(patsubst %,requirements-%.lock,build bulk compiler demo ray)
 
 # Where PyTorch keeps builds without CUDA. Where it cannot be reached, pip finds the CPU build in the
 # places it knows or stops; it never falls back to a build with CUDA.
@@ -13,7 +17,7 @@ TORCH := $(shell grep '^torch==' requirements.txt)$(if $(filter Linux,$(shell un
 export EMBED_MODEL_PATH ?= $(if $(wildcard models/bge-m3/config.json),models/bge-m3,models/demo)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint lint-deploy format test-browser test-container test-parity test-clients test-faults test-bulk test-sanitized test-soak soak bench bench-peers bench-bulk bench-lanes model clean
+.PHONY: help run test lint lint-deploy format lock test-browser test-container test-parity test-clients test-faults test-bulk test-sanitized test-soak soak bench bench-peers bench-bulk bench-lanes model clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -43,6 +47,13 @@ lint-deploy: .venv/dev .venv/deploy/installed  ## what is in deploy/: Kubernetes
 
 format: .venv/dev  ## rewrite the code in the project's style
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+# Every file of each version, so that any processor finds its own. UV_DEFAULT_INDEX names a mirror of PyPI.
+lock: .venv/lock/installed  ## write the .lock files anew, after a change of versions in requirements*.txt
+	@for lock in $(LOCKS); do \
+	  $(dir $<)bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-deps --generate-hashes \
+	    --no-annotate --no-emit-package torch --custom-compile-command "make lock" \
+	    "$${lock%.lock}.txt" --output-file "$$lock" || exit; done
 
 test-browser: .venv/dev models/demo  ## the pages in headless Chromium
 	@$(BIN)/pytest -q -m browser
@@ -103,15 +114,16 @@ models/demo: | .venv/demo
 	@$(PIP) install --no-deps --retries 1 --timeout 20 --extra-index-url $(TORCH_INDEX) "$(TORCH)"
 	@touch $@
 
-.venv/serve: .venv/torch requirements.txt requirements-compiler.txt
+.venv/serve: .venv/torch requirements-build.lock requirements.lock requirements-compiler.lock
 	@echo "installing what serving needs"
-	@$(PIP) install -r requirements.txt
+	@$(LOCKED) -r requirements-build.lock
+	@$(LOCKED) -r requirements.lock
 	@command -v cc >/dev/null || command -v gcc >/dev/null || command -v clang >/dev/null \
-	  || { echo "installing a C compiler"; $(PIP) install -r requirements-compiler.txt; }
+	  || { echo "installing a C compiler"; $(LOCKED) -r requirements-compiler.lock; }
 	@touch $@
 
-.venv/demo: .venv/serve requirements-demo.txt
-	@$(PIP) install -r requirements-demo.txt
+.venv/demo: .venv/serve requirements-demo.lock
+	@$(LOCKED) -r requirements-demo.lock
 	@touch $@
 
 .venv/dev: .venv/serve .venv/demo requirements-dev.txt
@@ -119,17 +131,17 @@ models/demo: | .venv/demo
 	@$(PIP) install -r requirements-dev.txt
 	@touch $@
 
-.venv/bulk: .venv/serve requirements-bulk.txt
+.venv/bulk: .venv/serve requirements-bulk.lock
 	@echo "installing what flask embed needs"
-	@$(PIP) install -r requirements-bulk.txt
+	@$(LOCKED) -r requirements-bulk.lock
 	@touch $@
 
 # Real text in five languages: Debian's manual pages.
 .venv/manpages/pages.parquet: tests/manpages.py | .venv/bulk
 	@$(BIN)/python -m tests.manpages $@
 
-.venv/deploy/installed: requirements-deploy.txt
-	@echo "installing what checks deploy/"
+.venv/deploy/installed .venv/lock/installed: .venv/%/installed: requirements-%.txt
+	@echo "installing $<"
 	@test -x $(@D)/bin/pip || $(PYTHON) -m venv $(@D)
 	@$(@D)/bin/pip $(QUIETLY) install -r $<
 	@touch $@

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Build the image and save it for a host without internet, as dist/bge-m3-server-<version>.tar.gz.
-# DOCKER names the engine's command, TORCH_INDEX another place for torch, DIST another folder.
+# DOCKER names the engine's command, TORCH_INDEX another place for torch, DIST another folder, PYTHON_IMAGE the
+# image that it is built on, to pin it: python@sha256:... (see the Dockerfile).
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -11,7 +12,8 @@ image=localhost/bge-m3-server  # the name in docker-compose.yaml
 archive=${DIST:-dist}/bge-m3-server-$version.tar.gz
 
 export BUILDAH_FORMAT=docker  # podman's own format has no health check
-"${docker[@]}" build --target serve --build-arg TORCH_INDEX -t "$image:$version" -t "$image:latest" .
+"${docker[@]}" build --target serve --build-arg TORCH_INDEX --build-arg PYTHON_IMAGE \
+  -t "$image:$version" -t "$image:latest" .
 
 mkdir -p "$(dirname "$archive")"
 partial=$archive.$$

@@ -22,6 +22,7 @@ ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
 OTHERS = {"up"}  # Prometheus' own
 SCALE = yaml.safe_load((DEPLOY / "compose.scale.yaml").read_text())
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
 NGINX = (DEPLOY / "nginx.conf").read_text()
 RAYJOB, RAY_POLICY = yaml.safe_load_all((DEPLOY / "ray" / "rayjob.yaml").read_text())
 RAY = RAYJOB["spec"]["rayClusterSpec"]
@@ -144,13 +145,12 @@ CONFINED = {
 
 
 def test_pods_run_this_version_as_nobody_in_particular():
-    dockerfile = (ROOT / "Dockerfile").read_text()
     for pod, image in [(pod, "server") for pod in pods()] + [(pod, "server-bulk") for pod in ray_pods()]:
         spec = pod["spec"]
         [container] = spec["containers"]
         assert container["image"] == f"bge-m3-{image}:{__version__}"
         user = f"USER {spec['securityContext']['runAsUser']}:{spec['securityContext']['runAsGroup']}"
-        assert user in dockerfile
+        assert user in DOCKERFILE
         assert spec["securityContext"]["runAsNonRoot"]
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert spec["enableServiceLinks"] is False
@@ -238,23 +238,34 @@ def test_a_misspelt_field_of_a_rayjob_is_refused(path):
 def test_the_nodes_have_the_ray_of_the_requirements():
     wanted = pins("requirements-bulk.txt")["ray[data]"]
     assert RAY["rayVersion"] == wanted == pins("requirements-ray.txt")["ray[default]"]
-    assert "requirements-bulk.txt -r requirements-ray.txt" in (ROOT / "Dockerfile").read_text()
+    assert "-r requirements-bulk.lock -r requirements-ray.lock" in DOCKERFILE
 
 
 def test_the_requirements_of_an_image_name_nothing_twice():
-    together = [pins(f"requirements{name}.txt") for name in ("", "-bulk", "-ray")]
+    together = [pins(f"requirements{name}.txt") for name in ("", "-build", "-bulk", "-ray")]
     names = [name for one in together for name in one]
     assert len(names) == len(set(names))
 
 
 def test_without_a_target_the_image_is_the_server():
-    stages = re.findall(r"^FROM (.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    stages = re.findall(r"^FROM (.*)$", DOCKERFILE, re.MULTILINE)
     assert [stage.split()[-1] for stage in stages] == ["serve", "bulk", "serve"]
     [service] = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())["services"].values()
     assert service["build"]["target"] == "serve"
     assert "build --target serve" in (ROOT / "package.sh").read_text()
-    taken = (ROOT / ".dockerignore").read_text()
-    assert all(f"!requirements{name}.txt\n" in taken for name in ("", "-bulk", "-ray"))
+
+
+def test_what_the_image_copies_is_let_in():
+    copied = " ".join(re.findall(r"^COPY (.*) \S+$", DOCKERFILE, re.MULTILINE)).split()
+    let_in = re.findall(r"^!(.*)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
+    assert sorted(copied) == sorted(let_in)
+
+
+def test_the_images_below_can_be_pinned_by_digest():
+    assert re.match(r"(#.*\n)*ARG PYTHON_IMAGE=python:\S+\nFROM [$]\{PYTHON_IMAGE\} AS serve\n", DOCKERFILE)
+    assert "--build-arg PYTHON_IMAGE " in (ROOT / "package.sh").read_text()
+    assert SCALE["services"]["embed-1"]["build"]["args"] == ["PYTHON_IMAGE"]
+    assert SCALE["services"]["proxy"]["image"].startswith("${NGINX_IMAGE:-")
 
 
 def test_the_ray_cluster_has_room_for_the_actors_that_are_asked_for():
@@ -293,7 +304,7 @@ def test_the_nodes_of_the_ray_cluster_are_alike_and_their_own_masters():
     claim = manifest("PersistentVolumeClaim")["metadata"]["name"]
     assert claims == [{"claimName": claim, "readOnly": True}] * 2
     [cache] = [mount for mount in worker["volumeMounts"] if mount["name"] == "cache"]
-    assert f"ENV EMBED_CACHE_DIR={cache['mountPath']}\n" in (ROOT / "Dockerfile").read_text()
+    assert f"ENV EMBED_CACHE_DIR={cache['mountPath']}\n" in DOCKERFILE
 
 
 def test_nobody_else_reaches_the_ray_cluster():
