@@ -1,22 +1,31 @@
 """The door: the application factory, the only room that knows both floors."""
 
-from flask import Flask
+from typing import TYPE_CHECKING
 
-from app import api, cli
-from app.api.context import Encoder as EncoderLike
-from app.api.metrics import watch_batch
-from app.config import Settings, thread_budget
-from app.engine.encoder import Encoder, EncoderSettings
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from app.api.context import Encoder as EncoderLike
+    from app.config import Settings
 
 __version__ = "0.1.0"
 
 
-def create_app(config: Settings | None = None, encoder: EncoderLike | None = None) -> Flask:
+def create_app(config: "Settings | None" = None, encoder: "EncoderLike | None" = None) -> "Flask":
     """Build the application; no weights are read until somebody calls the encoder's `load`.
 
     `config` defaults to the environment's settings, `encoder` to one for `config.model_path`.
     Raises ConfigError if a setting in the environment cannot be used.
     """
+    # Imported here, because Gunicorn's master, which imports parts of this package, needs none of them; and
+    # prometheus-client must not be imported before a worker has its folder, see app.server.counters.
+    from flask import Flask
+
+    from app import api, cli
+    from app.api.metrics import watch_batch
+    from app.config import Settings, thread_budget
+    from app.engine.encoder import Encoder, EncoderSettings
+
     settings = config or Settings.from_env()
     app = Flask(__name__, static_folder=None)  # flasgger serves app/static, at /assets
     app.config["EMBED"] = settings

@@ -1,7 +1,8 @@
 """Every setting: its environment variable, default, meaning and check."""
 
+import difflib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,15 @@ def _path(value: str) -> Path:
 
 def _names(value: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+def _keys(names: Iterable[str]) -> tuple[str, ...]:
+    keys = tuple(name.strip() for name in names if name.strip())
+    if not keys:
+        raise ValueError("holds no key: leave it unset to serve without keys")
+    if not all(key.isascii() and key.isprintable() for key in keys):
+        raise ValueError("holds a key with other characters than ASCII's, which no client can send")
+    return keys
 
 
 def _whole(least: int) -> Callable[[str], int]:
@@ -117,7 +127,7 @@ class Settings:
     api_keys: tuple[str, ...] = _setting(
         (),
         "EMBED_API_KEYS",
-        _names,
+        lambda value: _keys(value.split(",")),
         "keys of which a request must bring one, with commas between",
         secret=True,
     )
@@ -147,17 +157,21 @@ class Settings:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Every key that opens the server; none: it is open. ConfigError if their file cannot be read."""
-        if self.api_keys_file is None:
+        """Every key that opens the server; none: it is open. Their file is read each time.
+
+        ConfigError if it cannot be read, or holds no key or an unusable one.
+        """
+        file = self.api_keys_file
+        if file is None:
             return self.api_keys
         try:
-            lines = self.api_keys_file.read_text(encoding="utf-8").splitlines()
+            text = file.read_text(encoding="utf-8-sig")  # editors on Windows begin it with a mark
         except (OSError, ValueError) as error:
             raise ConfigError(f"EMBED_API_KEYS_FILE cannot be read: {error}") from error
-        found = tuple(line.strip() for line in lines if line.strip())
-        if not found:
-            raise ConfigError(f"EMBED_API_KEYS_FILE is {self.api_keys_file}, it holds no key")
-        return self.api_keys + found
+        try:
+            return self.api_keys + _keys(text.splitlines())
+        except ValueError as error:
+            raise ConfigError(f"EMBED_API_KEYS_FILE is {str(file)!r}, it {error}") from None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -170,8 +184,21 @@ class Settings:
                 try:
                     values[setting.name] = setting.metadata["read"](raw)
                 except ValueError as error:
-                    raise ConfigError(f"{variable} is {raw!r}, it {error}") from None
+                    shown = f" is {raw!r}, it" if setting.repr else ""  # a log is no place for secrets
+                    raise ConfigError(f"{variable}{shown} {error}") from None
         return cls(**values)
+
+
+def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """A sentence for each variable that looks like a setting and is none, such as a misspelt one."""
+    known = [setting.metadata["env"] for setting in fields(Settings)]
+    found = []
+    for name in sorted(environ):
+        if name.startswith("EMBED_") and name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f", but {near[0]} is one" if near else ""
+            found.append(f"{name} is no setting{hint}: it changes nothing")
+    return found
 
 
 def cpu_budget() -> int:

@@ -1,4 +1,4 @@
-"""Refusals out of a request's head alone: as Flask would answer, or not at all."""
+"""Refusals before Flask: as Flask would answer, and as soon as may be."""
 
 import json
 import logging
@@ -7,11 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from flask.testing import FlaskClient
 
 from app import create_app
-from app.api.admission import Admission
+from app.api.admission import Seats
 from app.config import Settings
 from app.engine.embeddings import PRIORITIES
 from tests.server import more_config, serving, wait_for
@@ -22,55 +21,85 @@ PATHS = ("/api/embed", "/v1/embeddings", "/embed", "/api/embeddings", "/rerank",
 
 
 @pytest.fixture
-def admission(app, fake) -> Admission:
+def full(fake) -> None:
     fake.turns(full=frozenset(PRIORITIES))
-    return Admission(app)
 
 
-def parse(answer: bytes) -> tuple[str, dict[str, str], dict]:
-    head, _, body = answer.partition(b"\r\n\r\n")
-    line, *fields = head.decode().split("\r\n")
-    return line, dict(field.split(": ", 1) for field in fields), json.loads(body)
+@pytest.fixture
+def walks(app) -> list[str]:
+    """The paths of requests that came as far as Flask."""
+    paths: list[str] = []
+
+    def walk(environ, start_response, through=app.wsgi_app._next):
+        paths.append(environ["PATH_INFO"])
+        return through(environ, start_response)
+
+    app.wsgi_app._next = walk
+    return paths
+
+
+def post(client: FlaskClient, size: int, path: str = "/api/embed") -> int:
+    body = json.dumps({"input": (size - 13) * "a"}).encode()
+    assert len(body) == size
+    with client.post(path, data=body, content_type="application/json") as answer:
+        return answer.status_code
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_it_says_what_flask_would_say(admission, client, path):
-    head = HEAD.replace(b"/api/embed", path.encode())
-    answer, size = admission.refusal(head)
-    line, headers, body = parse(answer)
-    usual = client.post(path, json={"input": "a"}, headers={"X-Request-ID": "id-7"})
-    assert line == "HTTP/1.1 503 Service Unavailable"
-    assert usual.status_code == 503
-    assert body == usual.json
-    assert {name: headers[name] for name in usual.headers.keys()} == dict(usual.headers)  # noqa: SIM118
-    assert set(headers) - set(usual.headers.keys()) == {"Date", "Connection"}
-    assert headers["Retry-After"] == "7"
-    assert size == len(head) + 14
-
-
-def test_it_lets_in_where_there_is_room(app):
-    assert not Admission(app).refusal(HEAD)
-    assert Admission(app).refusal(HEAD, surplus=True)
+def test_it_says_what_flask_would_say(full, client, walks, path):
+    headers = {"X-Request-ID": "id-7"}
+    answer = client.post(path, json={"input": "a"}, headers=headers)
+    assert not walks
+    usual = client.post(path, json={"input": "a"}, headers=headers | {"Origin": "http://a"})
+    assert walks == [path]
+    assert (answer.status, answer.json) == (usual.status, usual.json)
+    assert dict(answer.headers) == dict(usual.headers)
+    assert answer.status_code == 503
+    assert answer.headers["Retry-After"] == "7"
+    assert answer.headers["X-Request-ID"] == "id-7"
 
 
 @pytest.mark.parametrize(("slow", "others", "seats"), [(20, 1000, 11), (1000, 20, 13)])
-def test_neither_class_takes_every_thread(app, client, slow, others, seats):
-    """A class that has its share of the threads is refused, by its heads and by Flask; the other is not."""
-    admission = Admission(app, threads=16)
-    taken = app.extensions["seats"]
-    heads = {size: HEAD.replace(b"Length: 14", b"Length: %d" % size) for size in (slow, others)}
+def test_no_kind_takes_every_thread(app, client, slow, others, seats):
+    taken: Seats = app.extensions["seats"]
+    taken.threads = 16
     for _ in range(seats):
-        assert not admission.refusal(heads[slow])
+        assert post(client, slow) == 200
         assert taken.take("interactive" if slow == 20 else "bulk")
-    assert admission.refusal(heads[slow])
-    assert not admission.refusal(heads[others])
-    bodies = {size: json.dumps({"input": (size - 13) * "a"}) for size in (slow, others)}
     for _ in range(20):  # each gives its own back
-        answer = {
-            size: client.post("/api/embed", data=body, content_type="application/json").status_code
-            for size, body in bodies.items()
-        }
-        assert answer == {slow: 503, others: 200}
+        assert (post(client, slow), post(client, others)) == (503, 200)
+
+
+def test_some_threads_are_for_health_checks_only(app, client):
+    taken: Seats = app.extensions["seats"]
+    taken.threads = 32
+    for kind, seats in (("interactive", 10), ("bulk", 10), ("other", 10)):
+        assert all(taken.take(kind) for _ in range(seats))
+    assert not any(taken.take(kind) for kind in ("interactive", "bulk", "other"))
+    assert post(client, 20) == 503
+    answer = client.get("/apidocs/")
+    assert answer.status_code == 503
+    assert answer.json["error"].startswith("there is no room")
+    assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
+
+
+def test_one_thread_is_enough_to_serve(app, client):
+    app.extensions["seats"].threads = 1
+    assert post(client, 20) == post(client, 1000) == 200
+    with client.get("/") as answer:
+        assert answer.status_code == 200
+
+
+def test_a_thread_is_taken_until_the_answer_is_read(app):
+    """By one that reads slowly too, as the server closes an answer when it is sent."""
+    taken: Seats = app.extensions["seats"]
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/api/tags", "SERVER_NAME": "a", "SERVER_PORT": "1"}
+    environ |= {"wsgi.url_scheme": "http", "wsgi.input": None}
+    answer = app(environ, lambda *_: None)
+    assert taken._taken["other"] == 1
+    assert b"models" in b"".join(answer)
+    answer.close()
+    assert taken._taken["other"] == 0
 
 
 @pytest.mark.parametrize(
@@ -82,59 +111,43 @@ def test_neither_class_takes_every_thread(app, client, slow, others, seats):
         ("interactive", 513, False),
     ],
 )
-def test_a_full_queue_of_one_class_refuses_nothing_of_the_other(app, client, fake, full, length, refused):
-    """And Flask decides as the head alone does."""
+def test_a_full_queue_of_one_class_refuses_nothing_of_the_other(client, fake, walks, full, length, refused):
     fake.turns(full=frozenset({full}))
-    head = HEAD.replace(b"Length: 14", b"Length: %d" % length)
-    assert bool(Admission(app).refusal(head)) == refused
-    body = json.dumps({"input": (length - 13) * "a"}).encode()
-    assert len(body) == length
-    answer = client.post("/api/embed", data=body, content_type="application/json")
-    assert answer.status_code == (503 if refused else 200)
+    assert post(client, length) == (503 if refused else 200)
+    assert bool(walks) != refused
 
 
 @pytest.mark.parametrize(
-    ("part", "other"),
+    ("path", "options", "status"),
     [
-        (b"POST /api/embed", b"GET /api/embed"),
-        (b"POST /api/embed", b"POST /nothing"),
-        (b"POST /api/embed", b"POST /tokenize"),  # does not wait for the encoder
-        (b"POST /api/embed", b"POST /api/embed?a=b"),
-        (b"HTTP/1.1", b"HTTP/3"),
-        (b"Host: x", b"Host: x\r\nOrigin: http://a"),
-        (b"Host: x", b"Host: x\r\nTransfer-Encoding: chunked"),
-        (b"Host: x", b"Host: x\r\nExpect: 100-continue"),
-        (b"Host: x", b"Host: x\r\nhost: y"),
-        (b"Host: x", b"Host: x\r\n folded"),
-        (b"Host: x", b"Host x"),
-        (b"Length: 14", b"Length: 1000000"),  # a client that is still sending hears nothing
-        (b"Length: 14", b"Length: -1"),
-        (b"Length: 14", b"Length: " + 5000 * b"0"),
-        (b"\r\n\r\n", b"\r\n"),
+        ("/nothing", {"json": {}}, 404),
+        ("/api/show", {"json": {"model": "fake"}}, 200),  # does not wait for the encoder
+        (
+            "/api/embed",
+            {"json": {"input": 100_000 * "a"}},
+            503,
+        ),  # a client that is still sending hears nothing
+        ("/api/embed", {"json": {"input": "a"}, "headers": {"Transfer-Encoding": "chunked"}}, 503),
+        ("/api/embed", {"method": "GET"}, 405),
+        ("/api/embed/", {"method": "GET"}, 405),
     ],
 )
-def test_what_is_not_plain_is_for_the_parser(admission, part, other):
-    assert admission.refusal(HEAD)
-    assert not admission.refusal(HEAD.replace(part, other))
+def test_what_is_not_plain_is_for_flask(full, client, walks, path, options, status):
+    assert client.open(path, **{"method": "POST"} | options).status_code == status
+    assert walks == [path]
 
 
-@settings(max_examples=2000, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.data())
-def test_no_head_is_too_strange(admission, data):
-    """A mistake here would be one in the loop that accepts for everybody."""
-    start, end = sorted(data.draw(st.integers(0, len(HEAD))) for _ in range(2))
-    admission.refusal(HEAD[:start] + data.draw(st.binary(max_size=40)) + HEAD[end:])
+def test_who_may_not_come_in_does_not_learn_how_busy_it_is(full, fake):
+    client = create_app(Settings(model_name="fake", api_keys=("one", "two")), fake).test_client()
+
+    def status(**headers: str) -> int:
+        return client.post("/api/embed", json={"input": "a"}, headers=headers).status_code
+
+    assert status() == status(Authorization="Bearer three") == 401
+    assert status(Authorization="Bearer two") == 503
 
 
-def test_who_may_not_come_in_does_not_learn_how_busy_it_is(fake):
-    fake.turns(full=frozenset(PRIORITIES))
-    admission = Admission(create_app(Settings(model_name="fake", api_keys=("one", "two")), fake))
-    assert not admission.refusal(HEAD)
-    assert not admission.refusal(HEAD.replace(b"Host: x", b"Authorization: Bearer three"))
-    assert admission.refusal(HEAD.replace(b"Host: x", b"Authorization: Bearer two"))
-
-
-def test_a_refusal_is_counted_and_has_a_line(admission, client, caplog, monkeypatch):
+def test_a_refusal_is_counted_and_has_a_line(full, client, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("app"), "propagate", True)
     line = 'embed_requests_total{method="POST",route="/api/embed",status="503"}'
 
@@ -144,12 +157,12 @@ def test_a_refusal_is_counted_and_has_a_line(admission, client, caplog, monkeypa
 
     before = count()
     with caplog.at_level(logging.INFO, "app"):
-        answer, _ = admission.refusal(HEAD.replace(b"id-7", b"not an id"))
-    _, headers, _ = parse(answer)
-    assert len(headers["X-Request-ID"]) == 32
-    assert count() == before + 1
+        answer = client.post("/api/embed", json={"input": "a"}, headers={"X-Request-ID": "not an id"})
+    number = answer.headers["X-Request-ID"]
+    assert len(number) == 32
     assert caplog.messages[0].startswith("POST /api/embed 503, 0 texts, 0 tokens, ")
-    assert headers["X-Request-ID"] in caplog.messages[0]
+    assert number in caplog.messages[0]
+    assert count() == before + 1
 
 
 CLOSE_SECONDS = 40.0  # so long that nothing below comes of them
@@ -162,14 +175,14 @@ def busy(tmp_path_factory, tiny_folder):
     flags = more_config(
         folder,
         f"""
-import app.worker
-app.worker.CLOSE_SECONDS = {CLOSE_SECONDS}
+import app.server.worker
+app.server.worker.CLOSE_SECONDS = {CLOSE_SECONDS}
 _load = post_worker_init
 
 def post_worker_init(worker):
     _load(worker)
     from app.engine.embeddings import PRIORITIES, Load
-    type(worker.wsgi.extensions["encoder"]).load_state = property(
+    type(worker.application.extensions["encoder"]).load_state = property(
         lambda _: Load(ready=True, full=frozenset(PRIORITIES if os.path.exists("{folder}/full") else ()))
     )
 """,
@@ -200,21 +213,18 @@ def test_a_refused_client_hears_all_of_it_however_it_sends(busy, parts):
             time.sleep(0.05)
         connection.shutdown(socket.SHUT_WR)
         with connection.makefile("rb") as file:
-            line, headers, body = parse(file.read())
-    assert line == "HTTP/1.1 503 Service Unavailable"
-    assert len(json.dumps(body, separators=(",", ":"))) == int(headers["Content-Length"])
+            head, _, body = file.read().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert b"Content-Length: %d" % len(body) in head
 
 
 def test_a_refused_client_leaves_nothing_behind(busy):
     (worker,) = busy.workers
     files = Path(f"/proc/{worker}/fd")
     before = len(list(files.iterdir()))
-    kept = [busy.connect(HEAD + BODY) for _ in range(20)]
-    assert all(connection.recv(12) == b"HTTP/1.1 503" for connection in kept)
-    wait_for(lambda: len(list(files.iterdir())) <= before, CLOSE_SECONDS / 2)  # not when they close
     for _ in range(50):
         assert busy.ask("a") == 503
         busy.connect(HEAD[:30]).close()
         busy.connect(HEAD).close()
-    wait_for(lambda: len(list(files.iterdir())) <= before, CLOSE_SECONDS / 2)
+    wait_for(lambda: len(list(files.iterdir())) <= before, CLOSE_SECONDS / 2)  # not when they close
     assert "Traceback" not in busy.log

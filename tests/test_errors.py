@@ -119,6 +119,29 @@ def test_another_model_is_404(client):
     assert list(answer["details"]) == ["model"]
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/embed", {"input": "a"}),
+        ("/api/score", {"pairs": [["a", "b"]]}),
+        ("/api/score", {"query": "a", "passages": ["b"]}),
+        ("/api/show", {}),
+        ("/api/pull", {}),
+        ("/api/embeddings", {"prompt": "a"}),
+        ("/v1/embeddings", {"input": "a"}),
+        ("/v1/rerank", {"query": "a", "documents": ["b"]}),
+    ],
+)
+def test_a_name_too_long_for_any_model_is_refused_and_not_told_back(client, path, body):
+    fields = ("model", "name") if path in ("/api/show", "/api/pull", "/api/embeddings") else ("model",)
+    for field in fields:
+        assert client.post(path, json=body | {field: 256 * "m"}).status_code == 404
+        answer = client.post(path, json=body | {field: 90_000 * "m"})
+        assert answer.status_code == (400 if path.startswith("/v1/") else 422)
+        assert "model: has 90000 characters, the limit is 256" in answer.text
+        assert len(answer.data) < 1000
+
+
 @pytest.mark.parametrize("method", ["get", "put", "delete", "patch"])
 def test_a_wrong_method_is_405_with_allow(client, method):
     response = getattr(client, method)("/api/embed")
@@ -207,28 +230,31 @@ def test_health_before_and_after_loading(client, fake):
         assert client.get(path).json == {"status": "ok"}
 
 
-@pytest.mark.parametrize("path", ["/api/embed", "/v1/embeddings", "/api/embeddings", "/embed", "/rerank"])
+@pytest.mark.parametrize(
+    "path", ["/api/embed", "/v1/embeddings", "/api/embeddings", "/embed", "/rerank", "/tokenize"]
+)
 def test_where_nothing_more_may_wait_a_body_is_not_even_parsed(client, fake, path):
     fake.turns(full=frozenset(PRIORITIES))
     answer = client.post(path, data=b"not JSON", content_type="application/json")
     assert answer.status_code == 503
     assert answer.headers["Retry-After"] == "7"
     assert not fake.calls
-    assert client.post("/tokenize", json={"inputs": "no waiting"}).status_code == 200
+    assert client.post("/api/show", json={"model": "fake"}).status_code == 200
     assert client.post("/nothing", json={}).status_code == 404
     fake.turns(full=frozenset())
     assert client.post("/api/embed", json={"input": "room again"}).status_code == 200
 
 
-def test_with_the_last_threads_nothing_is_answered_that_has_a_body(client):
+def test_with_the_last_threads_nothing_is_answered_that_has_a_body(app, client):
     """Nor is it read: its client may be slow, and health checks need those threads."""
-    last = {"gunicorn.socket": SimpleNamespace(surplus=True), "wsgi.input": None}
-    for path in ("/api/embed", "/api/show", "/tokenize"):
-        answer = client.post(path, data=b"not read", environ_overrides=last)
-        assert answer.status_code == 503
-        assert answer.headers["Retry-After"] == "7"
-    for path in ("/healthz", "/readyz", "/metrics"):
-        assert client.get(path, environ_overrides=last).status_code == 200
+    app.extensions["seats"].threads = 0
+    origin = {"Origin": "http://a"}  # which goes through Flask
+    for path in ("/api/embed", "/api/show", "/tokenize", "/nothing"):
+        for headers in ({}, origin):
+            unreadable = {"wsgi.input": None}
+            answer = client.post(path, data=b"not read", environ_overrides=unreadable, headers=headers)
+            assert answer.status_code == 503
+            assert answer.headers["Retry-After"] == "7"
 
 
 def marks(text: str) -> int:

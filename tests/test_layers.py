@@ -10,16 +10,16 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FORBIDDEN = {
-    "app/api": ("torch", "transformers", "tokenizers", "openvino", "app.cli", "app.engine"),
+    "app/api": ("torch", "transformers", "tokenizers", "openvino", "app.cli", "app.engine", "app.server"),
     "app/engine": ("flask", "werkzeug", "marshmallow", "gunicorn", "app.api", "app.cli", "app.config"),
     "app/config.py": ("app", "flask", "numpy", "torch"),
-    "app/worker": ("app", "flask", "werkzeug"),
+    "app/server": ("app", "flask", "werkzeug", "prometheus_client.metrics"),
     "app/cli": ("app.api", "gunicorn"),
     "app/bulk": ("app.api", "app.cli", "app.config", "flask", "click", "gunicorn"),
 }
 ALLOWED = {
     "app/api": ("app.engine.errors", "app.engine.embeddings", "app.engine.encodings"),
-    "app/worker": ("app.worker",),
+    "app/server": ("app.server",),
 }
 
 
@@ -82,3 +82,22 @@ def test_settings_are_read_in_one_place():
             assert not reads or any(name in line for name in theirs), (
                 f"{file.name} reads the environment: {line}"
             )
+
+
+def test_gunicorn_is_imported_by_one_room_only():
+    users = {
+        file.relative_to(ROOT)
+        for file in (ROOT / "app").rglob("*.py")
+        if any(under(name, ("gunicorn",)) for name in imports(file))
+    }
+    assert users == {Path("app/server/worker.py")}
+
+
+def test_the_master_imports_neither_flask_nor_numpy():
+    """It would hold them for nothing, and prometheus-client before its folder is known."""
+    code = (
+        "import sys, app.server.worker, app.server.counters, app.config, app.logs;"
+        "print([name for name in ('flask', 'numpy', 'prometheus_client') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

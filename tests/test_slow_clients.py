@@ -32,7 +32,11 @@ def server(tmp_path, environ):
 @pytest.fixture
 def hasty(tmp_path) -> tuple[str, str]:
     """The flags of a server whose patience with bodies and readers ends after two seconds."""
-    return more_config(tmp_path, "import app.worker\napp.worker.BODY_SECONDS = app.worker.SEND_SECONDS = 2.0")
+    return more_config(
+        tmp_path,
+        "import app.server.worker, app.server.client\n"
+        "app.server.worker.BODY_SECONDS = app.server.client.SEND_SECONDS = 2.0",
+    )
 
 
 @contextlib.contextmanager
@@ -165,7 +169,7 @@ def test_slow_bodies_are_refused_after_a_time(tmp_path, environ, hasty):
     ],
 )
 def test_slow_bodies_leave_threads_to_questions_and_health_checks(tmp_path, environ, sent, threads, question):
-    flags = more_config(tmp_path, "import app.worker\napp.worker.BODY_SECONDS = 30.0")
+    flags = more_config(tmp_path, "import app.server.worker\napp.server.worker.BODY_SECONDS = 30.0")
     with serving(tmp_path / "log", *flags, **environ) as server:
         slow = [server.connect(sent + b'{"input"') for _ in range(400)]
         waits = [server.health_ms() for _ in range(5)]

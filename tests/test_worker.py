@@ -6,14 +6,19 @@ from types import SimpleNamespace
 
 import pytest
 
-from app.worker import Worker
-from app.worker.threads import Threads
+from app.server.worker import Connection, Worker
 from tests.server import wait_for
 
 
-def test_it_can_be_told_to_quit_while_it_hands_out_a_request():
-    worker = Worker.__new__(Worker)
-    worker.cfg = SimpleNamespace(worker_int=lambda _: None)
+@pytest.fixture
+def worker() -> Worker:
+    made = Worker.__new__(Worker)
+    made.cfg = SimpleNamespace(worker_int=lambda _: None, threads=8)
+    made.watched = set()
+    return made
+
+
+def test_it_can_be_told_to_quit_while_it_hands_out_a_request(worker):
     worker.tpool = ThreadPoolExecutor(1)
     ended = []
 
@@ -28,29 +33,37 @@ def test_it_can_be_told_to_quit_while_it_hands_out_a_request():
     assert ended == [True]
 
 
-def test_where_no_more_threads_are_to_be_had_it_makes_do_with_those_it_has(monkeypatch):
-    leave, start, started = threading.Event(), threading.Thread.start, []
-    most = 2
+def test_where_no_more_threads_are_to_be_had_those_there_are_take_every_request(worker, monkeypatch):
+    def scarce(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
 
-    def scarce(thread: threading.Thread) -> None:
-        if len(started) == most:
-            raise RuntimeError("can't start new thread")
-        started.append(thread)
-        start(thread)
-
+    worker.tpool = worker.get_thread_pool()
     monkeypatch.setattr(threading.Thread, "start", scarce)
-    pool = Threads(8)
-    futures = [pool.submit(lambda number=number: leave.wait(10) and number) for number in range(5)]
+    leave, done, answered = threading.Event(), [], []
+    worker.handle = lambda connection: leave.wait(10) and done.append(connection)
+    worker.method_queue = SimpleNamespace(
+        defer=lambda _finish, connection, _kept: answered.append(connection)
+    )
+    connections = [_connection() for _ in range(5)]
+    for connection in connections:
+        worker._begin(connection)
     leave.set()
-    assert [future.result(10) for future in futures] == list(range(5))
-    assert len(started) == 2
-    most = 8
-    leave.clear()
-    futures = [pool.submit(leave.wait, 10) for _ in range(6)]
-    wait_for(lambda: pool._work_queue.empty())  # with more threads at last, all of them run at a time
-    assert not any(future.done() for future in futures)
-    leave.set()
-    most = len(started)
+    wait_for(lambda: len(answered) == 5)
+    assert done == answered == connections
+
+
+def test_where_no_thread_is_to_be_had_at_all_it_does_not_begin(worker, monkeypatch):
+    def none(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none)
     with pytest.raises(RuntimeError, match="new thread"):
-        Threads(8).submit(print)
-    pool.shutdown()
+        worker.get_thread_pool()
+
+
+def _connection() -> Connection:
+    connection = Connection.__new__(Connection)
+    connection.head = bytearray(b"GET / HTTP/1.1\r\n\r\n")
+    connection.sock = SimpleNamespace(deadline=0.0)
+    connection.parser = SimpleNamespace(unreader=SimpleNamespace(unread=lambda _: None))
+    return connection

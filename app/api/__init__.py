@@ -17,21 +17,23 @@ from app.api import (
     page,
     requests,
     rerank,
+    service,
     tei,
 )
-from app.config import Settings
 
 
 def init_app(app: Flask, version: str) -> None:
     """Register every endpoint, the error table and the documentation made from both."""
-    settings: Settings = app.config["EMBED"]
     app.config["VERSION"] = version
+    app.url_map.strict_slashes = False  # no redirect leaves the error contract
+    app.extensions["keys"] = auth.Keys(app.config["EMBED"])
     answer.init_app(app)
     body.init_app(app)
     errors.init_app(app)
     requests.init_app(app)  # before who may in: a refused request has an id and a line too
-    auth.init_app(app, settings.keys, settings.cors_origins)
-    admission.init_app(app)  # after: who may not come in does not learn how busy it is
+    auth.init_app(app)
     for room in (page, embed, ollama, openai, tei, rerank, health, metrics):
         app.register_blueprint(room.bp)
-    docs.init_app(app, version)  # last: it documents what is registered
+    docs.init_app(app, version)  # it documents what is registered
+    admission.init_app(app)  # last: who may not come in does not learn how busy it is
+    app.extensions["service"] = service.Service(app)

@@ -1,176 +1,151 @@
-"""Who has to come again: refusals where nothing more may wait, most of them out of a request's head alone.
+"""Rejecting a request must be much cheaper than serving it.
 
-What comes too much must not cost what serving costs: it gets neither a thread nor a walk through Flask. What
-is not HTTP never comes as far as Flask and is answered here too.
+A WSGI layer in front of Flask bounds how many threads requests of each kind have, and refuses at once what
+finds no thread or no room to wait: a walk through Flask costs three times as much.
 """
 
-import math
 import re
 import threading
 import time
 from collections import Counter
-from email.utils import formatdate
-from http import HTTPStatus
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import partial
+from typing import Any, Literal
 
-from flask import Flask, Response, current_app, g, request
+from flask import Flask, request
+from werkzeug.wsgi import ClosingIterator
 
 from app.api import requests
-from app.api.auth import may_enter
+from app.api.auth import Keys
 from app.api.body import discard_body
-from app.api.context import Encoder, encoder
-from app.api.errors import Busy, overloaded, unreadable
+from app.api.context import Encoder
+from app.api.errors import Busy, overloaded
 from app.engine.embeddings import Priority
 
-REQUEST_LINE = re.compile(rb"POST (/[\w/.-]*) HTTP/1\.[01]\r\n")
-NAME = re.compile(rb"[\w-]+")
-LENGTH = re.compile(rb"[0-9]{1,9}")
 # A body up to here is on its way already; a client must have sent a longer one before it listens.
 SMALL_BODY = 1 << 16
 # A larger body is hardly that of a question. What is let in costs Flask and the tokenizer before it can be
 # refused.
 QUESTION_BYTES = 1 << 9
-# Heads with these have more to them than is looked at here.
-UNUSUAL = {b"transfer-encoding", b"expect", b"origin", b"upgrade"}
-MOST_BODIES = 256  # of refusals that are kept
-# Views with a body that do not wait for the encoder.
-QUICK = {"ollama.show", "ollama.pull", "ollama.generate", "tei.tokenize"}
-# The share of all threads that requests of a class may have, so that neither keeps the other out.
-SEATS: dict[Priority, float] = {"interactive": 11 / 16, "bulk": 13 / 16}
+MOST_ANSWERS = 256  # refusals that are kept
+# Views with a body that cost next to nothing.
+QUICK = {"ollama.show", "ollama.pull", "ollama.generate"}
+Kind = Literal["interactive", "bulk", "other"]  # of a POST by its class, or anything else but health checks
+# The share of all threads that requests of a kind may have, so that none keeps the others out.
+SHARES: dict[Kind, float] = {"interactive": 11 / 16, "bulk": 13 / 16, "other": 8 / 16}
+SPARE = 16  # of so many threads, one is for health checks and refusals only
+SLASHES = re.compile("//+")
 
 
 class Seats:
-    """How many threads the requests of each class have, and for which there are no more."""
+    """How many threads the requests of each kind have."""
 
     def __init__(self) -> None:
-        self.threads: float = math.inf
-        self._taken = Counter[Priority]()
+        self.threads = 1 << 30  # where nobody says how many there are
+        self._taken = Counter[Kind]()
         self._lock = threading.Lock()
 
-    @property
-    def full(self) -> frozenset[Priority]:
-        return frozenset(name for name, share in SEATS.items() if self._taken[name] >= share * self.threads)
-
-    def take(self, priority: Priority) -> bool:
+    def take(self, kind: Kind) -> bool:
         """Whether there is one, which is taken then."""
+        most = max(1, self.threads - max(1, self.threads // SPARE))
         with self._lock:
-            free = priority not in self.full
-            self._taken[priority] += free
+            free = self._taken[kind] < SHARES[kind] * self.threads and self._taken.total() < most
+            self._taken[kind] += free
             return free
 
-    def leave(self, priority: Priority | None) -> None:
-        if priority:
-            with self._lock:
-                self._taken[priority] -= 1
+    def leave(self, kind: Kind, seat: bool) -> None:
+        with self._lock:
+            self._taken[kind] -= seat
 
 
 def init_app(app: Flask) -> None:
-    seats = app.extensions["seats"] = Seats()
+    """Call it after all endpoints are registered."""
+    app.extensions["seats"] = Seats()
+    app.wsgi_app = Admission(app)  # type: ignore[method-assign]
     app.before_request(_refuse)
-    app.teardown_request(lambda _: seats.leave(g.pop("seat", None)))
 
 
 def _refuse() -> None:
-    """Where nothing more may wait, a body is not worth parsing, checking and tokenising."""
-    if request.method != "POST" or request.endpoint is None:
-        return
-    seats: Seats = current_app.extensions["seats"]
-    priority = _priority_of(request.content_length)
-    load = encoder().load_state
-    # One of the last threads, which are there for others, is not held by reading either.
-    if getattr(request.environ.get("gunicorn.socket"), "surplus", False) or not seats.take(priority):
-        raise Busy(load.drain_seconds[priority])
-    g.seat = priority
-    if priority in load.full and request.endpoint not in QUICK:
-        discard_body()
-        raise Busy(load.drain_seconds[priority])
-
-
-def _priority_of(size: int | None) -> Priority:
-    """What a request with a body of so many bytes is most likely: a question is short."""
-    return "interactive" if size is not None and size <= QUESTION_BYTES else "bulk"
+    """Where something has to be added to a refusal, such as what lets a page on another host read it."""
+    busy: Busy | None = request.environ.get("embed.busy")
+    if busy:
+        if request.environ["embed.seat"]:  # else no thread may wait for the rest of a body
+            discard_body()
+        raise busy
 
 
 class Admission:
-    """What a worker asks about each head it has read, and about those that it cannot read."""
+    """The application, for as many requests at a time as there are threads and room in the queue."""
 
-    def __init__(self, app: Flask, threads: float = math.inf) -> None:
-        """`threads`: that requests may have."""
-        self._app = app
+    def __init__(self, app: Flask) -> None:
+        self._app, self._next = app, app.wsgi_app
         self._seats: Seats = app.extensions["seats"]
-        self._seats.threads = threads
         self._encoder: Encoder = app.extensions["encoder"]
-        self._keys: tuple[bytes, ...] = app.extensions["keys"]
-        self._paths = {
-            rule.rule
-            for rule in app.url_map.iter_rules()
-            if "POST" in (rule.methods or ()) and rule.endpoint not in QUICK and not rule.arguments
-        }
-        self._bodies: dict[tuple[str, int], bytes] = {}  # by path and the seconds that they tell to wait
+        self._keys: Keys = app.extensions["keys"]
+        rules = [rule for rule in app.url_map.iter_rules() if not rule.arguments]
+        self._health = {rule.rule for rule in rules if rule.endpoint.startswith("health.")}
+        self._posted = {rule.rule: rule.endpoint for rule in rules if "POST" in (rule.methods or ())}
+        self._answers: dict[tuple[str, int], tuple[list[tuple[str, str]], bytes]] = {}
 
-    def refusal(self, head: bytes, surplus: bool = False) -> tuple[bytes, int] | None:
-        """The whole answer to a request that must not wait, and the bytes of that; None if it may.
-
-        `surplus`: no thread is left to wait in.
-        """
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        start = time.perf_counter()
+        # Of a base URL that ends with a slash clients make two.
+        path = environ["PATH_INFO"] = SLASHES.sub("/", environ["PATH_INFO"])
+        if path in self._health:
+            return self._next(environ, start_response)
+        size = _size(environ)
+        priority: Priority = "interactive" if size is not None and size <= QUESTION_BYTES else "bulk"
+        kind: Kind = priority if environ["REQUEST_METHOD"] == "POST" else "other"
         load = self._encoder.load_state
-        full = load.full | self._seats.full
-        if not (surplus or full):
-            return None
-        start = time.perf_counter()
-        line = REQUEST_LINE.match(head)
-        if not line:
-            return None
-        path, end = line[1].decode(), head.find(b"\r\n\r\n")
-        if end < 0 or path not in self._paths:
-            return None
-        fields: dict[bytes, bytes] = {}
-        for text in head[line.end() : end].split(b"\r\n"):
-            name, colon, value = text.partition(b":")
-            name = name.lower()
-            if not colon or not NAME.fullmatch(name) or name in fields:
-                return None  # folded, doubled or broken: for the parser
-            fields[name] = value.strip(b" \t")
-        length = fields.get(b"content-length", b"0")
-        if UNUSUAL & fields.keys() or not LENGTH.fullmatch(length) or int(length) > SMALL_BODY:
-            return None
-        priority = _priority_of(int(length))
-        if not surplus and priority not in full:
-            return None
-        if self._keys and not may_enter(fields.get(b"authorization", b"").decode("latin-1"), self._keys):
-            return None
-        request_id = requests.request_id(fields.get(b"x-request-id", b"").decode("latin-1"))
-        answer = self._answer(path, request_id, load.drain_seconds[priority])
-        requests.record("POST", path, 503, time.perf_counter() - start, request_id, load.waiting)
-        return answer, end + 4 + int(length)
+        seat = environ["embed.seat"] = self._seats.take(kind)
+        waits = kind != "other" and self._posted.get(path, "none") not in {"none", *QUICK}
+        if not seat or (waits and priority in load.full):
+            busy = environ["embed.busy"] = Busy(load.drain_seconds[priority])
+            if self._is_plain(environ, path, size):
+                self._seats.leave(kind, seat)
+                return self._answer(environ, start_response, path, busy.seconds, start)
+        try:
+            answer = self._next(environ, start_response)
+        except BaseException:
+            self._seats.leave(kind, seat)
+            raise
+        # A client that reads its answer slowly has a thread as long.
+        return ClosingIterator(answer, partial(self._seats.leave, kind, seat))
 
-    def unreadable(self, error: Exception) -> bytes:
-        """The whole answer to a request that the parser gave up on with this error."""
-        start = time.perf_counter()
-        request_id = requests.request_id("")
-        with self._app.test_request_context("/none"):  # nobody knows which protocol it was
-            response = unreadable(error)
-            answer = _whole(response.status_code, request_id, _bytes(response))
-        seconds = time.perf_counter() - start
-        waiting = self._encoder.load_state.waiting
-        requests.record("other", "none", response.status_code, seconds, request_id, waiting)
-        return answer
+    def _is_plain(self, environ: dict[str, Any], path: str, size: int | None) -> bool:
+        """Whether a refusal needs nothing that only Flask knows; without a key it is another one."""
+        return (
+            path in self._posted
+            and environ["REQUEST_METHOD"] == "POST"
+            and size is not None
+            and size <= SMALL_BODY
+            and "HTTP_ORIGIN" not in environ
+            and (not self._keys or self._keys.match(environ.get("HTTP_AUTHORIZATION", "")))
+        )
 
-    def _answer(self, path: str, request_id: str, seconds: int) -> bytes:
-        if (path, seconds) not in self._bodies:
-            if len(self._bodies) >= MOST_BODIES:
-                self._bodies.clear()
+    def _answer(
+        self, environ: dict[str, Any], start_response: Any, path: str, seconds: int, start: float
+    ) -> list[bytes]:
+        if (path, seconds) not in self._answers:
+            if len(self._answers) >= MOST_ANSWERS:
+                self._answers.clear()
             with self._app.test_request_context(path):
-                self._bodies[path, seconds] = _bytes(overloaded(Busy(seconds)))
-        return _whole(503, request_id, self._bodies[path, seconds])
+                response = overloaded(Busy(seconds))
+            response.headers.update(requests.HEADERS)
+            self._answers[path, seconds] = list(response.headers), response.get_data()
+        headers, body = self._answers[path, seconds]
+        number = requests.request_id(environ.get("HTTP_X_REQUEST_ID", ""))
+        start_response("503 SERVICE UNAVAILABLE", [*headers, ("X-Request-ID", number)])
+        waiting = self._encoder.load_state.waiting
+        requests.record("POST", path, 503, time.perf_counter() - start, number, waiting)
+        return [body]
 
 
-def _whole(status: int, request_id: str, rest: bytes) -> bytes:
-    line = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"
-    return f"{line}\r\nDate: {formatdate(usegmt=True)}\r\nX-Request-ID: {request_id}\r\n".encode() + rest
-
-
-def _bytes(response: Response) -> bytes:
-    """The headers that do not change, and the body."""
-    fields = {**requests.HEADERS, **response.headers, "Connection": "close"}
-    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-    return f"{head}\r\n".encode() + response.get_data()
+def _size(environ: dict[str, Any]) -> int | None:
+    """Of the body, if the head tells it."""
+    if "HTTP_TRANSFER_ENCODING" in environ:
+        return None
+    with suppress(ValueError):
+        return int(environ.get("CONTENT_LENGTH") or 0)
+    return None

@@ -1,45 +1,96 @@
-"""Who may in: API keys, and pages on other hosts. Health needs neither."""
+"""Authentication by API key, and pages on other hosts. Health checks need neither."""
 
 import hmac
+import logging
+import os
+import time
 
-from flask import Flask, request
+from flask import Flask, current_app, request
 from flask_cors import CORS
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Unauthorized
 
 from app.api.context import settings
+from app.config import ConfigError, Settings
+
+log = logging.getLogger(__name__)
 
 # What monitors and browsers ask before anybody has a key in hand. The page asks for the key itself.
 ALWAYS_OPEN = {"health.alive", "health.ready", "health.health", "page.home", "page.static"}
 DOCS = ("docs.", "flasgger.")
+LOOK_SECONDS = 1.0  # between two looks whether the file of keys has changed
 
 
-def init_app(app: Flask, keys: tuple[str, ...], origins: tuple[str, ...]) -> None:
-    """Ask every request for one of `keys`, if there are any; answer pages on `origins`."""
-    if origins:
-        CORS(app, origins=list(origins), expose_headers=["X-Request-ID", "Retry-After", "Server-Timing"])
-    known = app.extensions["keys"] = tuple(key.encode() for key in keys)
-    if not known:
-        return
+class Keys:
+    """The keys that open the server; a file of them that changes is read again.
 
-    @app.before_request
-    def check() -> None:
-        # A browser asks by OPTIONS first and brings no key.
-        if request.method == "OPTIONS" or _open(request.endpoint or ""):
+    If it cannot be used then, the log says why, and the keys read before it go on to hold.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._keys = [key.encode() for key in settings.keys]
+        self._state = self._file_state()
+        self._looked = time.monotonic()
+
+    def __bool__(self) -> bool:
+        """Whether there are any; without, the server is open."""
+        return bool(self._keys)
+
+    def match(self, authorization: str) -> bool:
+        """Whether this header brings one of them."""
+        self._look()
+        scheme, _, key = authorization.partition(" ")
+        brought = key.strip().encode() if scheme.lower() == "bearer" else b""
+        # Each is compared, in a time that does not depend on where they differ.
+        return sum([hmac.compare_digest(brought, one) for one in self._keys]) > 0
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        if self._settings.api_keys_file is None or now < self._looked + LOOK_SECONDS:
             return
-        if not may_enter(request.headers.get("Authorization", ""), known):
-            raise Unauthorized(
-                "a key is needed, and this is none: send Authorization: Bearer <key>",
-                www_authenticate=WWWAuthenticate("bearer", {"realm": "embeddings"}),
-            )
+        self._looked = now
+        state = self._file_state()
+        if state == self._state:
+            return
+        self._state = state
+        try:
+            self._keys = [key.encode() for key in self._settings.keys]
+            log.info("the file of keys has changed: %d keys open the server", len(self._keys))
+        except ConfigError as error:
+            log.error("%s; the keys read before go on to hold", error)
+
+    def _file_state(self) -> tuple[int, int, int] | None:
+        """Changes when the file does, or a link on its way, as where Kubernetes mounts secrets."""
+        if self._settings.api_keys_file is None:
+            return None
+        try:
+            state = os.stat(self._settings.api_keys_file)
+        except OSError:
+            return None
+        return state.st_mtime_ns, state.st_ino, state.st_size
 
 
-def may_enter(authorization: str, keys: tuple[bytes, ...]) -> bool:
-    """Whether this header brings one of the keys."""
-    scheme, _, key = authorization.partition(" ")
-    brought = key.strip().encode() if scheme.lower() == "bearer" else b""
-    # Each is compared, in a time that does not depend on where they differ.
-    return sum([hmac.compare_digest(brought, one) for one in keys]) > 0
+def init_app(app: Flask) -> None:
+    """Ask every request for a key, if there are any; answer pages on the origins that are set."""
+    found: Settings = app.config["EMBED"]
+    if found.cors_origins:
+        exposed = ["X-Request-ID", "Retry-After", "Server-Timing"]
+        CORS(app, origins=list(found.cors_origins), expose_headers=exposed)
+    if app.extensions["keys"]:
+        app.before_request(_check)
+
+
+def _check() -> None:
+    # A browser asks by OPTIONS first and brings no key.
+    if request.method == "OPTIONS" or _open(request.endpoint or ""):
+        return
+    keys: Keys = current_app.extensions["keys"]
+    if not keys.match(request.headers.get("Authorization", "")):
+        raise Unauthorized(
+            "the API key is missing or wrong: send Authorization: Bearer <key>",
+            www_authenticate=WWWAuthenticate("bearer", {"realm": "embeddings"}),
+        )
 
 
 def _open(endpoint: str) -> bool:

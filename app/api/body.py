@@ -7,7 +7,6 @@ from typing import Any
 
 import orjson
 from flask import Flask, Request, current_app, g, request
-from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import (
     BadRequest,
     ClientDisconnected,
@@ -16,7 +15,7 @@ from werkzeug.exceptions import (
     UnsupportedMediaType,
 )
 
-from app.api.context import encoder, settings
+from app.api.context import client, encoder, settings
 from app.api.errors import Busy
 
 CHUNK = 1 << 16
@@ -105,7 +104,7 @@ def has_more_values(body: bytes | bytearray, most: int, give_way: Callable[[], N
 def discard_body() -> None:
     """Read what is left of the body of a request that is refused, see DRAIN."""
     size = 0
-    with suppress(ClientDisconnected, ParseException, OSError):
+    with suppress(ClientDisconnected, OSError):
         while size <= DRAIN and (chunk := request.stream.read(CHUNK)):
             size += len(chunk)
 
@@ -136,13 +135,13 @@ def _read_body(request: Request, limit: int) -> bytearray:
             else:
                 body.clear()
                 bodies.release(g.pop("held"))
-    except (ClientDisconnected, ParseException, OSError):
+    except (ClientDisconnected, OSError):
         whole = False
     if max(size, announced) > limit:
         raise RequestEntityTooLarge(f"the body is larger than {limit} bytes: send fewer texts in one request")
     if not whole or size < announced:
-        if getattr(request.environ.get("gunicorn.socket"), "late", False):
-            raise RequestTimeout("the body did not come in time")
+        if (connection := client()) and connection.late:
+            raise RequestTimeout
         raise BadRequest("the body ended early, or its chunks are not well formed")
     if not room:
         raise Busy(encoder().load_state.drain_seconds["bulk"])

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterable
 from typing import Protocol, cast
 
-from flask import current_app
+from flask import current_app, request
 
 from app.config import Settings
 from app.engine.embeddings import (
@@ -20,8 +20,20 @@ from app.engine.embeddings import (
 )
 
 
+class Client(Protocol):
+    """Who sent a request."""
+
+    late: bool  # whether it was not there in time
+
+    def gone(self) -> bool: ...
+
+
 class Encoder(Protocol):
     """What this floor needs of an encoder; tests bring their own."""
+
+    def load(self) -> None: ...
+
+    def close(self) -> None: ...
 
     @property
     def load_state(self) -> Load: ...
@@ -62,6 +74,11 @@ class Encoder(Protocol):
     def tokenize(self, texts: list[str], special: bool = True) -> list[list[Token]]: ...
 
     def token_strings(self, ids: Iterable[int]) -> list[str]: ...
+
+
+def client() -> Client | None:
+    """Who sent this request, where the server lets us look."""
+    return cast(Client | None, request.environ.get("embed.client"))
 
 
 def encoder() -> Encoder:

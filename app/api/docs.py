@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
 from flasgger import Swagger
-from flask import Blueprint, Flask, make_response, redirect, render_template, url_for
+from flask import Blueprint, Flask, current_app, make_response, render_template
 from werkzeug.wrappers import Response
 
 from app.api.schemas import OwnField
@@ -107,6 +107,8 @@ def init_app(app: Flask, version: str) -> None:
         },
         decorators=[strict],
     )
+    # flasgger redirects from /apidocs/index.html, by a view without a name.
+    app.view_functions["flasgger.<lambda>"] = app.view_functions["flasgger.apidocs"]
 
 
 def strict(view: View) -> View:
@@ -149,7 +151,8 @@ def openapi(app: Flask, version: str) -> dict[str, Any]:
 
 @bp.get("/docs")
 def docs() -> Response:
-    return redirect(url_for("flasgger.apidocs"))
+    """The same page, and no redirect, which would have to know the prefix that a proxy takes off."""
+    return cast(Response, current_app.view_functions["flasgger.apidocs"]())
 
 
 @bp.get("/redoc")

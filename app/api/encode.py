@@ -1,14 +1,13 @@
 """The one call under every protocol: the name checked, the texts encoded, the vectors cut."""
 
 import re
-import socket
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import replace
 
 from flask import request
 from marshmallow import ValidationError
 
-from app.api.context import encoder, settings
+from app.api.context import client, encoder, settings
 from app.api.errors import UnknownModel
 from app.api.wire import cut
 from app.engine.embeddings import DENSE, HYBRID, Embeddings, Output, Pooling, Priority, Scores, Weights
@@ -57,7 +56,7 @@ def encode(
         outputs=outputs,
         truncate=truncate,
         priority=priority or _header_priority(),
-        gone=_client_gone(),
+        gone=connection.gone if (connection := client()) else None,
     )
     if not unit:
         return replace(found, dense=(found.dense * found.lengths[:, None])[:, : dimensions or None])
@@ -79,32 +78,10 @@ def score(
         pooling=pooling,
         truncate=truncate,
         priority=priority or _header_priority(),
-        gone=_client_gone(),
+        gone=connection.gone if (connection := client()) else None,
     )
 
 
 def _header_priority() -> Priority | None:
     found = URGENCY.search(request.headers.get("Priority", ""))
     return URGENCIES.get(found[1]) if found else None
-
-
-def _client_gone() -> Callable[[], bool] | None:
-    """Whether the client has closed its connection meanwhile, where the server lets us look.
-
-    One that only closed its sending half cannot be told from one that left, and counts as gone, as
-    it does for most proxies.
-    """
-    connection: socket.socket | None = request.environ.get("gunicorn.socket")
-    if connection is None:
-        return None
-
-    def gone() -> bool:
-        try:
-            # Past what a TLS socket makes of it, which takes no flags.
-            return socket.socket.recv(connection, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-
-    return gone

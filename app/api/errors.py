@@ -1,21 +1,10 @@
 """The one table from an exception to a status and a body."""
 
 import logging
-import ssl
 from http import HTTPStatus
 from typing import Any
 
 from flask import Flask, Response, json, request
-from gunicorn.http.errors import (
-    ExpectationFailed,
-    ForbiddenProxyRequest,
-    InvalidResponseHeader,
-    InvalidResponseHeaderName,
-    LimitRequestHeaders,
-    LimitRequestLine,
-    ParseException,
-    UnsupportedTransferCoding,
-)
 from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException
 
@@ -36,6 +25,7 @@ log = logging.getLogger(__name__)
 SENTENCES = {
     404: "there is nothing at this path, /apidocs/ lists what there is",
     405: "this path does not answer this method, see the Allow header",
+    408: "the request did not come in time: its head has ten seconds, its body two minutes",
     500: "the server failed on this request, its log says why",
 }
 
@@ -45,19 +35,6 @@ OPENAI_TYPES = {401: "authentication_error", 404: "not_found_error", 503: "overl
 # text-embeddings-inference's; its clients only show it.
 TEI_TYPES = {401: "Unauthorized", 500: "Backend", 503: "Overloaded", 504: "Backend"}
 TEI_PATHS = ("/", "/embed", "/embed_sparse", "/rerank", "/tokenize", "/info")
-
-# By what Gunicorn's parser says, the first that fits; two of them are said of an answer of ours.
-UNREADABLE: dict[type[Exception], int] = {
-    InvalidResponseHeader: 500,
-    InvalidResponseHeaderName: 500,
-    LimitRequestLine: 414,
-    LimitRequestHeaders: 431,
-    ExpectationFailed: 417,
-    UnsupportedTransferCoding: 501,
-    ForbiddenProxyRequest: 403,
-    ssl.SSLError: 400,
-    ParseException: 400,
-}
 
 
 class Busy(Exception):
@@ -158,13 +135,10 @@ def overloaded(error: Overloaded | Busy) -> Response:
     return response
 
 
-def unreadable(error: Exception) -> Response:
-    """For a request that Gunicorn could not read, or that failed outside of Flask."""
-    status = next((status for kind, status in UNREADABLE.items() if isinstance(error, kind)), 500)
-    if status == 500:
-        log.error("a request failed outside of Flask", exc_info=error)
-        return refusal(500, SENTENCES[500])
-    return refusal(status, f"the request is not HTTP as it is read here: {HTTPStatus(status).phrase}")
+def unread(status: int) -> Response:
+    """For a request whose head could not be read, did not come in time, or that failed outside of Flask."""
+    phrase = HTTPStatus(status).phrase
+    return refusal(status, SENTENCES.get(status) or f"the request is not HTTP as it is read here: {phrase}")
 
 
 def _too_late(error: TooLate) -> Response:

@@ -2,261 +2,346 @@
 
 Gunicorn's own gives every connection a thread before it has sent a byte, lets a thread wait for the rest of
 a head or a body without end, and closes in its accepting loop, for up to two seconds, until the client does
-so too. Here the loop watches connections that have not sent their head yet, and those that are closing;
-a thread gets a connection with its whole head, and reads its body up to a deadline.
+so too. Here a connection is in one of three places: watched by the loop until its head is there, with a
+thread, and watched again until the client has closed. Seen in Gunicorn 27.0: a version whose loop reads heads
+and lingers, with deadlines, makes most of this file unnecessary.
 """
 
 import contextlib
 import errno
+import faulthandler
 import resource
 import signal
 import socket
 import sys
 import time
-from collections import OrderedDict
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from selectors import EVENT_READ
-from typing import Any
+from typing import Any, NoReturn, Protocol
 
+from gunicorn.arbiter import Arbiter
+from gunicorn.http import get_parser
+from gunicorn.http.errors import (
+    ExpectationFailed,
+    ForbiddenProxyRequest,
+    InvalidResponseHeader,
+    InvalidResponseHeaderName,
+    LimitRequestHeaders,
+    LimitRequestLine,
+    ParseException,
+    UnsupportedTransferCoding,
+)
+from gunicorn.sock import ssl_context
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from app.worker.client import Client, timeval
-from app.worker.threads import Threads
-from app.worker.turn import Turn
+from app.server.client import Client, TLSClient
 
+LOAD_SECONDS = 3600  # an export included; a worker that takes longer hangs: it says where, and is replaced
+RETRY_SECONDS = 5.0  # between two attempts to load
 HEAD_SECONDS = 10.0  # from the connection to the end of its head
-BODY_SECONDS = 120.0  # to the end of its body: 32 MiB on a slow line
-SEND_SECONDS = 60.0  # without a byte of the answer taken
+HEAD_BYTES = 1 << 15
+HEADS_BYTES = 1 << 25  # of all heads that are not whole yet
+BODY_SECONDS = 120.0  # from the head to the end of the body: 32 MiB on a slow line
 CLOSE_SECONDS = 2.0  # from the answer's end to the client's own close
-HEAD_BYTES = 1 << 15  # a longer head is for the parser to refuse
+LOOK_SECONDS = 0.5  # between two looks for who has had its time
 SPARE_FILES = 256  # what a worker may open besides connections
+
+# By what Gunicorn's parser says, the first that fits; two of them are said of an answer of ours.
+STATUSES: dict[type[Exception], int] = {
+    InvalidResponseHeader: 500,
+    InvalidResponseHeaderName: 500,
+    LimitRequestLine: 414,
+    LimitRequestHeaders: 431,
+    ExpectationFailed: 417,
+    UnsupportedTransferCoding: 501,
+    ForbiddenProxyRequest: 403,
+    ParseException: 400,
+}
+
+
+class Service(Protocol):
+    """What a worker asks of its application, a Flask with one among its `extensions`."""
+
+    def load(self, threads: int) -> bool:
+        """Make ready to answer that many requests at a time; where it cannot be, log why: False."""
+
+    def close(self) -> None: ...
+
+    @property
+    def broken(self) -> bool:
+        """Whether there is nothing left to answer with."""
+
+    @property
+    def hangs(self) -> bool:
+        """Whether it will never answer again."""
+
+    def refusal(self, status: int) -> bytes:
+        """The whole answer, head and body, to a request that is not read any further."""
+
+
+class Connection(TConn):  # type: ignore[misc]
+    """One connection, and what has arrived of its next request's head."""
+
+    deadline = 0.0  # by time.monotonic(), while it is watched
+    closing = False
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.head = bytearray()
+        self.initialized = self.data_ready = True  # the loop reads, no thread need wait for anything
+
+    def is_whole(self, looked: int = 0) -> bool:
+        """Whether the head ends, or has a bare line feed, on which the parser gives up; not so far up to
+        `looked`.
+        """
+        head, line = self.head, max(0, looked - 1)
+        bare = head.count(b"\n", looked) != head.count(b"\r\n", line)
+        return bare or head.find(b"\r\n\r\n", max(0, looked - 3)) >= 0
+
+
+class Input:
+    """A request's body, whose chunks may be malformed: that is an OSError, as if the client had gone."""
+
+    def __init__(self, body: Any) -> None:
+        self._body = body
+
+    def read(self, size: int) -> bytes:
+        try:
+            return bytes(self._body.read(size))
+        except ParseException as error:
+            raise OSError("the chunks are malformed") from error
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
-    """Each connection is in one of three places: waiting for its head, with a thread, or closing.
+    """`nr_conns`, which Gunicorn bounds by `worker_connections`, counts every open connection."""
 
-    The first and the last count for nothing in Gunicorn's limit of connections: each adds one to it.
-    """
+    service: Service
+    application: Any
+    wsgi: Any
+    worker_connections: int
 
-    turn: Turn  # the hooks set it
+    def start(self, arbiter: Arbiter) -> None:
+        """Right after the fork: hear signals, and do not hang unnoticed while loading."""
+        # The master's handlers, which a fork inherits, would take these for orders to the master, and what
+        # came since the fork is in a copy of its queue.
+        ends = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
+        for number in ends:
+            signal.signal(number, lambda *_: sys.exit(0))
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        while not arbiter.SIG_QUEUE.empty():
+            if arbiter.SIG_QUEUE.get_nowait() in ends:
+                sys.exit(0)
+        try:
+            faulthandler.dump_traceback_later(LOAD_SECONDS, exit=True)
+        except Exception as error:
+            self.log.warning("nobody will notice if this worker hangs while it loads: %s", error)
+        if not self.cfg.accesslog:  # its lines would be made, for nobody to see
+            self.log.access = lambda *_: None
 
-    def hangs(self) -> bool:
-        """Whether this process will never answer again; the hooks know how to tell."""
-        return False
-
-    def broken(self) -> bool:
-        """Whether it has nothing left to answer with; the hooks know how to tell."""
-        return False
+    def init_process(self) -> None:
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        with contextlib.suppress(OSError, ValueError):  # macOS calls it unlimited and refuses to set that
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES
+        self.worker_connections = max(1, min(self.worker_connections, files))
+        self.watched: set[Connection] = set()
+        self.heads_bytes = 0  # of those watched
+        self.looked = 0.0
+        super().init_process()
 
     def load_wsgi(self) -> None:
         try:
             super().load_wsgi()
         except Exception:
             self.log.exception("the application cannot be loaded")
-            self.turn.give_up()
+            self._give_up()
+        self.application, self.wsgi = self.wsgi, self._answer
+        self.service = self.application.extensions["service"]
+
+    def load(self) -> None:
+        """Make the application ready; nothing is accepted before."""
+        if not self.service.load(self.cfg.threads):
+            self._give_up()
+        faulthandler.cancel_dump_traceback_later()
+
+    def close(self) -> None:
+        """Give back what `load` made, if it came so far."""
+        with contextlib.suppress(AttributeError):
+            self.service.close()
+
+    def _give_up(self) -> NoReturn:
+        """End a process that cannot load, and the server with it if it has just started.
+
+        Later there are others, which go on, and it is tried again.
+        """
+        if self.age <= self.cfg.workers:
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+        time.sleep(RETRY_SECONDS)
+        sys.exit(1)
+
+    def get_thread_pool(self) -> ThreadPoolExecutor:
+        pool: ThreadPoolExecutor = super().get_thread_pool()
+        pool.submit(int).result()  # one thread there must be, see `_begin`
+        return pool
 
     def notify(self) -> None:
         """Tell the arbiter that all is well; a worker that does not is replaced after `timeout`."""
-        if self.broken():
+        if self.service.broken:
             self.alive = False
-        if not self.hangs():
+        if not self.service.hangs:
             super().notify()
 
-    def refusal(self, head: bytes, surplus: bool) -> tuple[bytes, int] | None:
-        """The whole answer to a request that is refused for its head alone, and the request's size.
-
-        The hooks know which is; `surplus`: it would get one of the last threads.
-        """
-        return None
-
-    def unreadable(self, error: Exception) -> bytes:
-        """The whole answer to a request that could not be parsed; the hooks know its form."""
-        return b""
-
-    def handle_error(self, req: Any, client: Client, addr: Any, exc: Exception) -> None:
-        """Answer as everywhere else, and log nothing of what came: it may be a key."""
-        answer = self.unreadable(exc)
-        if answer:
-            with contextlib.suppress(OSError):
-                client.sendall(answer)
-        else:
-            super().handle_error(req, client, addr, exc)
-
-    def init_signals(self) -> None:
-        super().init_signals()
-        signal.signal(signal.SIGUSR2, super().handle_exit)
-
     def handle_exit(self, sig: int, frame: Any) -> None:
-        if self.turn.goes_on():
-            return
         if not self.booted:  # to load may take minutes, and nothing was accepted
             sys.exit(0)
         super().handle_exit(sig, frame)
 
     def handle_quit(self, sig: int, frame: Any) -> None:
-        # Gunicorn's own takes a lock of the pool, which this thread may hold already.
+        # Gunicorn 27.0 shuts the pool down here, for which it takes a lock that this thread may hold already.
         super(ThreadWorker, self).handle_quit(sig, frame)
 
-    def get_thread_pool(self) -> Threads:
-        return Threads(self.cfg.threads)
-
-    def init_process(self) -> None:
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        with contextlib.suppress(OSError, ValueError):  # macOS calls it unlimited and refuses to set that
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self.most_watched = max(1, files - self.cfg.threads - SPARE_FILES)
-        self.busy = 0  # requests with a thread
-        # From so many on they are surplus: what has a body is refused, health checks are not.
-        self.most_busy: int = max(1, self.cfg.threads - max(1, self.cfg.threads // 16))
-        # In the order of their deadlines.
-        self.heads: OrderedDict[TConn, float] = OrderedDict()
-        self.closing: OrderedDict[TConn, float] = OrderedDict()
-        super().init_process()
-
-    @property
-    def crowded(self) -> bool:
-        """Whether only the threads for health checks are left."""
-        return self.busy >= self.most_busy
-
-    def accept(self, listener: Any) -> None:
+    def accept(self, listener: socket.socket) -> None:
         try:
             accepted, address = listener.accept()
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
-                self._give_up_oldest()
+                self._make_room()
             elif error.errno not in (errno.EAGAIN, errno.ECONNABORTED):
                 raise
             return
-        client = Client(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
-        connection = TConn(self.cfg, client, address, listener.getsockname())
-        connection.seen = 0
-        head = self._head(connection)  # most often it is there
-        if head is not None:
-            self._begin(connection, head)
+        client: Client
+        try:
+            if self.cfg.is_ssl:
+                context = ssl_context(self.cfg)
+                context.sslsocket_class = TLSClient
+                client = context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
+            else:
+                client = Client(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
+        except OSError:  # gone already
+            accepted.close()
             return
-        self._watch(connection, self.heads, HEAD_SECONDS, self._on_head)
+        if self.nr_conns + 1 >= self.worker_connections:  # with as many, Gunicorn would stop to accept
+            self._make_room()
+        self.nr_conns += 1
+        self._await_head(Connection(self.cfg, client, address, listener.getsockname()), HEAD_SECONDS)
 
-    def enqueue_req(self, connection: TConn) -> None:
-        connection.surplus = self.crowded
-        connection.sock.deadline = time.monotonic() + BODY_SECONDS
-        with contextlib.suppress(OSError):  # macOS: it is gone already
-            connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval(SEND_SECONDS))
-        self.busy += 1
-        super().enqueue_req(connection)
+    def _await_head(self, connection: Connection, seconds: float) -> None:
+        connection.deadline = time.monotonic() + seconds
+        if connection.is_whole():
+            self._begin(connection)
+        else:
+            self._watch(connection)
+            self._read(connection, connection.sock)  # most often it is there
 
-    def handle_request(self, req: Any, connection: TConn) -> Any:
-        connection.sock.surplus = connection.surplus  # for the application; with TLS it is another socket
-        return super().handle_request(req, connection)
+    def _read(self, connection: Connection, client: Client) -> None:
+        """What has come on a connection that is watched."""
+        while connection in self.watched:  # else it gave way to one that came in the same turn of the loop
+            arrived = client.arrived(HEAD_BYTES - len(connection.head))
+            if arrived is None:
+                return
+            if not arrived:
+                self._close(connection)
+            elif not connection.closing:
+                looked = len(connection.head)
+                connection.head += arrived
+                self.heads_bytes += len(arrived)
+                if connection.is_whole(looked):
+                    self._begin(connection)
+                elif len(connection.head) == HEAD_BYTES:
+                    self._refuse(connection, 431 if b"\r\n" in connection.head else 414)
+                elif self.heads_bytes > HEADS_BYTES:
+                    self._make_room()
 
-    def finish_request(self, connection: TConn, done: "Future[Any]") -> None:
-        """Of a connection that is kept alive, where the operator asks for that, as Gunicorn does."""
-        self.busy -= 1
-        if not done.cancelled() and not done.exception() and done.result():
-            super().finish_request(connection, done)
-            return
-        self.nr_conns -= 1
+    def _begin(self, connection: Connection) -> None:
+        """Give a connection whose head is there a thread."""
+        self._forget(connection)
+        connection.parser = connection.parser or get_parser(self.cfg, connection.sock, connection.client)
+        connection.parser.unreader.unread(bytes(connection.head))
+        connection.sock.deadline = connection.deadline
+        connection.head.clear()
+        with contextlib.suppress(RuntimeError):  # no more threads are to be had: one that is there takes it
+            self.tpool.submit(self._handle, connection)
+
+    def _handle(self, connection: Connection) -> None:
+        kept = False
+        try:
+            kept = self.handle(connection)
+        finally:
+            self.method_queue.defer(self._finish, connection, kept)
+
+    def _answer(self, environ: dict[str, Any], start_response: Any) -> Any:
+        client = environ["embed.client"] = environ["gunicorn.socket"]
+        client.deadline = time.monotonic() + BODY_SECONDS
+        environ["wsgi.input"] = Input(environ["wsgi.input"])
+        return self.application(environ, start_response)
+
+    def handle_error(self, req: Any, client: Client, addr: Any, exc: Exception) -> None:
+        """Answer as everywhere else, and log nothing of what came: it may be a key."""
+        status = next((status for kind, status in STATUSES.items() if isinstance(exc, kind)), 500)
+        if status == 500:
+            self.log.error("a request failed outside of the application", exc_info=exc)
+        with contextlib.suppress(OSError):
+            client.sendall(self.service.refusal(status))
+
+    def _finish(self, connection: Connection, kept: bool) -> None:
+        if kept and self.alive:  # the operator asks for --keep-alive
+            connection.head += connection.parser.unreader.take_buffered()
+            self._await_head(connection, self.cfg.keepalive)
+        else:
+            self._end(connection)
+
+    def _refuse(self, connection: Connection, status: int) -> None:
+        with contextlib.suppress(OSError):
+            connection.sock.send(self.service.refusal(status))
         self._end(connection)
 
-    def _end(self, connection: TConn) -> None:
-        """All is sent: wait for the client to close."""
-        connection.sock.deadline = time.monotonic() + CLOSE_SECONDS
+    def _end(self, connection: Connection) -> None:
+        """All is sent: wait for the client to close.
+
+        Closed with bytes unread it would be reset, and the end of the answer lost with it.
+        """
+        self._forget(connection)
+        connection.head.clear()
+        connection.closing = True
+        connection.deadline = time.monotonic() + CLOSE_SECONDS
         try:
             connection.sock.shutdown(socket.SHUT_WR)
             connection.sock.setblocking(False)
         except OSError:
-            connection.close()
-            return
-        # Closed with bytes unread it would be reset, and the end of the answer lost with it.
-        self._watch(connection, self.closing, CLOSE_SECONDS, self._on_closing)
+            self._close(connection)
+        else:
+            self._watch(connection)
 
     def murder_pending(self) -> None:
         """What has not sent its head, or not closed, in time."""
         now = time.monotonic()
-        for place in (self.heads, self.closing):
-            while place and (oldest := next(iter(place))) and place[oldest] <= now:
-                self._forget(oldest, place)
-                oldest.close()
-
-    def _on_head(self, connection: TConn, _client: Client) -> None:
-        if connection not in self.heads:  # it gave way to one that came in the same turn of the loop
+        if now < self.looked + LOOK_SECONDS:
             return
-        head = self._head(connection)
-        if head is not None:
-            self._forget(connection, self.heads)
-            self._begin(connection, head)
+        self.looked = now
+        for connection in [connection for connection in self.watched if connection.deadline <= now]:
+            if connection.head:
+                self._refuse(connection, 408)
+            else:
+                self._close(connection)
 
-    def _head(self, connection: TConn) -> bytes | None:
-        """What a request begins with: None while more of it is to come, nothing where none ever will."""
-        client = connection.sock
-        try:
-            head: bytes = client.recv(HEAD_BYTES, socket.MSG_PEEK)
-            whole = self.cfg.is_ssl or b"\r\n\r\n" in head or len(head) >= HEAD_BYTES
-            if not whole and len(head) > connection.seen:
-                # Readable again with the next byte, or when the client has closed.
-                connection.seen = len(head)
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, len(head) + 1)
-                return None
-            if connection.seen:
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
-            return head
-        except BlockingIOError:
-            return None
-        except OSError:
-            return b""
+    def _watch(self, connection: Connection) -> None:
+        self.watched.add(connection)
+        self.heads_bytes += len(connection.head)
+        self.poller.register(connection.sock, EVENT_READ, partial(self._read, connection))
 
-    def _begin(self, connection: TConn, head: bytes) -> None:
-        """Refuse a request, or give it a thread."""
-        if not head:
-            connection.close()
-            return
-        refused = None
-        try:
-            refused = self.refusal(head, self.crowded)
-        except Exception:  # the loop must go on
-            self.log.exception("a refusal failed")
-        if refused:
-            self._refuse(connection, *refused, len(head))
-            return
-        self.nr_conns += 1
-        connection.data_ready = True
-        self.enqueue_req(connection)
+    def _forget(self, connection: Connection) -> None:
+        if connection in self.watched:
+            self.watched.discard(connection)
+            self.heads_bytes -= len(connection.head)
+            self.poller.unregister(connection.sock)
 
-    def _refuse(self, connection: TConn, answer: bytes, size: int, arrived: int) -> None:
-        with contextlib.suppress(OSError):
-            connection.sock.send(answer)
-            if size == arrived and len(connection.sock.recv(size + 1, socket.MSG_DONTWAIT)) == size:
-                connection.close()  # nothing is left unread
-                return
-        self._end(connection)
-
-    def _on_closing(self, connection: TConn, client: Client) -> None:
-        if connection not in self.closing:
-            return
-        with contextlib.suppress(OSError):
-            if client.recv(1 << 16):
-                return
-        self._forget(connection, self.closing)
+    def _close(self, connection: Connection) -> None:
+        self._forget(connection)
+        self.nr_conns -= 1
         connection.close()
 
-    def _watch(self, connection: TConn, place: dict[TConn, float], seconds: float, then: Any) -> None:
-        if len(self.heads) + len(self.closing) >= self.most_watched:
-            self._give_up_oldest()
-        place[connection] = time.monotonic() + seconds
-        self.nr_conns += 1
-        self.worker_connections += 1
-        self.poller.register(connection.sock, EVENT_READ, partial(then, connection))
-
-    def _forget(self, connection: TConn, place: dict[TConn, float]) -> None:
-        del place[connection]
-        self.nr_conns -= 1
-        self.worker_connections -= 1
-        self.poller.unregister(connection.sock)
-
-    def _give_up_oldest(self) -> None:
-        place = self.closing or self.heads
-        if place:
-            oldest = next(iter(place))
-            self._forget(oldest, place)
-            oldest.close()
+    def _make_room(self) -> None:
+        """Close who has waited longest: those that only have to close have the least time left."""
+        if self.watched:
+            self._close(min(self.watched, key=lambda connection: connection.deadline))

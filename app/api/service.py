@@ -1,0 +1,67 @@
+"""What the process asks of the application: app.server.worker.Service."""
+
+import logging
+
+from flask import Flask
+
+from app.api.admission import Seats
+from app.api.context import Encoder
+from app.api.errors import unread
+from app.api.health import hangs
+from app.api.metrics import announce
+from app.api.requests import HEADERS, record, request_id
+from app.engine.errors import ModelError
+
+log = logging.getLogger(__name__)
+
+
+class Service:
+    """The application, as its process sees it."""
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+        self._encoder: Encoder = app.extensions["encoder"]
+        self._refusals: dict[int, tuple[str, bytes]] = {}  # by status: the head but for its end, the body
+
+    def load(self, threads: int) -> bool:
+        """Load the encoder, for as many requests at a time; False, and a line in the log, if it cannot be."""
+        seats: Seats = self._app.extensions["seats"]
+        seats.threads = threads
+        try:
+            self._encoder.load()
+        except ModelError as error:
+            log.critical(
+                "%s. Run `flask model download` for BGE-M3 or `flask model demo` for the small demo "
+                "model, or set EMBED_MODEL_PATH to a model folder",
+                error,
+            )
+            return False
+        except Exception:
+            log.exception("the encoder cannot be loaded")
+            return False
+        announce(self._app)
+        return True
+
+    def close(self) -> None:
+        self._encoder.close()
+
+    @property
+    def broken(self) -> bool:
+        return self._encoder.load_state.broken
+
+    @property
+    def hangs(self) -> bool:
+        return bool(hangs(self._encoder.load_state))
+
+    def refusal(self, status: int) -> bytes:
+        """The whole answer to a request that is not read any further, which is counted and logged."""
+        if status not in self._refusals:
+            with self._app.test_request_context("/none"):  # nobody knows which protocol it was
+                response = unread(status)
+            response.headers.update(HEADERS | {"Connection": "close"})
+            lines = [f"HTTP/1.1 {response.status}", *(f"{name}: {value}" for name, value in response.headers)]
+            self._refusals[status] = "\r\n".join(lines), response.get_data()
+        head, body = self._refusals[status]
+        number = request_id("")
+        record("other", "none", status, 0.0, number, self._encoder.load_state.waiting)
+        return f"{head}\r\nX-Request-ID: {number}\r\n\r\n".encode() + body
