@@ -41,7 +41,6 @@ def create_app(config: "Settings | None" = None, encoder: "EncoderLike | None" =
             instructions=settings.native_isa,
             max_waiting=settings.queue_tokens,
             timeout=settings.request_timeout,
-            max_numbers=settings.max_output_numbers,
             threads=settings.threads or thread_budget(workers=1),
         ),
     )

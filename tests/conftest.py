@@ -17,10 +17,19 @@ from flask.testing import FlaskClient
 
 from app import create_app
 from app.config import Settings
-from app.engine.embeddings import PRIORITIES, Embeddings, Load, ModelInfo, Scores, Timings, Token
+from app.engine.embeddings import (
+    PRIORITIES,
+    Embeddings,
+    Load,
+    ModelInfo,
+    Scores,
+    Timings,
+    Token,
+    count_numbers,
+)
 from app.engine.encoder import Encoder, EncoderSettings
 from app.engine.errors import MissingHead, TextTooLong
-from app.engine.scores import score_pairs
+from app.engine.scores import Plan, score_pairs
 
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "models" / "demo"
@@ -53,7 +62,15 @@ class FakeEncoder:
         self.load_state = replace(self.load_state, **load)
 
     def encode(
-        self, texts: list[str], *, pooling=None, outputs=("dense",), truncate=True, priority=None, gone=None
+        self,
+        texts: list[str],
+        *,
+        pooling=None,
+        outputs=("dense",),
+        truncate=True,
+        priority=None,
+        gone=None,
+        expect=None,
     ) -> Embeddings:
         if self.fails:
             raise self.fails
@@ -73,6 +90,8 @@ class FakeEncoder:
         over = [index for index, count in enumerate(counts) if count > self.limit]
         if over and not truncate:
             raise TextTooLong(over[0], counts[over[0]], self.limit)
+        if expect:
+            expect(count_numbers(counts, self.width, outputs))
         rows = [self.vector(text) for text in texts]
         return Embeddings(
             dense=np.array(rows if "dense" in outputs else [], np.float32).reshape(-1, self.width),
@@ -89,18 +108,32 @@ class FakeEncoder:
         )
 
     def score(
-        self, pairs, weights=(0.4, 0.2, 0.4), *, pooling=None, truncate=True, priority=None, gone=None
+        self,
+        pairs,
+        weights=(0.4, 0.2, 0.4),
+        *,
+        pooling=None,
+        truncate=True,
+        priority=None,
+        gone=None,
+        expect=None,
     ) -> Scores:
-        def encode(texts):
-            return self.encode(
-                texts,
-                pooling=pooling,
-                outputs=("dense", *self.heads),
-                truncate=truncate,
-                priority=priority,
-            )
+        options = {"pooling": pooling, "truncate": truncate, "priority": priority}
+        plan = Plan(pairs)
+        counts = [0] * len(plan.texts)
 
-        return score_pairs(encode, pairs, weights, self.heads)
+        def encode(group):
+            texts = [plan.texts[text] for text in group]
+            try:
+                found = self.encode(texts, outputs=("dense", *self.heads), **options)
+            except TextTooLong as error:
+                raise TextTooLong(plan.pair_of(group[error.index]), error.tokens, error.limit) from None
+            for text, count in zip(group, found.token_counts, strict=True):
+                counts[text] = count
+            return found
+
+        by_name = score_pairs(plan, plan.groups(counts), encode, weights, self.heads)
+        return Scores(by_name, counts, 0)
 
     @property
     def info(self) -> ModelInfo:
@@ -120,7 +153,7 @@ class FakeEncoder:
             precision="fp32",
         )
 
-    def tokenize(self, texts: list[str], special: bool = True) -> list[list[Token]]:
+    def tokenize(self, texts: list[str], special: bool, most: int, gone=None) -> list[list[Token]]:
         found = []
         for text in texts:
             words = [

@@ -5,10 +5,10 @@ import pytest
 import torch
 from transformers import AutoModel, PreTrainedTokenizerFast
 
-from app.engine.encoder import Encoder, EncoderSettings
-from app.engine.errors import MissingHead, TooMuchOutput
+from app.engine import scores
+from app.engine.errors import Abandoned, MissingHead
 from app.engine.heads import lexical_weights
-from app.engine.scores import GROUP_TOKENS
+from app.engine.scores import GROUP_TOKENS, ROWS, multi_vector_score
 from app.engine.texts import TEXTS as CALIBRATION
 
 TEXTS = [
@@ -137,16 +137,39 @@ def test_a_head_that_is_not_there_is_never_invented(load_encoder, demo_folder, e
         demo.encode(["a"], outputs=("colbert",))
 
 
-def test_too_large_an_answer_is_refused_before_it_is_computed(tiny_folder):
-    encoder = Encoder(EncoderSettings(path=tiny_folder, precision="fp32", max_numbers=2000))
-    encoder.load()
-    try:
-        assert encoder.encode(["one two three"], outputs=ALL).multi_vector[0].shape == (4, 64)
-        with pytest.raises(TooMuchOutput, match="the limit is 2000"):
-            encoder.encode(["word " * 40], outputs=("colbert",))
-        assert len(encoder.encode(["word " * 40]).dense) == 1
-    finally:
-        encoder.close()
+class TooMany(Exception):
+    pass
+
+
+def at_most(limit: int, told: list[int]):
+    def expect(numbers: int) -> None:
+        told.append(numbers)
+        if numbers > limit:
+            raise TooMany
+
+    return expect
+
+
+def test_how_many_numbers_come_is_told_before_they_are_computed(tiny):
+    told = []
+    expect = at_most(2000, told)
+    found = tiny.encode(["one two three"], outputs=ALL, expect=expect)
+    assert told == [64 + 2 * found.tokens + found.multi_vector[0].size]
+    with pytest.raises(TooMany):
+        tiny.encode(["word " * 40], outputs=("colbert",), expect=expect)
+    assert len(tiny.encode(["word " * 40], expect=expect).dense) == 1
+
+
+def test_the_numbers_that_scores_are_made_of_are_told_too(tiny):
+    """All queries, and the largest group of other texts."""
+    told = []
+    queries = [f"{'query ' * 100}{number}" for number in range(20)]
+    passages = [f"{'passage ' * 3000}{number}" for number in range(8)]  # of which five are a group
+    for texts in (queries, passages[:5], passages[5:]):
+        tiny.encode(texts, outputs=ALL, expect=at_most(1 << 30, told))
+    with pytest.raises(TooMany):
+        tiny.score([(query, passage) for query in queries for passage in passages], expect=at_most(1, told))
+    assert told[-1] == told[0] + max(told[1:3])
 
 
 def test_scores_are_those_of_compute_score(tiny):
@@ -178,12 +201,68 @@ def test_scores_are_those_of_compute_score(tiny):
     assert found.best == "colbert+sparse+dense"
 
 
+def test_each_pair_is_compared_once(tiny, monkeypatch):
+    compared = []
+    one = scores._score
+    monkeypatch.setattr(scores, "_score", lambda *texts: compared.append(texts) or one(*texts))
+    found = tiny.score([("a", "b")] * 50 + [("b", "a")] * 50 + [("b", "b")])
+    assert len(compared) == 3
+    assert len(set(found.by_name["dense"].tolist())) <= 3
+    assert found.by_name["colbert"][0] == found.by_name["colbert"][49]
+
+
+def test_a_text_scores_at_most_1_with_itself(tiny):
+    """Rounding would make it a little more."""
+    texts = [f"text number {number} " + number % 7 * "word " for number in range(100)]
+    found = tiny.score([(text, text) for text in texts])
+    for name in ("dense", "colbert"):
+        assert found.by_name[name].max() <= 1
+        assert found.by_name[name].min() > 0.9999
+
+
+def test_long_queries_are_compared_without_a_large_matrix():
+    rng = np.random.default_rng(0)
+    query, passage = rng.normal(size=(ROWS + 7, 8)), rng.normal(size=(30, 8))
+    query /= np.linalg.norm(query, axis=1, keepdims=True)
+    passage /= np.linalg.norm(passage, axis=1, keepdims=True)
+    assert multi_vector_score(query, passage) == pytest.approx((query @ passage.T).max(axis=1).mean())
+
+
+def test_between_two_pairs_somebody_looks_whether_the_client_is_there(tiny):
+    """With an empty queue, and every text encoded."""
+    pairs = [("a query", f"passage {number}") for number in range(30)]
+    compared = []
+
+    def gone() -> bool:
+        return bool(compared)
+
+    with pytest.MonkeyPatch.context() as patch:
+        one = scores._score
+        patch.setattr(scores, "_score", lambda *texts: compared.append(texts) or one(*texts))
+        patch.setattr("app.engine.job.LOOK_SECONDS", -1.0)
+        with pytest.raises(Abandoned):
+            tiny.score(pairs, gone=gone)
+    assert len(compared) < 3
+
+
+def test_what_pairs_cost_counts_where_it_is_decided_who_may_wait(tiny, monkeypatch):
+    asked = []
+    monkeypatch.setattr(tiny._batcher, "check", lambda tokens, _caller: asked.append(tokens))
+    queries, passages = ([f"{word * 100}{number}" for number in range(20)] for word in ("query ", "passage "))
+    found = tiny.score([(query, passage) for query in queries for passage in passages] * 2)
+    pairs = sum(a * b for a in found.token_counts[:20] for b in found.token_counts[20:])
+    layers, width, inner = 2, 64, 128
+    cost = pairs * width / (layers * (4 * width**2 + 2 * width * inner))
+    assert cost > found.tokens  # of a model so small
+    assert asked[-1] == found.tokens + round(cost)
+
+
 def test_many_passages_score_as_each_does_alone(tiny):
     passages = [f"passage {number} " + "word " * 300 for number in range(2 * GROUP_TOKENS // 1500)]
     found = tiny.score([("a word", passage) for passage in passages])
     alone = [tiny.score([("a word", passage)]) for passage in passages]
-    for name, scores in found.by_name.items():
-        np.testing.assert_allclose(scores, [one.by_name[name][0] for one in alone], atol=1e-4)
+    for name, values in found.by_name.items():
+        np.testing.assert_allclose(values, [one.by_name[name][0] for one in alone], atol=1e-4)
 
 
 def test_a_model_without_heads_is_scored_by_dense_vectors(load_encoder, demo_folder, engine):

@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
 
-from app.engine.errors import TextTooLong
+from app.engine.errors import TextTooLong, TooMuchOutput
 from app.engine.tokenizer import Tokenizer
 from tests.conftest import ROOT
 
@@ -91,14 +93,64 @@ def test_a_giant_text_is_cut_where_any_other_is(tokenizer, tiny_folder, piece):
     assert found.sequences[0].tolist() == ([*ids[:8191], 2] if cut else ids)
 
 
-def test_a_giant_text_costs_little_memory(tiny_folder):
+GROWS = "\ufdfa"  # a word of 18 characters, four tokens, under NFKC
+
+
+@pytest.mark.parametrize("truncate", [True, False])
+@pytest.mark.parametrize("text", ["'the ' * 10_000_000", f"{GROWS!r} * 1_000_000", "'\u0301' * 3_000_000"])
+def test_a_giant_text_costs_little(tiny_folder, text, truncate):
     """In a process of its own, as its peak is what counts."""
-    code = (
-        "import resource, sys; from pathlib import Path; from app.engine.tokenizer import Tokenizer\n"
-        "tokenizer, text = Tokenizer(Path(sys.argv[1]), 8192), 'the ' * 10_000_000\n"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
-        "before = peak(); tokenizer.encode([text]); print(peak() - before)"
-    )
+    code = f"""
+import resource, sys
+from pathlib import Path
+from app.engine.errors import TextTooLong
+from app.engine.tokenizer import Tokenizer
+tokenizer, text, steps = Tokenizer(Path(sys.argv[1]), 8192), {text}, []
+before = resource.getrusage(resource.RUSAGE_SELF)
+try:
+    assert tokenizer.encode([text], {truncate}, steps.append).truncated
+except TextTooLong:
+    assert not {truncate}
+after = resource.getrusage(resource.RUSAGE_SELF)
+print((after.ru_maxrss - before.ru_maxrss) // 1024, after.ru_utime - before.ru_utime, len(steps))
+"""
     run = [sys.executable, "-c", code, str(tiny_folder / "tokenizer.json")]
-    grown = int(subprocess.run(run, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
-    assert grown < 200, f"{grown} MiB for 40 MB of text"
+    done = subprocess.run(run, cwd=ROOT, check=True, capture_output=True, text=True)
+    mib, seconds, steps = map(float, done.stdout.split())
+    print(f"{mib:.0f} MiB, {seconds:.2f} s of processor, {steps:.0f} steps")
+    assert mib < 150
+    assert seconds < 2  # of a million words that grow, whole, it is more than ten
+    assert steps > 1
+
+
+def test_one_large_call_at_a_time_is_in_a_step(tokenizer):
+    """And who waits looks after its caller meanwhile."""
+    looks, inside = [], threading.Event()
+    holding = tokenizer._turn.taken(lambda: None)
+    with holding:
+        waiting = threading.Thread(
+            target=lambda: (tokenizer.encode(["a"], pause=looks.append), inside.set()), daemon=True
+        )
+        waiting.start()
+        time.sleep(0.5)
+        assert len(looks) > 2
+        assert not inside.is_set()
+        with pytest.raises(KeyError):
+            tokenizer.encode(["a"], pause=lambda _: {}["the caller has gone"])
+    assert inside.wait(10)
+
+
+def test_what_is_tokenised_already_is_told(tokenizer):
+    told = []
+    tokenizer.encode([words(10), words(20), "a"], pause=told.append)
+    assert sorted(set(told)) == [0, 12, 34]
+
+
+def test_tokens_are_counted_before_they_are_made(tokenizer):
+    assert [len(tokens) for tokens in tokenizer.tokens([words(10), words(3)], True, 17)] == [12, 5]
+    with pytest.raises(TooMuchOutput, match="too many tokens, the limit is 16"):
+        tokenizer.tokens([words(10), words(3)], True, 16)
+    start = time.perf_counter()
+    with pytest.raises(TooMuchOutput):
+        tokenizer.tokens([500_000 * "a "], True, 1000)
+    assert time.perf_counter() - start < 5  # whole it takes half a minute

@@ -1,7 +1,9 @@
-"""What is written: JSON in pieces, and where the time went."""
+"""What is written: JSON in pieces, bounded in memory, and where the time went."""
 
+import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,15 +11,22 @@ import orjson
 from flask import Flask, Response, current_app, g
 from flask.json.provider import JSONProvider
 
-from app.api.context import encoder
+from app.api.context import encoder, settings
+from app.api.errors import Busy
 from app.api.metrics import count_work
+from app.api.room import Room
 from app.engine.embeddings import Embeddings, Scores
+from app.engine.errors import TooMuchOutput
 
 # Numbers of an array that are written at a time, about 1 ms: no other thread runs meanwhile, as orjson does
 # not give up the interpreter's lock.
 PIECE_NUMBERS = 1 << 15
 PIECE_ITEMS = 16  # of a list, such as vectors
 PIECE_BYTES = 1 << 17  # at least, of what is sent at a time; questions go first before each
+# An answer of more numbers is written while it is sent, so that its JSON, of 11 bytes a number, is never
+# whole in memory; its arrays are, and of such answers so many of the largest may be held at a time.
+SMALL_ANSWER = 1 << 17
+MOST_ANSWERS = 4
 
 
 class OrjsonProvider(JSONProvider):
@@ -30,11 +39,7 @@ class OrjsonProvider(JSONProvider):
         return orjson.loads(s)
 
     def response(self, *args: Any, **kwargs: Any) -> Any:
-        pieces = []
-        for piece in _joined(_pieces(self._prepare_response_obj(args, kwargs))):
-            if len(piece) >= PIECE_BYTES:
-                encoder().give_way()
-            pieces.append(piece)
+        pieces = list(_written(self._prepare_response_obj(args, kwargs), encoder().give_way))
         response = Response(pieces, mimetype="application/json")
         response.content_length = sum(map(len, pieces))
         return response
@@ -42,25 +47,61 @@ class OrjsonProvider(JSONProvider):
 
 def init_app(app: Flask) -> None:
     app.json = OrjsonProvider(app)
+    room = app.extensions["answers"] = Room(MOST_ANSWERS * app.config["EMBED"].max_output_numbers)
+    app.teardown_request(lambda _: room.release(g.pop("numbers", 0)))
+
+
+def expect(numbers: int) -> None:
+    """Keep room for the numbers that this request's answer is made of, until it is sent.
+
+    Raises TooMuchOutput where they are too many for one answer, Busy where others hold too many; few need no
+    room.
+    """
+    most = settings().max_output_numbers
+    if numbers > most:
+        raise TooMuchOutput("numbers", numbers, most)
+    if numbers > SMALL_ANSWER:
+        room: Room = current_app.extensions["answers"]
+        if not room.hold(numbers):
+            raise Busy(encoder().load_state.drain_seconds["bulk"])
+        g.numbers = numbers
 
 
 def answer(content: Any, done: Embeddings | Scores) -> Response:
     """A JSON answer that says in its Server-Timing header where the time went, in milliseconds.
 
-    What was done goes to the metrics and to the request's line in the log.
+    What was done goes to the metrics and to the request's line in the log. Content holds numbers in arrays,
+    and iterators where a list would take more memory than those.
     """
     start = time.perf_counter_ns()
-    response: Response = current_app.json.response(content)  # type: ignore[assignment]
     spent = {
         "tokenize": done.timings.tokenize,
         "queue": done.timings.queue,
         "forward": done.timings.forward,
-        "serialize": time.perf_counter_ns() - start,
     }
-    g.done = done
-    count_work(done, spent)
-    response.headers["Server-Timing"] = ", ".join(f"{name};dur={ns / 1e6:.2f}" for name, ns in spent.items())
+    g.done = len(done.token_counts), done.tokens
+    count = partial(count_work, len(done.token_counts), done.tokens, done.cut)
+    response: Response
+    if g.get("numbers"):
+        response = Response(_written(content, encoder().give_way), mimetype="application/json")
+        room: Room = current_app.extensions["answers"]
+        response.call_on_close(partial(room.release, g.pop("numbers")))
+        response.call_on_close(lambda: count(spent | {"serialize": time.perf_counter_ns() - start}))
+        shown = spent
+    else:
+        response = current_app.json.response(content)  # type: ignore[assignment]
+        shown = spent | {"serialize": time.perf_counter_ns() - start}
+        count(shown)
+    response.headers["Server-Timing"] = ", ".join(f"{name};dur={ns / 1e6:.2f}" for name, ns in shown.items())
     return response
+
+
+def _written(content: Any, give_way: Callable[[], None]) -> Iterator[bytes]:
+    """Content as JSON in pieces; questions go first before each."""
+    for piece in _joined(_pieces(content)):
+        if len(piece) >= PIECE_BYTES:
+            give_way()
+        yield piece
 
 
 def _pieces(content: Any) -> Iterator[bytes]:
@@ -76,6 +117,12 @@ def _pieces(content: Any) -> Iterator[bytes]:
         for start in range(0, len(content), PIECE_ITEMS):
             yield b"," * (start > 0)
             yield from _items(content[start : start + PIECE_ITEMS])
+        yield b"]"
+    elif isinstance(content, Iterator):
+        yield b"["
+        for number, items in enumerate(iter(lambda: list(itertools.islice(content, PIECE_ITEMS)), [])):
+            yield b"," * (number > 0)
+            yield from _items(items)
         yield b"]"
     elif isinstance(content, np.ndarray) and content.ndim > 1 and content.size > PIECE_NUMBERS:
         rows = max(1, PIECE_NUMBERS * len(content) // content.size)

@@ -1,6 +1,5 @@
 """The body of a request: read within its limits, and the JSON object in it."""
 
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -17,6 +16,7 @@ from werkzeug.exceptions import (
 
 from app.api.context import client, encoder, settings
 from app.api.errors import Busy
+from app.api.room import Room
 
 CHUNK = 1 << 16
 # A refused body is read to its end up to here, so that the client is there to hear the refusal:
@@ -33,28 +33,8 @@ SLICE = 1 << 20
 PLAIN = bytes(set(range(256)) - set(b'",:[{'))
 
 
-class Bodies:
-    """How many bytes of bodies are in memory."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._held = 0
-        self._lock = threading.Lock()
-
-    def hold(self, size: int) -> bool:
-        """Count so many more, if there is room."""
-        with self._lock:
-            room = self._held + size <= self._most
-            self._held += size * room
-            return room
-
-    def release(self, size: int) -> None:
-        with self._lock:
-            self._held -= size
-
-
 def init_app(app: Flask) -> None:
-    bodies = app.extensions["bodies"] = Bodies(MOST_BODIES * app.config["EMBED"].max_body_bytes)
+    bodies = app.extensions["bodies"] = Room(MOST_BODIES * app.config["EMBED"].max_body_bytes)
     app.teardown_request(lambda _: bodies.release(g.pop("held", 0)))
 
 
@@ -114,7 +94,7 @@ def _read_body(request: Request, limit: int) -> bytearray:
 
     Werkzeug's own MAX_CONTENT_LENGTH cuts a chunked body at the limit without a word.
     """
-    bodies: Bodies = current_app.extensions["bodies"]
+    bodies: Room = current_app.extensions["bodies"]
     announced = request.content_length or 0
     body = bytearray()
     size = g.held = 0

@@ -53,6 +53,7 @@ class Encoder(Protocol):
         truncate: bool = True,
         priority: Priority | None = None,
         gone: Callable[[], bool] | None = None,
+        expect: Callable[[int], None] | None = None,
     ) -> Embeddings: ...
 
     def score(
@@ -64,6 +65,7 @@ class Encoder(Protocol):
         truncate: bool = True,
         priority: Priority | None = None,
         gone: Callable[[], bool] | None = None,
+        expect: Callable[[int], None] | None = None,
     ) -> Scores: ...
 
     def give_way(self) -> None: ...
@@ -71,7 +73,9 @@ class Encoder(Protocol):
     @property
     def info(self) -> ModelInfo: ...
 
-    def tokenize(self, texts: list[str], special: bool = True) -> list[list[Token]]: ...
+    def tokenize(
+        self, texts: list[str], special: bool, most: int, gone: Callable[[], bool] | None = None
+    ) -> list[list[Token]]: ...
 
     def token_strings(self, ids: Iterable[int]) -> list[str]: ...
 

@@ -1,6 +1,7 @@
 """POST /api/embed: texts to vectors."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -93,22 +94,22 @@ def embed() -> Response:
         "prompt_eval_count": sum(found.token_counts),
     }
     if "sparse" in outputs:
-        write = _tokens if asked["lexical_weights"] == "tokens" else _indices
-        content["sparse"] = [write(*weights) for weights in found.sparse]
+        strings = encoder().token_strings if asked["lexical_weights"] == "tokens" else None
+        content["sparse"] = (_lexical(*weights, strings) for weights in found.sparse)
     if "colbert" in outputs:
-        content["colbert_vecs"] = [matrix(rows, asked["encoding_format"]) for rows in found.multi_vector]
+        content["colbert_vecs"] = (matrix(rows, asked["encoding_format"]) for rows in found.multi_vector)
     if found.truncated:
         content["truncated"] = found.truncated
     return answer(content, found)
 
 
-def _indices(ids: NDArray[np.int32], weights: FloatArray) -> dict[str, Any]:
-    return {"indices": ids, "values": weights}
-
-
-def _tokens(ids: NDArray[np.int32], weights: FloatArray) -> dict[str, Any]:
-    """Weights by token, the larger one of two tokens that read the same."""
+def _lexical(
+    ids: NDArray[np.int32], weights: FloatArray, strings: Callable[[NDArray[np.int32]], list[str]] | None
+) -> dict[str, Any]:
+    """Weights by token id; with `strings` by token, the larger one of two tokens that read the same."""
+    if strings is None:
+        return {"indices": ids, "values": weights}
     found: dict[str, float] = {}
-    for token, weight in zip(encoder().token_strings(ids), weights.tolist(), strict=True):
+    for token, weight in zip(strings(ids), weights.tolist(), strict=True):
         found[token] = max(weight, found.get(token, 0.0))
     return found

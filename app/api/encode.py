@@ -1,12 +1,13 @@
 """The one call under every protocol: the name checked, the texts encoded, the vectors cut."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from flask import request
 from marshmallow import ValidationError
 
+from app.api.answer import expect
 from app.api.context import client, encoder, settings
 from app.api.errors import UnknownModel
 from app.api.wire import cut
@@ -56,7 +57,8 @@ def encode(
         outputs=outputs,
         truncate=truncate,
         priority=priority or _header_priority(),
-        gone=connection.gone if (connection := client()) else None,
+        gone=client_gone(),
+        expect=expect,
     )
     if not unit:
         return replace(found, dense=(found.dense * found.lengths[:, None])[:, : dimensions or None])
@@ -78,8 +80,15 @@ def score(
         pooling=pooling,
         truncate=truncate,
         priority=priority or _header_priority(),
-        gone=connection.gone if (connection := client()) else None,
+        gone=client_gone(),
+        expect=expect,
     )
+
+
+def client_gone() -> Callable[[], bool] | None:
+    """What tells whether who sent this request has left, where the server lets us look."""
+    connection = client()
+    return connection.gone if connection else None
 
 
 def _header_priority() -> Priority | None:

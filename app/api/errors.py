@@ -30,6 +30,7 @@ SENTENCES = {
 }
 
 
+SHOWN = 256  # characters of a client's own that an error repeats
 # OpenAI's name for each kind of error; its clients choose an exception by status.
 OPENAI_TYPES = {401: "authentication_error", 404: "not_found_error", 503: "overloaded_error"}
 # text-embeddings-inference's; its clients only show it.
@@ -53,7 +54,8 @@ class UnknownModel(Exception):
     """A request names a model that is not served here."""
 
     def __init__(self, asked: str, served: str) -> None:
-        super().__init__(f"model {asked!r} not found: {served!r} is served here")
+        shown = asked if len(asked) <= SHOWN else f"{asked[:SHOWN]}..."
+        super().__init__(f"model {shown!r} not found: {served!r} is served here")
 
 
 def init_app(app: Flask) -> None:
@@ -117,7 +119,8 @@ def _missing_head(error: MissingHead) -> Response:
 
 
 def _too_much_output(error: TooMuchOutput) -> Response:
-    return refusal(422, f"{error} (EMBED_MAX_OUTPUT_NUMBERS)", {"input": [str(error)]})
+    setting = " (EMBED_MAX_OUTPUT_NUMBERS)" if error.what == "numbers" else ""
+    return refusal(422, f"{error}{setting}", {"input": [str(error)]})
 
 
 def _unknown_model(error: UnknownModel) -> Response:

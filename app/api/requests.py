@@ -10,7 +10,7 @@ from flask import Flask, Response, g, request
 
 from app.api import metrics
 from app.api.context import encoder
-from app.engine.embeddings import Embeddings, Priority, Scores
+from app.engine.embeddings import Priority
 
 log = logging.getLogger(__name__)
 
@@ -44,17 +44,20 @@ def record(
     seconds: float,
     request_id: str,
     waiting: Mapping[Priority, int],
-    done: Embeddings | Scores | None = None,
+    done: tuple[int, int] = (0, 0),
     level: int = logging.INFO,
 ) -> None:
-    """The count and the line of a request that was answered; `waiting`: tokens that wait then."""
+    """The count and the line of a request that was answered.
+
+    `waiting`: tokens that wait then; `done`: texts and tokens of this one.
+    """
     metrics.count_request(method, route, status, seconds, waiting)
     fields = {
         "method": method,
         "route": route,
         "status": status,
-        "texts": len(done.token_counts) if done else 0,
-        "tokens": done.tokens if done else 0,
+        "texts": done[0],
+        "tokens": done[1],
         "ms": round(1e3 * seconds, 1),
         "request_id": request_id,
     }
@@ -74,6 +77,6 @@ def _end(response: Response) -> Response:
         response.headers.setdefault(name, value)
     method = request.method if request.method in METHODS else "other"
     level = logging.DEBUG if request.endpoint in QUIET else logging.INFO
-    done, waiting = g.get("done"), encoder().load_state.waiting
+    done, waiting = g.get("done", (0, 0)), encoder().load_state.waiting
     record(method, route, response.status_code, seconds, g.request_id, waiting, done, level)
     return response

@@ -124,7 +124,6 @@ def embed(
             throughput=True,
             max_waiting=None,
             timeout=None,
-            max_numbers=None,
         )
         info = checkpoint.info(
             min(checkpoint.max_tokens, encoder.max_tokens), encoder.pooling, chosen.engine, chosen.precision

@@ -84,6 +84,10 @@ class Batcher:
             self._changed.notify_all()
         return job
 
+    def check(self, tokens: int, caller: Caller) -> None:
+        """Overloaded where a caller's call of so many tokens, at least, would not be let in now."""
+        self._policy.lanes[priority_of(tokens, caller.priority)].check(tokens)
+
     def wait(self, job: Job) -> list[list[FloatArray]]:
         """The result of a job; Abandoned once its caller is gone, and what had not started is dropped."""
         gone = job.caller.gone

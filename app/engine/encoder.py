@@ -30,14 +30,14 @@ from app.engine.embeddings import (
     Weights,
     count_numbers,
 )
-from app.engine.errors import MissingHead, ModelError, NotFinite, NotLoaded, TooMuchOutput
+from app.engine.errors import MissingHead, ModelError, NotFinite, NotLoaded, TextTooLong
 from app.engine.heads import lexical_weights, multi_vector, normalize
 from app.engine.job import Caller
 from app.engine.lane import Padding
 from app.engine.policy import Policy
 from app.engine.prepare import known_of_int8
-from app.engine.scores import score_pairs
-from app.engine.tokenizer import Tokenizer
+from app.engine.scores import Plan, in_tokens, score_pairs
+from app.engine.tokenizer import Tokenizer, Tokens
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,6 @@ class EncoderSettings:
     instructions: str = ""  # hold the processor to fewer, by their name, to compare
     max_waiting: int | None = None  # tokens queued before Overloaded; None: no limit
     timeout: float | None = None  # seconds a call may wait for its last batch to start
-    max_numbers: int | None = None  # of one call's outputs before TooMuchOutput; None: no limit
 
 
 class Encoder:
@@ -169,54 +168,61 @@ class Encoder:
         truncate: bool = True,
         priority: Priority | None = None,
         gone: Callable[[], bool] | None = None,
+        expect: Callable[[int], None] | None = None,
     ) -> Embeddings:
         """Embed n texts; thread-safe, blocks until all are done, keeps their order.
 
         `pooling` of dense vectors overrides the encoder's own. All `outputs` come from one forward.
         A call is interactive or bulk, and goes before or after others, by its `priority` or by its size.
-        Raises TextTooLong where `truncate` is false, MissingHead for an output that the checkpoint
-        cannot give, TooMuchOutput, Overloaded and TooLate where the settings limit what a call may
-        ask, Abandoned once `gone` says that nobody waits any more, NotFinite for a vector with NaN or
-        infinity, NotLoaded outside load() .. close().
+        `expect` is told how many numbers the outputs will hold, before they are computed; what it raises
+        ends the call. Raises TextTooLong where `truncate` is false, MissingHead for an output that the
+        checkpoint cannot give, Overloaded and TooLate where the settings limit what may wait, Abandoned
+        once `gone` says that nobody waits any more, NotFinite for a vector with NaN or infinity,
+        NotLoaded outside load() .. close().
         """
-        caller = Caller(priority, gone, self._deadline())
-        return self._encode(texts, pooling, outputs, truncate, caller, admitted=False)
-
-    def _deadline(self) -> float | None:
-        timeout = self.settings.timeout
-        return time.monotonic() + timeout if timeout else None
-
-    def _encode(
-        self,
-        texts: list[str],
-        pooling: Pooling | None,
-        outputs: Collection[Output],
-        truncate: bool,
-        caller: Caller,
-        admitted: bool,
-    ) -> Embeddings:
-        checkpoint, tokenizer, batcher = self._loaded()
-        heads: list[Head] = [head for head in HEADS if head in outputs]
-        for head in heads:
-            if head not in checkpoint.heads:
+        checkpoint = self._loaded()[0]
+        for head in HEADS:
+            if head in outputs and head not in checkpoint.heads:
                 raise MissingHead(head)
-        dense: list[Kind] = [pooling or self.settings.pooling] if "dense" in outputs else []
-        kinds: tuple[Kind, ...] = (*dense, *heads)
+        caller = self._caller(priority, gone)
         start = time.perf_counter_ns()
+        tokens = self._tokenize(texts, truncate, caller)
+        if expect:
+            expect(count_numbers(tokens.counts, checkpoint.width, outputs))
+        spent = Timings(load=self._load_ns, tokenize=time.perf_counter_ns() - start)
+        found = self._compute(tokens, pooling or self.settings.pooling, outputs, caller)
+        return replace(found, timings=spent + found.timings)
 
-        def pause() -> None:
+    def _caller(self, priority: Priority | None, gone: Callable[[], bool] | None) -> Caller:
+        timeout = self.settings.timeout
+        return Caller(priority, gone, time.monotonic() + timeout if timeout else None)
+
+    def _tokenize(self, texts: list[str], truncate: bool, caller: Caller) -> Tokens:
+        _, tokenizer, batcher = self._loaded()
+
+        def pause(tokens: int) -> None:
             batcher.give_way()
             caller.check(time.monotonic())
+            batcher.check(tokens, caller)
 
         large = sum(map(len, texts)) > QUESTION_CHARACTERS
-        tokens = tokenizer.encode(texts, truncate, pause if large else None)
-        numbers = count_numbers(tokens.counts, checkpoint.width, outputs)
-        if self.settings.max_numbers is not None and numbers > self.settings.max_numbers:
-            raise TooMuchOutput(numbers, self.settings.max_numbers)
-        tokenized = time.perf_counter_ns()
+        return tokenizer.encode(texts, truncate, pause if large else None)
+
+    def _compute(
+        self,
+        tokens: Tokens,
+        pooling: Pooling,
+        outputs: Collection[Output],
+        caller: Caller,
+        admitted: bool = False,
+    ) -> Embeddings:
+        checkpoint, tokenizer, batcher = self._loaded()
+        start = time.perf_counter_ns()
+        dense: list[Kind] = [pooling] if "dense" in outputs else []
+        kinds: tuple[Kind, ...] = (*dense, *(head for head in HEADS if head in outputs))
         job = batcher.submit(tokens.sequences, kinds, caller, admitted)
         found = batcher.wait(job)
-        done = time.perf_counter_ns()
+        forward = time.perf_counter_ns() - start
         queued = round(1e9 * job.queue_seconds)
         broken = [
             index
@@ -238,12 +244,7 @@ class Encoder:
             multi_vector=[multi_vector(projected) for projected in by_kind.get("colbert", ())],
             token_counts=tokens.counts,
             truncated=tokens.truncated,
-            timings=Timings(
-                load=self._load_ns,
-                tokenize=tokenized - start,
-                queue=queued,
-                forward=max(0, done - tokenized - queued),
-            ),
+            timings=Timings(queue=queued, forward=max(0, forward - queued)),
         )
 
     def score(
@@ -255,26 +256,45 @@ class Encoder:
         truncate: bool = True,
         priority: Priority | None = None,
         gone: Callable[[], bool] | None = None,
+        expect: Callable[[int], None] | None = None,
     ) -> Scores:
         """How near the texts of n pairs (query, passage) are, by everything the checkpoint has.
 
         Dense vectors are pooled as the checkpoint was trained, where it says so, unless `pooling` is
-        given; `weights` are those of dense, sparse and colbert. `priority` as for `encode`, which says
-        what this raises too.
+        given; `weights` are those of dense, sparse and colbert. `priority`, `gone` and `expect` as for
+        `encode`, which says what this raises too; the index of a TextTooLong is that of a pair.
         """
-        checkpoint, _, _ = self._loaded()
+        checkpoint, _, batcher = self._loaded()
         outputs: tuple[Output, ...] = ("dense", *checkpoint.heads)
-        trained = pooling or checkpoint.trained_pooling
-        caller = Caller(priority, gone, self._deadline())
-        admitted = False
+        trained = pooling or checkpoint.trained_pooling or self.settings.pooling
+        caller = self._caller(priority, gone)
+        start = time.perf_counter_ns()
+        plan = Plan(pairs)
+        try:
+            tokens = self._tokenize(plan.texts, truncate, caller)
+        except TextTooLong as error:
+            raise TextTooLong(plan.pair_of(error.index), error.tokens, error.limit) from None
+        spent = Timings(load=self._load_ns, tokenize=time.perf_counter_ns() - start)
+        groups = plan.groups(tokens.counts)
+        if expect:
+            sizes = [count_numbers(tokens.part(group).counts, checkpoint.width, outputs) for group in groups]
+            expect(sizes[0] + max(sizes[1:], default=0))
+        shape = checkpoint.layers, checkpoint.width, checkpoint.inner
+        compared = in_tokens(plan.token_pairs(tokens.counts), *shape) if "colbert" in outputs else 0
+        batcher.check(tokens.total + compared, caller)
 
-        def encode(texts: list[str]) -> Embeddings:
-            nonlocal admitted
-            found = self._encode(texts, trained, outputs, truncate, caller, admitted)
-            admitted = True
+        def encode(indices: list[int]) -> Embeddings:
+            nonlocal spent
+            found = self._compute(tokens.part(indices), trained, outputs, caller, admitted=True)
+            spent += found.timings
             return found
 
-        return score_pairs(encode, pairs, weights, checkpoint.heads)
+        def pause() -> None:
+            batcher.give_way()
+            caller.check(time.monotonic())
+
+        by_name = score_pairs(plan, groups, encode, weights, checkpoint.heads, pause)
+        return Scores(by_name, tokens.counts, len(tokens.truncated), spent)
 
     def give_way(self) -> None:
         """Return when no question is being computed: for other work of this process that has time."""
@@ -285,9 +305,21 @@ class Encoder:
         """What each token id stands for in a text, as people read it; NotLoaded before `load`."""
         return self._loaded()[1].strings(ids)
 
-    def tokenize(self, texts: list[str], special: bool = True) -> list[list[Token]]:
-        """The tokens of each text, none cut off; `special`: its first and last too."""
-        return self._loaded()[1].tokens(texts, special)
+    def tokenize(
+        self, texts: list[str], special: bool, most: int, gone: Callable[[], bool] | None = None
+    ) -> list[list[Token]]:
+        """The tokens of each text, none cut off; `special`: its first and last too.
+
+        Raises TooMuchOutput where there are more than `most`; TooLate, Abandoned, NotLoaded.
+        """
+        _, tokenizer, batcher = self._loaded()
+        caller = self._caller(None, gone)
+
+        def pause(_tokens: int) -> None:
+            batcher.give_way()
+            caller.check(time.monotonic())
+
+        return tokenizer.tokens(texts, special, most, pause)
 
     def _loaded(self) -> tuple[Checkpoint, Tokenizer, Batcher]:
         if self._checkpoint is None or self._tokenizer is None or self._batcher is None:

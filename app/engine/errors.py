@@ -5,7 +5,7 @@ EngineError
 ├── NotLoaded         encode() before load() or after close()
 ├── TextTooLong       truncation was refused and a text is over the limit
 ├── MissingHead       the checkpoint has no weights for an output
-├── TooMuchOutput     the answer would hold too many numbers
+├── TooMuchOutput     the answer would hold too many numbers or tokens
 ├── Overloaded        too many tokens wait already
 ├── TooLate           the call waited longer than it may
 ├── Abandoned         whoever called has gone
@@ -26,11 +26,11 @@ class NotLoaded(EngineError):
 
 
 class TextTooLong(EngineError):
-    """`truncate` is false and the text at `index` has `tokens` tokens, over `limit`."""
+    """`truncate` is false and the text at `index` has `tokens` tokens, over `limit`; None: nobody counted."""
 
-    def __init__(self, index: int, tokens: int, limit: int) -> None:
+    def __init__(self, index: int, tokens: int | None, limit: int) -> None:
         super().__init__(
-            f"text {index} has {tokens} tokens, the limit is {limit}: "
+            f"text {index} has {tokens or 'too many'} tokens, the limit is {limit}: "
             "shorten it, or leave truncate at true to have it cut"
         )
         self.index = index
@@ -48,15 +48,14 @@ class MissingHead(EngineError):
 
 
 class TooMuchOutput(EngineError):
-    """The answer would hold `numbers` numbers, over `limit`."""
+    """The answer would hold so many numbers or tokens, over `limit`; None: nobody counted."""
 
-    def __init__(self, numbers: int, limit: int) -> None:
+    def __init__(self, what: str, count: int | None, limit: int) -> None:
         super().__init__(
-            f"these texts would give {numbers} numbers, the limit is {limit}: "
+            f"these texts would give {count or 'too many'} {what}, the limit is {limit}: "
             "send fewer or shorter texts in one request"
         )
-        self.numbers = numbers
-        self.limit = limit
+        self.what = what
 
 
 class Overloaded(EngineError):

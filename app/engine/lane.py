@@ -79,11 +79,16 @@ class Lane:
         """About how long what waits will take, at least 1."""
         return max(1, round(self.tokens / self.rate)) if self.rate else 1
 
+    def check(self, tokens: int) -> None:
+        """Overloaded where a call of so many would not be let in now."""
+        if self.tokens and self.counted + tokens > self.limit:
+            raise Overloaded(self.tokens, int(self.limit), self.drain_seconds)
+
     def add(self, job: Job, admitted: bool) -> None:
-        if not admitted and self.counted + job.tokens > self.limit:
-            if self.tokens:
-                raise Overloaded(self.tokens, int(self.limit), self.drain_seconds)
-            self._giant = weakref.ref(job)
+        if not admitted:
+            self.check(job.tokens)
+            if job.tokens > self.limit:
+                self._giant = weakref.ref(job)
         job.number = self._came
         self._came += 1
         self.tokens += job.tokens

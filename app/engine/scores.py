@@ -1,16 +1,68 @@
 """How near two texts are, by each of BGE-M3's representations and by all of them together."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from app.engine.embeddings import Embeddings, FloatArray, Head, Lexical, Scores, Timings, Weights
-from app.engine.errors import TextTooLong
+from app.engine.embeddings import Embeddings, FloatArray, Head, Lexical, Weights
+from app.engine.turn import Turn
 
 # Passages are encoded and compared in groups of about this many tokens, so that the multi-vectors of
 # a thousand of them are never in memory together.
 GROUP_TOKENS = 16384
+ROWS = 512  # tokens of a query that are compared at a time
+
+_turn = Turn()
+
+
+class Plan:
+    """What n pairs (query, passage) come to: each text is encoded once, each pair compared once."""
+
+    def __init__(self, pairs: list[tuple[str, str]]) -> None:
+        texts: dict[str, int] = {}
+        for text in (*(query for query, _ in pairs), *(passage for _, passage in pairs)):
+            texts.setdefault(text, len(texts))
+        self.texts = list(texts)
+        self._queries = list(dict.fromkeys(texts[query] for query, _ in pairs))
+        self._pairs = [(texts[query], texts[passage]) for query, passage in pairs]
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def pair_of(self, text: int) -> int:
+        """The first pair with a text."""
+        return next(number for number, pair in enumerate(self._pairs) if text in pair)
+
+    def token_pairs(self, counts: list[int]) -> int:
+        """How many pairs of tokens all pairs of texts are, of so many tokens each."""
+        return sum(counts[query] * counts[passage] for query, passage in set(self._pairs))
+
+    def groups(self, counts: list[int]) -> list[list[int]]:
+        """Texts to encode at a time: the queries, which are kept, then all others by and by."""
+        groups = [self._queries]
+        size = GROUP_TOKENS
+        for text in range(len(self._queries), len(self.texts)):
+            if size + counts[text] > GROUP_TOKENS:
+                groups.append([])
+                size = 0
+            groups[-1].append(text)
+            size += counts[text]
+        return groups
+
+    def pairs_with(self, passages: list[int]) -> dict[tuple[int, int], list[int]]:
+        """The distinct pairs with these passages, and where each is among all."""
+        among = set(passages)
+        found: dict[tuple[int, int], list[int]] = {}
+        for number, pair in enumerate(self._pairs):
+            if pair[1] in among:
+                found.setdefault(pair, []).append(number)
+        return found
+
+
+def in_tokens(token_pairs: int, layers: int, width: int, inner: int) -> int:
+    """How many tokens are encoded in the time that comparing so many pairs takes, by multiplications."""
+    return round(token_pairs * width / (layers * (4 * width * width + 2 * width * inner)))
 
 
 @dataclass(frozen=True)
@@ -21,59 +73,41 @@ class _Text:
 
 
 def score_pairs(
-    encode: Callable[[list[str]], Embeddings],
-    pairs: list[tuple[str, str]],
+    plan: Plan,
+    groups: list[list[int]],
+    encode: Callable[[list[int]], Embeddings],
     weights: Weights,
     heads: tuple[Head, ...],
-) -> Scores:
-    """Scores of n pairs (query, passage), as FlagEmbedding's `compute_score` names and computes them.
+    pause: Callable[[], None] = lambda: None,
+) -> dict[str, FloatArray]:
+    """Scores of n pairs, (n,) each, as FlagEmbedding's `compute_score` names and computes them.
 
-    `encode` gives dense vectors and what `heads` names, which decides what the scores are made of. It
-    gets every text once, however many pairs that is in. A TextTooLong of it comes with the index of
-    the first pair with that text.
+    `encode` gives dense vectors, and what `heads` names, of the plan's texts; that decides what the scores
+    are made of. `pause` is called before each comparison, of which one at a time is under way; it may raise.
     """
-    counts: dict[str, int] = {}
-    timings, cut = Timings(), 0
-
-    def encoded(texts: list[str]) -> dict[str, _Text]:
-        nonlocal timings, cut
-        try:
-            found = encode(texts)
-        except TextTooLong as error:
-            place = next(place for place, pair in enumerate(pairs) if texts[error.index] in pair)
-            raise TextTooLong(place, error.tokens, error.limit) from None
-        timings = found.timings + timings
-        cut += found.cut
-        counts.update(zip(texts, found.token_counts, strict=True))
-        return {
+    rows = np.zeros((len(plan), 1 + len(heads)), np.float32)
+    queries: dict[int, _Text] = {}
+    for group in groups:
+        found = encode(group)
+        passages = {
             text: _Text(
                 found.dense[index],
                 found.sparse[index] if "sparse" in heads else None,
                 found.multi_vector[index] if "colbert" in heads else None,
             )
-            for index, text in enumerate(texts)
+            for index, text in enumerate(group)
         }
-
-    asked: dict[str, list[int]] = {}  # passage -> its pairs
-    for number, (_, passage) in enumerate(pairs):
-        asked.setdefault(passage, []).append(number)
-    queries = encoded(list(dict.fromkeys(query for query, _ in pairs)))
-    rows = np.zeros((len(pairs), 1 + len(heads)), np.float32)
-    for group in _groups([text for text in asked if text not in queries]):
-        passages = encoded(group)
-        for text in group:
-            for number in asked.pop(text):
-                rows[number] = _score(queries[pairs[number][0]], passages[text])
-    for text, numbers in asked.items():
-        for number in numbers:
-            rows[number] = _score(queries[pairs[number][0]], queries[text])
+        queries = queries or passages
+        for (query, passage), numbers in plan.pairs_with(group).items():
+            with _turn.taken(pause):
+                rows[numbers] = _score(queries[query], passages[passage])
     by_name = {"dense": rows[:, 0]} | {head: rows[:, 1 + place] for place, head in enumerate(heads)}
-    return Scores(by_name | _together(by_name, weights), list(counts.values()), cut, timings)
+    return by_name | _together(by_name, weights)
 
 
 def dense_score(query: FloatArray, passage: FloatArray) -> float:
     """Inner product of two vectors of length 1, their cosine. (d,), (d,)"""
-    return float(query @ passage)
+    return _cosine(float(query @ passage))
 
 
 def lexical_score(query: Lexical, passage: Lexical) -> float:
@@ -87,7 +121,13 @@ def multi_vector_score(query: FloatArray, passage: FloatArray) -> float:
 
     (tokens of the query, d), (tokens of the passage, d)
     """
-    return float((query @ passage.T).max(axis=1).mean())
+    best = [(query[start : start + ROWS] @ passage.T).max(axis=1) for start in range(0, len(query), ROWS)]
+    return _cosine(float(np.concatenate(best).mean()))
+
+
+def _cosine(value: float) -> float:
+    """Without what rounding adds to 1."""
+    return min(1.0, max(-1.0, value))
 
 
 def _score(query: _Text, passage: _Text) -> list[float]:
@@ -101,7 +141,8 @@ def _score(query: _Text, passage: _Text) -> list[float]:
 
 def _together(by_name: dict[str, FloatArray], weights: Weights) -> dict[str, FloatArray]:
     """Weighted means of the scores there are: sparse+dense, then all."""
-    weight = dict(zip(("dense", "sparse", "colbert"), weights, strict=True))
+    largest = max(weights) or 1.0  # the sum of three large numbers is infinite
+    weight = dict(zip(("dense", "sparse", "colbert"), (one / largest for one in weights), strict=True))
     together = {}
     for parts in (("sparse", "dense"), ("colbert", "sparse", "dense")):
         if all(part in by_name for part in parts):
@@ -111,17 +152,3 @@ def _together(by_name: dict[str, FloatArray], weights: Weights) -> dict[str, Flo
                 np.zeros_like(by_name["dense"]),
             )
     return together
-
-
-def _groups(texts: list[str]) -> Iterator[list[str]]:
-    """The texts in their order, cut where a group's characters, and so its tokens, are many."""
-    group: list[str] = []
-    size = 0
-    for text in texts:
-        if group and size + len(text) > GROUP_TOKENS:
-            yield group
-            group, size = [], 0
-        group.append(text)
-        size += len(text) + 2
-    if group:
-        yield group

@@ -1,21 +1,30 @@
 """Texts to token ids, with the truncation reported."""
 
-import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tokenizers
 
 from app.engine.embeddings import IntArray, Token
-from app.engine.errors import ModelError, TextTooLong
+from app.engine.errors import ModelError, TextTooLong, TooMuchOutput
+from app.engine.turn import Turn
 
 # First, padding, last and unknown token, in the spellings of the two families of tokenizers.
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "[CLS]", "[PAD]", "[SEP]", "[UNK]")
 
-# Of a longer text the beginning is tokenised first, and most often that is all that is kept.
-HEAD_CHARACTERS = 1 << 16
+# Normalisation (NFKC) makes up to 18 characters of one, and what comes of it is what costs. A text is
+# normalised so many characters at a time, until there is enough to tokenise.
+PIECE_CHARACTERS = 1 << 12
+# Of a long text so many normalised characters for each token of the limit are tokenised first, and most often
+# that is all that is kept; then twice as many.
+TOKEN_CHARACTERS = 8
+
+# Called before each step of a long call, with the tokens of the texts before; it may raise.
+Pause = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,14 @@ class Tokens:
     @property
     def counts(self) -> list[int]:
         return [len(sequence) for sequence in self.sequences]
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts)
+
+    def part(self, indices: list[int]) -> "Tokens":
+        """Of these texts only."""
+        return Tokens([self.sequences[index] for index in indices], [])
 
 
 class Tokenizer:
@@ -45,7 +62,8 @@ class Tokenizer:
         if len(frame) != 2:
             raise ModelError(f"{file} does not frame a text with one first and one last token")
         self._last = frame[-1]
-        self._one_at_a_time = threading.Lock()
+        self._normalizer = self._tokenizer.normalizer
+        self._turn = Turn()
         self.max_tokens = max_tokens
         known = [self._tokenizer.token_to_id(token) for token in SPECIAL]
         self.special_ids = np.array([token for token in known if token is not None], np.int64)
@@ -55,55 +73,88 @@ class Tokenizer:
         """Number of token ids, added tokens included."""
         return int(self._tokenizer.get_vocab_size())
 
-    def encode(
-        self, texts: list[str], truncate: bool = True, pause: Callable[[], None] | None = None
-    ) -> Tokens:
+    def encode(self, texts: list[str], truncate: bool = True, pause: Pause | None = None) -> Tokens:
         """Tokenise; a text over `max_tokens` keeps its beginning and its last special token.
 
-        With `pause` one call at a time has a text tokenised, and calls it before each; it may raise.
+        With `pause` one call at a time is in a step, and a step takes a tenth of a second at most.
         Raises TextTooLong for the first text that is too long where `truncate` is false.
         """
         limit = self.max_tokens
         sequences: list[IntArray] = []
         truncated: list[int] = []
+        tokens = 0
         for index, text in enumerate(texts):
-            ids = self._paused(text, truncate, pause) if pause else self._ids(text, truncate)
+            # Twice the tokens that are kept, so that where the text was cut changes none of them.
+            encoding, whole = self._beginning(
+                text, 2 * limit, self._tokenizer.encode_batch_fast, pause, tokens
+            )
+            ids: list[int] = encoding.ids
             if len(ids) > limit:
                 if not truncate:
-                    raise TextTooLong(index, len(ids), limit)
+                    raise TextTooLong(index, len(ids) if whole else None, limit)
                 ids = [*ids[: limit - 1], self._last]
                 truncated.append(index)
             sequences.append(np.asarray(ids, dtype=np.int64))
+            tokens += len(ids)
         return Tokens(sequences, truncated)
 
-    def _paused(self, text: str, truncate: bool, pause: Callable[[], None]) -> list[int]:
-        pause()
-        with self._one_at_a_time:
-            return self._ids(text, truncate)
+    def _beginning(
+        self,
+        text: str,
+        enough: int,
+        tokenize: Callable[[list[str]], list[tokenizers.Encoding]],
+        pause: Pause | None,
+        before: int,
+    ) -> tuple[tokenizers.Encoding, bool]:
+        """The tokens of a text, or of a beginning of it that has more than `enough`; and whether it is all.
 
-    def _ids(self, text: str, truncate: bool) -> list[int]:
-        """Of a text; where it may be truncated, of its beginning at least.
-
-        That has twice the tokens that are kept, so that where it ends changes none of them.
+        `before`: tokens to tell `pause` of.
         """
-        end = HEAD_CHARACTERS if truncate else len(text)
+        end = characters = 0
+        wanted = TOKEN_CHARACTERS * self.max_tokens
         while True:
+            while end < len(text) and characters < wanted:
+                piece = text[end : end + PIECE_CHARACTERS]
+                end += len(piece)
+                if len(text) > PIECE_CHARACTERS:  # a short text is no more than a step, whatever it becomes
+                    characters += len(self._step(self._normalize, piece, pause, before))
             # Of several texts the library keeps all at once, and a token takes a hundred times its id.
-            ids: list[int] = self._tokenizer.encode_batch_fast([text[:end]])[0].ids
-            if end >= len(text) or len(ids) > 2 * self.max_tokens:
-                return ids
-            end *= 2
+            (encoding,) = self._step(tokenize, [text[:end]], pause, before)
+            if end >= len(text) or len(encoding.ids) > enough:
+                return encoding, end >= len(text)
+            wanted *= 2
+
+    def _normalize(self, text: str) -> str:
+        return text if self._normalizer is None else str(self._normalizer.normalize_str(text))
+
+    def _step(self, work: Callable[[Any], Any], argument: Any, pause: Pause | None, before: int) -> Any:
+        if pause is None:
+            return work(argument)
+        with self._turn.taken(partial(pause, before)):
+            return work(argument)
 
     def strings(self, ids: Iterable[int]) -> list[str]:
         """Each token as it reads in a text, without the mark of a word's beginning."""
         return [self._tokenizer.decode([int(token)], skip_special_tokens=False) for token in ids]
 
-    def tokens(self, texts: list[str], special: bool = True) -> list[list[Token]]:
-        """Every token of each text and where it stands, none cut off; `special`: the frame too."""
-        found = []
-        for text, encoding in zip(
-            texts, self._tokenizer.encode_batch(texts, add_special_tokens=special), strict=True
-        ):
+    def tokens(
+        self, texts: list[str], special: bool, most: int, pause: Pause | None = None
+    ) -> list[list[Token]]:
+        """Every token of each text and where it stands, none cut off; `special`: the frame too.
+
+        Raises TooMuchOutput where there are more than `most` in all.
+        """
+
+        def tokenize(batch: list[str]) -> list[tokenizers.Encoding]:
+            return self._tokenizer.encode_batch(batch, add_special_tokens=special)
+
+        found: list[list[Token]] = []
+        left = most
+        for text in texts:
+            encoding, whole = self._beginning(text, left, tokenize, pause, most - left)
+            left -= len(encoding.ids)
+            if left < 0 or not whole:
+                raise TooMuchOutput("tokens", None, most)
             rows = zip(
                 encoding.ids, encoding.tokens, encoding.special_tokens_mask, encoding.offsets, strict=True
             )
