@@ -108,6 +108,32 @@ def test_an_export_that_lacks_a_file_or_a_part_of_one_is_remade(folder, given, d
         assert file.stat().st_size > 0.9 * len(before)
 
 
+@pytest.mark.parametrize(
+    "notes",
+    [
+        '{"identity": ' + 100_000 * "[",
+        "[]",
+        "\xff",
+        {"files": None},
+        {"files": {}},
+        {"files": ["a"]},
+        {"files": {"a\0b": 1}},
+        {"files": {300 * "a": 1}},
+    ],
+    ids=lambda notes: str(notes)[:20],
+)
+def test_an_export_whose_notes_say_nothing_is_remade(folder, notes):
+    checkpoint, exporter = read_checkpoint(folder), NativeExporter()
+    made = ensure_export(checkpoint, exporter, "bf16", None)
+    file = made / "export.json"
+    if isinstance(notes, dict):
+        notes = json.dumps(json.loads(file.read_text()) | notes)
+    file.write_text(notes, encoding="latin-1")
+    assert find_export(checkpoint, exporter, "bf16", None) is None
+    assert ensure_export(checkpoint, exporter, "bf16", None) == made
+    assert find_export(checkpoint, exporter, "bf16", None) == made
+
+
 def test_an_export_cut_off_half_way_leaves_nothing_under_its_name(folder, exporter, monkeypatch):
     def cut_off(checkpoint, weights, stored, to):
         (to / "half").write_text("half a graph")
@@ -144,6 +170,55 @@ def test_a_damaged_array_is_one_sentence(folder):
     array.write_bytes(b"<" * array.stat().st_size)
     with pytest.raises(ModelError, match=r"grown.lines.npy cannot be read .* remove .*native/fp32"):
         Encoder(EncoderSettings(path=folder, engine="native", precision="fp32")).load()
+
+
+def test_a_damaged_arrays_header_is_one_sentence(folder):
+    """It makes numpy raise what is no ValueError."""
+    array = ensure_export(read_checkpoint(folder), NativeExporter(), "fp32", None) / "grown.lines.npy"
+    array.write_bytes(b"\x93NUMPY\x01\x00v\x00{'descr': '<f4".ljust(array.stat().st_size))
+    with pytest.raises(ModelError, match=r"grown.lines.npy cannot be read .* remove .*native/fp32"):
+        Encoder(EncoderSettings(path=folder, engine="native", precision="fp32")).load()
+
+
+def test_damaged_states_to_measure_with_are_one_sentence(folder, exporter):
+    checkpoint = read_checkpoint(folder)
+    made = ensure_export(checkpoint, exporter, "int8", None)
+    states = made / "held_out.npy"
+    states.write_bytes(b"<" * states.stat().st_size)
+    with pytest.raises(ModelError, match=rf"held_out.npy cannot be read .* remove {made} "):
+        prepare(checkpoint, exporter.engine, "int8", Place(threads=2))
+
+
+MEASURED = {"texts": 100, "cosine_mean": 0.9997, "cosine_min": 0.999, "top10_overlap": 0.97}
+COMPARED = {"times_as_fast": 1.5, "than": "bf16"}
+
+
+@pytest.mark.parametrize(
+    ("content", "known"),
+    [
+        (MEASURED, MEASURED),
+        (MEASURED | COMPARED, MEASURED | COMPARED),
+        (MEASURED | {"note": "mine"}, MEASURED),
+        (MEASURED | COMPARED | {"than": None}, MEASURED),
+        (MEASURED | {"times_as_fast": 1.5}, MEASURED),
+        (MEASURED | {"top10_overlap": "0.97"}, {}),
+        (MEASURED | {"cosine_min": None}, {}),
+        (MEASURED | {"texts": [100]}, {}),
+        ({"texts": 100}, {}),
+        ([], {}),
+        ("", {}),
+    ],
+    ids=str,
+)
+def test_what_was_measured_is_known_where_it_is_whole(tmp_path, content, known):
+    (tmp_path / "measured.json").write_text(json.dumps({"int8 on this": content}))
+    assert quality(tmp_path, "this", "int8") == known
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{" * 9, '{"int8 on this": ' + 100_000 * "["])
+def test_nothing_is_known_of_what_cannot_be_read(tmp_path, content):
+    (tmp_path / "measured.json").write_text(content)
+    assert quality(tmp_path, "this", "int8") == {}
 
 
 def test_a_read_only_model_is_exported_to_the_cache(folder, exporter, tmp_path, monkeypatch):

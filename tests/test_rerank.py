@@ -4,8 +4,10 @@ import base64
 
 import numpy as np
 import pytest
+from marshmallow import ValidationError
 
 from app import create_app
+from app.api.schemas.rerank import ScorePairs
 from app.config import Settings
 from tests.conftest import FakeEncoder
 
@@ -102,6 +104,39 @@ def test_weights_change_the_hybrid_scores_only(client):
     assert found["colbert+sparse+dense"] == found["colbert"] == usual["colbert"]
     assert found["sparse+dense"] == [0, 0, 0]
     assert found["dense"] == usual["dense"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "same"),
+    [
+        ([1e308, 1e308, 1e308], [1, 1, 1]),  # more than a float holds, together
+        ([1e308, 5e307, 0], [2, 1, 0]),
+        ([5e-324, 5e-324, 5e-324], [1, 1, 1]),
+        ([0, 0, 5e-324], [0, 0, 1]),
+        ([1e-20, 1e-20, 1e308], [1, 1, 1e30]),
+    ],
+)
+def test_only_the_ratio_of_weights_counts(client, weights, same):
+    body = {"query": QUERY, "passages": TEXTS}
+    expected = client.post("/api/score", json=body | {"weights": same}).json["scores"]
+    found = client.post("/api/score", json=body | {"weights": weights}).json["scores"]
+    for name in expected:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-6)
+
+
+@pytest.mark.parametrize("number", [np.inf, np.nan])
+def test_weights_are_finite(app, number):
+    """JSON has no such numbers, and what reads it refuses one that is too large: this does not rely on it."""
+    with app.app_context(), pytest.raises(ValidationError, match="three finite numbers"):
+        ScorePairs.checked({"pairs": [], "weights": [1, 1, number]})
+
+
+def test_a_weight_too_large_for_a_float_is_refused(client):
+    answer = client.post(
+        "/api/score", data='{"pairs": [], "weights": [1, 1, 1e999]}', content_type="application/json"
+    )
+    assert answer.status_code == 400
+    assert "infinity" in answer.json["error"]
 
 
 @pytest.mark.parametrize(

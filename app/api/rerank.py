@@ -88,7 +88,7 @@ def rerank() -> Response:
         result: dict[str, Any] = {"index": index}
         if asked["return_text"]:
             result["text"] = asked["texts"][index]
-        result["score"] = value if asked["raw_scores"] else min(1.0, max(0.0, value))
+        result["score"] = value if asked["raw_scores"] else _bounded(value)
         results.append(result)
     return answer(results, found)
 
@@ -113,7 +113,7 @@ def v1_rerank() -> Response:
     found = _compare(asked["query"], asked["documents"])
     results = []
     for index, value in _ranking(found)[: asked["top_n"]]:
-        result: dict[str, Any] = {"index": index, "relevance_score": value}
+        result: dict[str, Any] = {"index": index, "relevance_score": _bounded(value)}
         if asked["return_documents"]:
             result["document"] = {"text": asked["documents"][index]}
         results.append(result)
@@ -128,6 +128,11 @@ def v1_rerank() -> Response:
 
 def _compare(query: str, texts: list[str], truncate: bool = True) -> Scores:
     return score([(query, text) for text in texts], truncate=truncate)
+
+
+def _bounded(score: float) -> float:
+    """Within 0 and 1, as clients of these protocols expect it."""
+    return min(1.0, max(0.0, score))
 
 
 def _ranking(found: Scores) -> list[tuple[int, float]]:

@@ -10,7 +10,7 @@ from app.api.errors import unread
 from app.api.health import hangs
 from app.api.metrics import announce
 from app.api.requests import HEADERS, record, request_id
-from app.engine.errors import ModelError
+from app.engine.errors import EngineError
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class Service:
         seats.threads = threads
         try:
             self._encoder.load()
-        except ModelError as error:
+        except EngineError as error:
             log.critical(
                 "%s. Run `flask model download` for BGE-M3 or `flask model demo` for the small demo "
                 "model, or set EMBED_MODEL_PATH to a model folder",

@@ -66,9 +66,10 @@ class Destination:
         for name in sorted(names):
             with _told(f"{path}/{name}"):
                 found = pq.read_metadata(files.open_input_file(f"{path}/{name}")).metadata or {}
-            if b"counts" not in found:
-                raise BulkError(f"{path}/{name} was not written by this program")
-            total.add(Counts(**json.loads(found[b"counts"])))
+            try:
+                total.add(Counts(**json.loads(found[b"counts"])))
+            except (KeyError, TypeError, ValueError, RecursionError):
+                raise BulkError(f"{path}/{name} was not written by this program") from None
         return total
 
     @contextmanager
@@ -115,8 +116,10 @@ class Destination:
     def _read_json(self, name: str) -> dict[str, Any]:
         files, path = self._open()
         with _told(f"{path}/{name}"), files.open_input_stream(f"{path}/{name}") as stream:
-            content: dict[str, Any] = json.loads(stream.read())
-            return content
+            content = json.loads(stream.read())
+        if not isinstance(content, dict):
+            raise BulkError(f"{path}/{name} was not written by this program")
+        return content
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
         files, path = self._open()
@@ -136,7 +139,7 @@ def _short(value: Any) -> str:
 def _told(path: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, pa.ArrowException, json.JSONDecodeError) as error:
+    except (OSError, pa.ArrowException, ValueError, RecursionError) as error:
         raise BulkError(f"{path} cannot be read or written: {error}") from error
 
 

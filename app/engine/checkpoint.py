@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-import os
+import os.path
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,10 @@ WEIGHTS = (
     "pytorch_model.bin.index.json",
 )
 HEADS: dict[Head, str] = {"sparse": "sparse_linear.pt", "colbert": "colbert_linear.pt"}
+
+LEAST_TOKENS = 3  # a text's first and last special token, and one between them
+INT32 = (1 << 31) - 1  # the engines count in it
+UNLIMITED = int(1e30)  # what Hugging Face's tokenizers say where nobody has set a length
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,11 @@ class Checkpoint:
         return absent[0] if len(absent) == 1 else None
 
     @property
+    def weights_place(self) -> Path:
+        """Where the weights are: their file, or the folder if there are several."""
+        return self.weights[0] if len(self.weights) == 1 else self.path
+
+    @property
     def size(self) -> int:
         """Bytes of the weight files on disk."""
         return sum(file.stat().st_size for file in self.weights)
@@ -119,45 +128,53 @@ class Checkpoint:
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Describe the model folder at `path`; ModelError names the file that is absent or unusable."""
+    try:
+        found = _describe(path)
+        too_small = found.size < found.parameters  # at a byte each
+    except OSError as error:  # such as a folder above it that this user may not enter
+        raise ModelError(f"the model folder {path} cannot be read: {error.strerror or error}") from error
+    if too_small:
+        raise ModelError(
+            f"the weights in {found.weights_place} are fewer than {path / 'config.json'} asks for: "
+            "they are corrupt, cut short or do not fit it"
+        )
+    return found
+
+
+def _describe(path: Path) -> Checkpoint:
     if not path.is_dir():
         raise ModelError(f"there is no model folder {path} (and so no {path / 'config.json'})")
-    config = _read_json(path, "config.json")
-    model_type = config.get("model_type")
-    if model_type not in MODEL_TYPES:
-        raise ModelError(
-            f"{path / 'config.json'} says model_type {model_type!r}, "
-            f"this server runs encoders of type {', '.join(MODEL_TYPES)}"
-        )
+    config = _Config(path, "config.json")
+    model_type = config.word("model_type", *MODEL_TYPES)
     if not (path / "tokenizer.json").is_file():
         raise ModelError(f"the model folder {path} has no tokenizer.json")
-
-    def number(key: str, default: int | None = None) -> int:
-        value = config.get(key, default)
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise ModelError(f"{path / 'config.json'} has no whole number under {key!r}")
-        return value
-
-    pad_id = number("pad_token_id", 0)
-    if (activation := config.get("hidden_act", "gelu")) != "gelu":
-        raise ModelError(f"{path / 'config.json'} says hidden_act {activation!r}, this server knows gelu")
-    max_tokens = number("max_position_embeddings")
-    if model_type in OFFSET_POSITIONS:
-        max_tokens -= pad_id + 1
-    sentence_limit = _read_json(path, "sentence_bert_config.json", required=False).get("max_seq_length")
-    if isinstance(sentence_limit, int) and sentence_limit > 0:
-        max_tokens = min(max_tokens, sentence_limit)
+    config.word("hidden_act", "gelu", default="gelu")
+    vocabulary = config.number("vocab_size", 1)
+    pad_id = config.number("pad_token_id", 0, vocabulary - 1, default=0)
+    width = config.number("hidden_size", 1)
+    heads = config.number("num_attention_heads", 1)
+    if width % heads:
+        raise ModelError(
+            f"{config.file} says hidden_size {width}, and num_attention_heads {heads} does not divide it"
+        )
+    taken = pad_id + 1 if model_type in OFFSET_POSITIONS else 0  # by the padding id and those below it
+    positions = config.number("max_position_embeddings", LEAST_TOKENS + taken)
+    max_tokens = positions - taken
+    sentences = _Config(path, "sentence_bert_config.json", required=False)
+    if sentences.content.get("max_seq_length") is not None:
+        max_tokens = min(max_tokens, sentences.number("max_seq_length", LEAST_TOKENS, UNLIMITED))
 
     return Checkpoint(
         path=path,
         model_type=model_type,
-        width=number("hidden_size"),
-        inner=number("intermediate_size"),
-        layers=number("num_hidden_layers"),
-        attention_heads=number("num_attention_heads"),
-        vocabulary=number("vocab_size"),
-        positions=number("max_position_embeddings"),
-        token_types=number("type_vocab_size", 1),
-        epsilon=float(config.get("layer_norm_eps", 1e-12)),
+        width=width,
+        inner=config.number("intermediate_size", 1),
+        layers=config.number("num_hidden_layers", 1),
+        attention_heads=heads,
+        vocabulary=vocabulary,
+        positions=positions,
+        token_types=config.number("type_vocab_size", 1, default=1),
+        epsilon=config.epsilon("layer_norm_eps", default=1e-12),
         pad_id=pad_id,
         max_tokens=max_tokens,
         weights=_weight_files(path),
@@ -180,31 +197,69 @@ def _find_weights(path: Path) -> tuple[Path, ...]:
             continue
         if not name.endswith(".index.json"):
             return (path / name,)
-        shards = sorted(set(_read_json(path, name).get("weight_map", {}).values()))
-        for shard in shards:
-            if not (path / shard).is_file():
-                raise ModelError(f"the model folder {path} has no {shard}, which {name} lists")
-        return tuple(path / shard for shard in shards)
+        return _shards(path, name)
     raise ModelError(f"the model folder {path} has neither model.safetensors nor pytorch_model.bin")
 
 
+def _shards(path: Path, index: str) -> tuple[Path, ...]:
+    """The files that an index names; they may be links, but stand in the folder itself."""
+    named = _Config(path, index).content.get("weight_map")
+    if (
+        not isinstance(named, dict)
+        or not all(isinstance(shard, str) for shard in named.values())
+        or not named
+    ):
+        raise ModelError(f"{path / index} must name the file of each tensor under 'weight_map'")
+    shards = sorted(set(named.values()))
+    for shard in shards:
+        if Path(shard).name != shard or not os.path.isfile(path / shard):  # of any name: it never raises
+            raise ModelError(f"the model folder {path} has no file {shard!r:.80}, which {index} lists")
+    return tuple(path / shard for shard in shards)
+
+
 def _trained_pooling(path: Path) -> Pooling | None:
-    pooling = _read_json(path / "1_Pooling", "config.json", required=False)
+    pooling = _Config(path / "1_Pooling", "config.json", required=False).content
     if pooling.get("pooling_mode_cls_token"):
         return "cls"
     return "mean" if pooling.get("pooling_mode_mean_tokens") else None
 
 
-def _read_json(folder: Path, name: str, required: bool = True) -> dict[str, Any]:
-    file = folder / name
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        if required:
-            raise ModelError(f"the model folder {folder} has no {name}") from None
-        return {}
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{file} cannot be read as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{file} does not hold a JSON object")
-    return content
+class _Config:
+    """The JSON object in a file, and its values as they must be; ModelError names the file and the key.
+
+    A file that is absent and not `required` is an empty object.
+    """
+
+    def __init__(self, folder: Path, name: str, required: bool = True) -> None:
+        self.file = folder / name
+        self.content: dict[str, Any] = {}
+        try:
+            content = json.loads(self.file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            if required:
+                raise ModelError(f"the model folder {folder} has no {name}") from None
+            return
+        except (OSError, ValueError, RecursionError) as error:
+            raise ModelError(f"{self.file} cannot be read as JSON: {error}") from error
+        if not isinstance(content, dict):
+            raise ModelError(f"{self.file} does not hold a JSON object")
+        self.content = content
+
+    def number(self, key: str, least: int, most: int = INT32, default: int | None = None) -> int:
+        value = self.content.get(key, default)
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            raise ModelError(f"{self.file} has no whole number from {least} to {most} under {key!r}")
+        return value
+
+    def epsilon(self, key: str, default: float) -> float:
+        value = self.content.get(key, default)
+        if not isinstance(value, float) or not 0 < value < 1:
+            raise ModelError(f"{self.file} has no number between 0 and 1 under {key!r}")
+        return value
+
+    def word(self, key: str, *known: str, default: str | None = None) -> str:
+        value = self.content.get(key, default)
+        if value not in known:
+            found = f"says {key} {value!r:.40}" if isinstance(value, str) else f"has no string under {key!r}"
+            raise ModelError(f"{self.file} {found}, this server knows {', '.join(known)}")
+        return str(value)

@@ -14,6 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from app.engine.checkpoint import Checkpoint
 from app.engine.embeddings import Precision
 from app.engine.errors import ModelError
@@ -103,9 +106,20 @@ def read_json(file: Path) -> dict[str, Any]:
     """An object in a file, {} if there is none that can be read."""
     try:
         notes = json.loads(file.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # the last of what is nested absurdly deep
         return {}
     return notes if isinstance(notes, dict) else {}
+
+
+def read_array(file: Path, mapped: bool = False) -> NDArray[Any]:
+    """An array of an export; ModelError names its file."""
+    try:
+        return np.asarray(np.load(file, mmap_mode="r" if mapped else None))
+    except Exception as error:  # a damaged header makes numpy raise anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ModelError(
+            f"{file} cannot be read ({reason}): remove {file.parent} and it is made anew"
+        ) from error
 
 
 def write_json(file: Path, content: dict[str, Any]) -> None:
@@ -147,10 +161,11 @@ def _export(checkpoint: Checkpoint, exporter: Exporter, stored: str, folder: Pat
 def _fits(folder: Path, identity: dict[str, Any]) -> bool:
     """Whether what is there was made of the same, and is whole."""
     notes = read_json(folder / NOTES)
-    if notes.get("identity") != identity or not isinstance(notes.get("files"), dict):
+    sizes = notes.get("files")
+    if notes.get("identity") != identity or not isinstance(sizes, dict) or not sizes:
         return False
-    with contextlib.suppress(OSError):
-        return all((folder / name).stat().st_size == size for name, size in notes["files"].items())
+    with contextlib.suppress(OSError, ValueError):  # the latter of a name that no file can have
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
     return False
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from app.engine.checkpoint import Checkpoint
 from app.engine.embeddings import FloatArray, IntArray
-from app.engine.export import HELD_OUT, lock, read_json, write_json
+from app.engine.export import HELD_OUT, lock, read_array, read_json, write_json
 from app.engine.heads import normalize
 from app.engine.texts import calibration_sequences
 
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MEASURED = "measured.json"  # beside an export
-KNOWN = {"texts", "cosine_mean", "cosine_min", "top10_overlap"}
+# What it holds of a precision on a kind of processor; the latter where it was compared with another.
+ACCURACY = {"texts": int, "cosine_mean": float, "cosine_min": float, "top10_overlap": float}
+COMPARED = {"times_as_fast": float, "than": str}
 NEIGHBOURS = 10
 BATCH_TOKENS = 512
 ROUNDS = 3
@@ -42,7 +44,7 @@ def measured(checkpoint: Checkpoint, backend: "Backend", export: Path, kind: str
         )
         return {}
     log.info("measuring %s on a processor with %s, once", backend.precision, kind)
-    found = accuracy(backend, np.load(export / HELD_OUT), calibration_sequences(checkpoint, held_out=True))
+    found = accuracy(backend, read_array(export / HELD_OUT), calibration_sequences(checkpoint, held_out=True))
     log.info(
         "cosine of %s to fp32: %s, least %s", backend.precision, found["cosine_mean"], found["cosine_min"]
     )
@@ -53,7 +55,14 @@ def measured(checkpoint: Checkpoint, backend: "Backend", export: Path, kind: str
 def quality(export: Path, kind: str, precision: str) -> dict[str, Any]:
     """What is known of an export on a kind of processor, {} if nothing is."""
     found = read_json(export / MEASURED).get(f"{precision} on {kind}")
-    return found if isinstance(found, dict) and found.keys() >= KNOWN else {}
+    cost = _those(found, ACCURACY)
+    return cost and cost | _those(found, COMPARED)
+
+
+def _those(found: Any, kinds: dict[str, type]) -> dict[str, Any]:
+    """Values under these names, {} unless all are there and of their kind."""
+    fits = isinstance(found, dict) and all(type(found.get(name)) is kind for name, kind in kinds.items())
+    return {name: found[name] for name in kinds} if fits else {}
 
 
 def keep(export: Path, kind: str, precision: str, found: dict[str, Any]) -> None:

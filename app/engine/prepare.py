@@ -17,7 +17,7 @@ from app.engine.checkpoint import Checkpoint
 from app.engine.embeddings import Precision
 from app.engine.errors import ModelError
 from app.engine.export import ensure_export, find_export
-from app.engine.measure import keep, quality, times_as_fast
+from app.engine.measure import COMPARED, keep, quality, times_as_fast
 from app.engine.processor import kind_of
 from app.engine.texts import calibration_sequences
 
@@ -76,4 +76,4 @@ def known_of_int8(checkpoint: Checkpoint, engine: AskedEngine, place: Place) -> 
         return {}
     folder = find_export(checkpoint, exporter_for(chosen.engine), "int8", place.cache)
     found = quality(folder, kind_of(place.features), "int8") if folder else {}
-    return found if found.keys() >= {"times_as_fast", "than"} else {}
+    return found if found.keys() >= COMPARED.keys() else {}

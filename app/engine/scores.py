@@ -141,14 +141,16 @@ def _score(query: _Text, passage: _Text) -> list[float]:
 
 def _together(by_name: dict[str, FloatArray], weights: Weights) -> dict[str, FloatArray]:
     """Weighted means of the scores there are: sparse+dense, then all."""
-    largest = max(weights) or 1.0  # the sum of three large numbers is infinite
-    weight = dict(zip(("dense", "sparse", "colbert"), (one / largest for one in weights), strict=True))
+    weight = dict(zip(("dense", "sparse", "colbert"), weights, strict=True))
     together = {}
     for parts in (("sparse", "dense"), ("colbert", "sparse", "dense")):
         if all(part in by_name for part in parts):
-            whole = sum(weight[part] for part in parts) or 1.0
+            # Of the largest here: the sum of large weights is infinite, small ones vanish beside others.
+            largest = max(weight[part] for part in parts) or 1.0
+            shares = {part: weight[part] / largest for part in parts}
+            whole = sum(shares.values()) or 1.0
             together["+".join(parts)] = sum(
-                (np.float32(weight[part] / whole) * by_name[part] for part in parts),
+                (np.float32(share / whole) * by_name[part] for part, share in shares.items()),
                 np.zeros_like(by_name["dense"]),
             )
     return together

@@ -1,12 +1,10 @@
 """The tensors of a checkpoint, mapped from its files. It needs torch, so serving leaves it alone."""
 
-import pickle
 from pathlib import Path
 
 import numpy as np
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 
 from app.engine.checkpoint import HEADS, Checkpoint
 from app.engine.embeddings import FloatArray, Head
@@ -14,6 +12,8 @@ from app.engine.errors import ModelError
 
 # What checkpoints saved from a larger model put in front of every name of the backbone.
 PREFIXES = ("", "roberta.", "bert.", "model.")
+# Others are of quantised checkpoints, and mean nothing without their scales.
+FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 class Weights:
@@ -21,27 +21,26 @@ class Weights:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
-        self._tensors: dict[str, torch.Tensor] = {}
+        self._tensors: dict[str, tuple[Path, torch.Tensor]] = {}
         for file in checkpoint.weights:
-            self._tensors |= _read(file)
+            self._tensors |= {name: (file, tensor) for name, tensor in _read(file).items()}
         probe = "embeddings.word_embeddings.weight"
         found = [prefix for prefix in PREFIXES if prefix + probe in self._tensors]
         if not found:
-            raise ModelError(f"{checkpoint.weights[0]} has no {probe}")
+            raise ModelError(f"{checkpoint.weights_place} has no {probe}")
         self._prefix = found[0]
 
     def __call__(self, name: str, *shape: int) -> FloatArray:
         """The tensor `name`, which must have this shape."""
-        file = self._checkpoint.weights[0]
-        tensor = self._tensors.get(self._prefix + name)
-        if tensor is None:
-            raise ModelError(f"{file} lacks {name}")
+        if self._prefix + name not in self._tensors:
+            raise ModelError(f"{self._checkpoint.weights_place} lacks {name}")
+        file, tensor = self._tensors[self._prefix + name]
         if tuple(tensor.shape) != shape:
             raise ModelError(
                 f"{file} does not fit {self._checkpoint.path / 'config.json'}: "
                 f"{name} is {tuple(tensor.shape)} instead of {shape}"
             )
-        return np.asarray(tensor.float().numpy())
+        return _numbers(file, name, tensor)
 
     def position_table(self) -> FloatArray:
         """Position embeddings (positions, d), each with the row of type 0, which all tokens have."""
@@ -68,9 +67,20 @@ def read_head(checkpoint: Checkpoint, name: Head) -> tuple[FloatArray, FloatArra
     matrix, bias = tensors["weight"], tensors["bias"]
     if tuple(matrix.shape) != shape or tuple(bias.shape) != shape[:1]:
         raise ModelError(
-            f"{file} holds a matrix of {tuple(matrix.shape)}, the states of {checkpoint.path} need {shape}"
+            f"{file} holds a matrix of {tuple(matrix.shape)} and a bias of {tuple(bias.shape)}, "
+            f"the states of {checkpoint.path} need {shape} and {shape[:1]}"
         )
-    return matrix.float().numpy(), bias.float().numpy()
+    return _numbers(file, "weight", matrix), _numbers(file, "bias", bias)
+
+
+def _numbers(file: Path, name: str, tensor: torch.Tensor) -> FloatArray:
+    """A tensor as float32, mapped if it is."""
+    if tensor.dtype not in FLOATS or tensor.layout != torch.strided or tensor.is_meta:
+        raise ModelError(
+            f"{file} holds {name} as {tensor.dtype}, {tensor.layout}: "
+            "this server reads dense tensors of floats, of 16 bits or more"
+        )
+    return np.asarray(tensor.detach().float().numpy())
 
 
 def _read(file: Path) -> dict[str, torch.Tensor]:
@@ -79,8 +89,8 @@ def _read(file: Path) -> dict[str, torch.Tensor]:
             return safetensors.torch.load_file(file)
         # weights_only: a pickle may not run code. Old files are no zip and cannot be mapped.
         tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=_is_zip(file))
-    except (OSError, EOFError, RuntimeError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except Exception as error:  # the bytes of a damaged pickle make the unpickler raise anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise ModelError(f"{file} cannot be read, it is corrupt or cut short: {reason}") from error
     if not isinstance(tensors, dict) or not all(
         isinstance(value, torch.Tensor) for value in tensors.values()

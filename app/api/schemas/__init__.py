@@ -12,6 +12,7 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields, pre_load, vali
 from app.api.context import settings
 from app.engine.embeddings import PRIORITIES
 
+MODEL_CHARACTERS = 256  # of a model's name: it comes back in answers
 JSON_NAMES = {bool: "a boolean", int: "a number", float: "a number", dict: "an object"}
 
 
@@ -45,6 +46,21 @@ class Text(OwnField[str]):
         if len(value) > settings().max_characters:
             raise ValidationError(f"has {len(value)} characters, the limit is {settings().max_characters}")
         return value
+
+
+class ModelName(Text):
+    """A model's name, which may be that of another model, but is no longer than one can be."""
+
+    def openapi(self, most: int) -> dict[str, Any]:
+        return {"type": "string", "maxLength": MODEL_CHARACTERS}
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **options: Any
+    ) -> str:
+        name = super()._deserialize(value, attr, data, **options)
+        if len(name) > MODEL_CHARACTERS:
+            raise ValidationError(f"has {len(name)} characters, the limit is {MODEL_CHARACTERS}")
+        return name
 
 
 class Texts(OwnField[list[str]]):
@@ -129,6 +145,15 @@ class StrictBoolean(fields.Boolean):
 
 def one_of(*choices: str) -> validate.OneOf:
     return validate.OneOf(choices, error=f"must be one of {', '.join(choices)}")
+
+
+def model_name() -> ModelName:
+    """The model that a request asks for."""
+    return ModelName(
+        load_default=None,
+        allow_none=True,
+        metadata={"description": "Name of the served model or an alias; may be left out."},
+    )
 
 
 def priority() -> fields.String:

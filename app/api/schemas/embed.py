@@ -4,7 +4,7 @@ from typing import get_args
 
 from marshmallow import Schema, fields, validate
 
-from app.api.schemas import Request, StrictBoolean, TextOrTexts, one_of, priority, required
+from app.api.schemas import Request, StrictBoolean, TextOrTexts, model_name, one_of, priority, required
 from app.api.wire import ENCODINGS
 from app.engine.embeddings import Pooling
 
@@ -13,11 +13,7 @@ class EmbedRequest(Request):
     input = TextOrTexts(
         **required("a string or a list of strings"), metadata={"description": "The text, or the texts."}
     )
-    model = fields.String(
-        load_default=None,
-        allow_none=True,
-        metadata={"description": "Name of the served model or an alias; may be left out."},
-    )
+    model = model_name()
     encoding_format = fields.String(
         load_default="float",
         allow_none=True,

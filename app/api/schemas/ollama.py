@@ -4,13 +4,13 @@ from typing import Any
 
 from marshmallow import Schema, fields, pre_load
 
-from app.api.schemas import Request, StrictBoolean, Text
+from app.api.schemas import Request, StrictBoolean, Text, model_name
 
 
 class NamedRequest(Request):
     """A request that names a model; older clients say `name`."""
 
-    model = Text(load_default=None, allow_none=True)
+    model = model_name()
 
     @pre_load
     def old_name(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:

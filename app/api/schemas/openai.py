@@ -5,7 +5,16 @@ from typing import Any, get_args
 
 from marshmallow import Schema, ValidationError, fields
 
-from app.api.schemas import Request, StrictBoolean, Text, TextOrTexts, one_of, positive, required
+from app.api.schemas import (
+    Request,
+    StrictBoolean,
+    Text,
+    TextOrTexts,
+    model_name,
+    one_of,
+    positive,
+    required,
+)
 from app.engine.embeddings import Pooling
 
 
@@ -21,13 +30,18 @@ class NoTokenIds(TextOrTexts):
     ) -> list[str]:
         if value == []:
             raise ValidationError("must not be empty")
-        first = value[0] if isinstance(value, list) else None
-        if isinstance(first, list) or type(first) is int:
+        if isinstance(value, list) and _are_token_ids(value):
             raise ValidationError(
                 "token ids are those of another tokenizer and would give wrong vectors, send text: "
                 "with langchain-openai set check_embedding_ctx_length=False"
             )
         return super()._deserialize(value, attr, data, **options)
+
+
+def _are_token_ids(value: list[Any]) -> bool:
+    """Whether it holds whole numbers, or lists of them, and nothing else."""
+    rows = value if all(isinstance(row, list) for row in value) else [value]
+    return any(rows) and all(type(item) is int for row in rows for item in row)
 
 
 class AnyCase(Text):
@@ -53,7 +67,7 @@ class EmbeddingsRequest(Request):
     input = NoTokenIds(
         **required("a string or a list of strings"), metadata={"description": "The text, or the texts."}
     )
-    model = Text(load_default=None, allow_none=True)
+    model = model_name()
     encoding_format = AnyCase(
         "float",
         "base64",

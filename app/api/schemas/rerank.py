@@ -1,5 +1,6 @@
 """POST /api/score, /rerank and /v1/rerank: what comes in and goes out."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, get_args
 
@@ -13,6 +14,7 @@ from app.api.schemas import (
     Text,
     Texts,
     json_name,
+    model_name,
     one_of,
     positive,
     priority,
@@ -58,8 +60,10 @@ class HybridWeights(OwnField[tuple[float, float, float]]):
         self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any
     ) -> tuple[float, float, float]:
         numbers = value if isinstance(value, list) else []
-        if len(numbers) != 3 or not all(type(number) in (int, float) and number >= 0 for number in numbers):
-            raise ValidationError("must be three numbers, 0 or more: of dense, sparse and colbert")
+        if len(numbers) != 3 or not all(
+            type(number) in (int, float) and 0 <= number < math.inf for number in numbers
+        ):
+            raise ValidationError("must be three finite numbers, 0 or more: of dense, sparse and colbert")
         dense, sparse, colbert = numbers
         return dense, sparse, colbert
 
@@ -70,7 +74,7 @@ class _ScoreRequest(Request):
         allow_none=True,
         metadata={"description": "What dense, sparse and colbert count for in the hybrid scores."},
     )
-    model = Text(load_default=None, allow_none=True)
+    model = model_name()
     pooling = fields.String(
         load_default=None,
         allow_none=True,
@@ -152,7 +156,7 @@ class Ranked(Schema):
 class V1RerankRequest(Request):
     """The request of Jina and Cohere."""
 
-    model = Text(load_default=None, allow_none=True)
+    model = model_name()
     query = Text(**required("a string"))
     documents = Texts(objects=True, **required('a list of strings, or of objects with a string under "text"'))
     top_n = positive("So many of the best; all if left out.", most=MOST)

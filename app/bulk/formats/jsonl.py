@@ -60,7 +60,7 @@ def _objects(files: fs.FileSystem, file: File, start: int = 0) -> Iterator[dict[
             continue
         try:
             row = _parse(line.removeprefix(BOM))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BulkError(f"{file.path} line {number} is not valid JSON: {error}") from None
         if not isinstance(row, dict):
             raise BulkError(f"{file.path} line {number} is not a JSON object")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from app.engine.checkpoint import Checkpoint
 from app.engine.embeddings import FloatArray, Precision
 from app.engine.errors import ModelError
+from app.engine.export import read_array
 
 PANEL = 16  # outputs
 LINEAR = ("joined", "attended", "grown", "shrunk")
@@ -73,16 +74,9 @@ class Arrays:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._arrays = {file.stem: self._read(file) for file in folder.glob("*.npy")}
-
-    def _read(self, file: Path) -> NDArray[Any]:
-        try:
-            found = np.load(file, mmap_mode="r" if file.stem in self.MAPPED else None)
-        except (OSError, ValueError, EOFError) as error:
-            raise ModelError(
-                f"{file} cannot be read ({error}): remove {file.parent} and it is made anew"
-            ) from error
-        return np.asarray(found)
+        self._arrays = {
+            file.stem: read_array(file, file.stem in self.MAPPED) for file in folder.glob("*.npy")
+        }
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         if name not in self._arrays:
