@@ -225,10 +225,10 @@ def test_a_wrong_key_is_heard_and_the_right_one_opens(tmp_path, demo_folder):
             )
 
         native, compatible, hugging = clients("wrong")
-        with pytest.raises(ollama.ResponseError, match="a key is needed") as caught:
+        with pytest.raises(ollama.ResponseError, match="the API key is missing or wrong") as caught:
             native.embed(model="demo", input="a")
         assert caught.value.status_code == 401
-        with pytest.raises(openai.AuthenticationError, match="a key is needed"):
+        with pytest.raises(openai.AuthenticationError, match="the API key is missing or wrong"):
             compatible.embeddings.create(model="demo", input="a")
         with pytest.raises(HfHubHTTPError, match="401"):
             hugging.feature_extraction("a")

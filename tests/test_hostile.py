@@ -1,7 +1,8 @@
-"""Hundreds of clients that mean harm, none of which may stop others or take the memory: `make test-faults`."""
+"""Hundreds of clients that mean harm, none of which stops others or takes the memory: `make test-faults`."""
 
 import contextlib
 import http.client
+import multiprocessing
 import socket
 import threading
 import time
@@ -16,7 +17,8 @@ from tests.server import Server, head, serving, wait_for
 pytestmark = pytest.mark.faults
 
 CLIENTS = 300
-HEALTH_MS = 100.0
+HEALTH_MS = 100.0  # of 95 in a hundred; while hundreds arrive at once, with megabytes each, it may be more
+MORE_MIB = 1000.0
 WATCHED_SECONDS = 15.0
 START = b"GET / HTTP/1.1\r\nHost: h\r\n"
 GROWS = "\ufdfa"  # 18 characters under NFKC
@@ -90,40 +92,49 @@ def health_ms(server: Server) -> float:
     return 1e3 * (time.perf_counter() - start)
 
 
-def under_attack(server: Server, attacks: list[Callable[[socket.socket], None]]) -> tuple[list[float], float]:
-    """Milliseconds of health checks, and the most memory in MiB, while so many clients go on."""
-    stop = threading.Event()
+def attackers(port: int, names: list[str]) -> None:
+    """A client for each name, which does what it stands for, again and again, until this process ends."""
 
     def client(attack: Callable[[socket.socket], None]) -> None:
-        while not stop.is_set():
+        while True:
             with contextlib.suppress(OSError), socket.socket() as connection:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
                 connection.settimeout(60)
-                connection.connect(("127.0.0.1", server.port))
+                connection.connect(("127.0.0.1", port))
                 attack(connection)
-                stop.wait(WATCHED_SECONDS)  # and then again
+                time.sleep(WATCHED_SECONDS)
 
-    threads = [threading.Thread(target=client, args=(attack,), daemon=True) for attack in attacks]
-    for thread in threads:
-        thread.start()
-    waits, memory = [], 0.0
-    end = time.monotonic() + WATCHED_SECONDS
-    while time.monotonic() < end:
-        waits.append(health_ms(server))
-        memory = max(memory, resident_mib(server))
-        time.sleep(0.1)
-    stop.set()
-    for thread in threads:
-        thread.join(70)
-    return sorted(waits), memory
+    for name in names:
+        threading.Thread(target=client, args=(ATTACKS[name],), daemon=True).start()
+    time.sleep(3600)
+
+
+@contextlib.contextmanager
+def attacked(server: Server, names: list[str]) -> Iterator[None]:
+    """By a process of its own, so that what its clients wait for each other delays no health check."""
+    process = multiprocessing.get_context("spawn").Process(target=attackers, args=(server.port, names))
+    process.start()
+    try:
+        yield
+    finally:
+        process.kill()
+        process.join()
 
 
 @pytest.mark.parametrize("attack", [*ATTACKS, "all at once"])
 def test_health_checks_are_answered_and_memory_is_bounded(server, attack):
     (worker,) = server.workers
-    chosen = list(ATTACKS.values()) if attack == "all at once" else [ATTACKS[attack]]
+    chosen = list(ATTACKS) if attack == "all at once" else [attack]
     before = resident_mib(server)
-    waits, memory = under_attack(server, [chosen[number % len(chosen)] for number in range(CLIENTS)])
+    waits, memory = [], 0.0
+    with attacked(server, [chosen[number % len(chosen)] for number in range(CLIENTS)]):
+        time.sleep(1)  # until it has started
+        end = time.monotonic() + WATCHED_SECONDS
+        while time.monotonic() < end:
+            waits.append(health_ms(server))
+            memory = max(memory, resident_mib(server))
+            time.sleep(0.05)
+    waits.sort()
     wait_for(lambda: server.ask("afterwards") == 200)
     time.sleep(2)
     after = resident_mib(server)
@@ -134,4 +145,5 @@ def test_health_checks_are_answered_and_memory_is_bounded(server, attack):
     )
     assert server.workers == {worker}
     assert "Traceback" not in server.log
-    assert waits[len(waits) // 2] < HEALTH_MS
+    assert waits[int(0.95 * len(waits))] < HEALTH_MS
+    assert memory < before + MORE_MIB

@@ -34,8 +34,8 @@ def hasty(tmp_path) -> tuple[str, str]:
     """The flags of a server whose patience with bodies and readers ends after two seconds."""
     return more_config(
         tmp_path,
-        "import app.server.worker, app.server.client\n"
-        "app.server.worker.BODY_SECONDS = app.server.client.SEND_SECONDS = 2.0",
+        "import app.server.worker, app.server.connection\n"
+        "app.server.worker.BODY_SECONDS = app.server.connection.SEND_SECONDS = 2.0",
     )
 
 

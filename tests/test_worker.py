@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from app.server.worker import Connection, Worker
+from app.server.connection import Connection
+from app.server.worker import Worker
 from tests.server import wait_for
 
 
@@ -34,11 +35,19 @@ def test_it_can_be_told_to_quit_while_it_hands_out_a_request(worker):
 
 
 def test_where_no_more_threads_are_to_be_had_those_there_are_take_every_request(worker, monkeypatch):
-    def scarce(_thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
+    start, started = threading.Thread.start, []
 
-    worker.tpool = worker.get_thread_pool()
+    def scarce(thread: threading.Thread) -> None:
+        if len(started) == 2:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
     monkeypatch.setattr(threading.Thread, "start", scarce)
+    warned = []
+    worker.log = SimpleNamespace(warning=lambda *line: warned.append(line[0] % line[1:]))
+    worker.tpool = worker.get_thread_pool()
+    assert warned == ["only 2 threads of 8 can be had"]
     leave, done, answered = threading.Event(), [], []
     worker.handle = lambda connection: leave.wait(10) and done.append(connection)
     worker.method_queue = SimpleNamespace(
@@ -49,7 +58,7 @@ def test_where_no_more_threads_are_to_be_had_those_there_are_take_every_request(
         worker._begin(connection)
     leave.set()
     wait_for(lambda: len(answered) == 5)
-    assert done == answered == connections
+    assert sorted(map(id, done)) == sorted(map(id, connections))
 
 
 def test_where_no_thread_is_to_be_had_at_all_it_does_not_begin(worker, monkeypatch):
@@ -67,3 +76,30 @@ def _connection() -> Connection:
     connection.sock = SimpleNamespace(deadline=0.0)
     connection.parser = SimpleNamespace(unreader=SimpleNamespace(unread=lambda _: None))
     return connection
+
+
+@pytest.mark.parametrize(
+    ("head", "whole"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", True),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n\r", False),
+        (b"GET / HTTP/1.1\nHost", True),
+        (b"GET / HTTP/1.1\r\nHost: x\n", True),
+        (b"\n", True),
+        (b"\r\n", False),
+        (b"\r\n\r\n", True),
+        (b"", False),
+        (b"\r\r\r", False),
+    ],
+)
+def test_a_head_is_whole_when_the_parser_can_decide(head, whole):
+    """However it comes."""
+    connection = _connection()
+    for step in range(1, len(head) + 1):
+        connection.head = bytearray()
+        found = []
+        for start in range(0, len(head), step):
+            looked = len(connection.head)
+            connection.head += head[start : start + step]
+            found.append(connection.is_whole(looked))
+        assert any(found) == whole

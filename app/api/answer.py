@@ -47,8 +47,8 @@ class OrjsonProvider(JSONProvider):
 
 def init_app(app: Flask) -> None:
     app.json = OrjsonProvider(app)
-    room = app.extensions["answers"] = Room(MOST_ANSWERS * app.config["EMBED"].max_output_numbers)
-    app.teardown_request(lambda _: room.release(g.pop("numbers", 0)))
+    room = app.extensions["answers"] = Room(4 * MOST_ANSWERS * app.config["EMBED"].max_output_numbers)
+    app.teardown_request(lambda _: room.release(g.pop("answer_bytes", 0)))
 
 
 def expect(numbers: int) -> None:
@@ -62,9 +62,9 @@ def expect(numbers: int) -> None:
         raise TooMuchOutput("numbers", numbers, most)
     if numbers > SMALL_ANSWER:
         room: Room = current_app.extensions["answers"]
-        if not room.hold(numbers):
+        if not room.hold(4 * numbers):
             raise Busy(encoder().load_state.drain_seconds["bulk"])
-        g.numbers = numbers
+        g.answer_bytes = 4 * numbers
 
 
 def answer(content: Any, done: Embeddings | Scores) -> Response:
@@ -82,10 +82,10 @@ def answer(content: Any, done: Embeddings | Scores) -> Response:
     g.done = len(done.token_counts), done.tokens
     count = partial(count_work, len(done.token_counts), done.tokens, done.cut)
     response: Response
-    if g.get("numbers"):
+    if g.get("answer_bytes"):
         response = Response(_written(content, encoder().give_way), mimetype="application/json")
         room: Room = current_app.extensions["answers"]
-        response.call_on_close(partial(room.release, g.pop("numbers")))
+        response.call_on_close(partial(room.release, g.pop("answer_bytes")))
         response.call_on_close(lambda: count(spent | {"serialize": time.perf_counter_ns() - start}))
         shown = spent
     else:

@@ -1,7 +1,8 @@
 """The body of a request: read within its limits, and the JSON object in it."""
 
+import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import orjson
@@ -30,6 +31,9 @@ MOST_VALUES = 100_000
 SMALL_BODY = 1 << 16  # has too few to count them
 # Bytes that are read, or looked at, before a question under way may go first: it needs every processor.
 SLICE = 1 << 20
+# One large body at a time: each holds the interpreter's lock for milliseconds, and whoever waits for that
+# competes with all others.
+PARSING = threading.Lock()
 PLAIN = bytes(set(range(256)) - set(b'",:[{'))
 
 
@@ -48,17 +52,22 @@ def read_json() -> dict[str, Any]:
             f"the body must be sent plain, content encoding {request.content_encoding!r} is not read"
         )
     body = _read_body(request, settings().max_body_bytes)
-    if len(body) > SMALL_BODY and has_more_values(body, MOST_VALUES, encoder().give_way):
-        raise BadRequest(
-            f"the body holds more than {MOST_VALUES} JSON values: send texts as strings, fewer in one request"
-        )
     try:
-        content = orjson.loads(body)
+        with PARSING if len(body) > SMALL_BODY else nullcontext():
+            content = _parse(body)
     except orjson.JSONDecodeError as error:
         raise BadRequest(f"the body is not valid JSON: {error}") from None
     if not isinstance(content, dict):
         raise BadRequest('the body must be a JSON object such as {"input": "a text"}')
     return content
+
+
+def _parse(body: bytearray) -> Any:
+    if len(body) > SMALL_BODY and has_more_values(body, MOST_VALUES, encoder().give_way):
+        raise BadRequest(
+            f"the body holds more than {MOST_VALUES} JSON values: send texts as strings, fewer in one request"
+        )
+    return orjson.loads(body)
 
 
 def has_more_values(body: bytes | bytearray, most: int, give_way: Callable[[], None]) -> bool:

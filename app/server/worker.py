@@ -14,6 +14,7 @@ import resource
 import signal
 import socket
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -33,9 +34,9 @@ from gunicorn.http.errors import (
     UnsupportedTransferCoding,
 )
 from gunicorn.sock import ssl_context
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn.workers.gthread import ThreadWorker
 
-from app.server.client import Client, TLSClient
+from app.server.connection import Client, Connection, Input, TLSClient
 
 LOAD_SECONDS = 3600  # an export included; a worker that takes longer hangs: it says where, and is replaced
 RETRY_SECONDS = 5.0  # between two attempts to load
@@ -63,54 +64,16 @@ STATUSES: dict[type[Exception], int] = {
 class Service(Protocol):
     """What a worker asks of its application, a Flask with one among its `extensions`."""
 
+    broken: bool  # there is nothing left to answer with
+    hangs: bool  # it will never answer again
+
     def load(self, threads: int) -> bool:
-        """Make ready to answer that many requests at a time; where it cannot be, log why: False."""
+        """Make ready to answer so many requests at a time; where it cannot be, log why: False."""
 
     def close(self) -> None: ...
 
-    @property
-    def broken(self) -> bool:
-        """Whether there is nothing left to answer with."""
-
-    @property
-    def hangs(self) -> bool:
-        """Whether it will never answer again."""
-
     def refusal(self, status: int) -> bytes:
         """The whole answer, head and body, to a request that is not read any further."""
-
-
-class Connection(TConn):  # type: ignore[misc]
-    """One connection, and what has arrived of its next request's head."""
-
-    deadline = 0.0  # by time.monotonic(), while it is watched
-    closing = False
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.head = bytearray()
-        self.initialized = self.data_ready = True  # the loop reads, no thread need wait for anything
-
-    def is_whole(self, looked: int = 0) -> bool:
-        """Whether the head ends, or has a bare line feed, on which the parser gives up; not so far up to
-        `looked`.
-        """
-        head, line = self.head, max(0, looked - 1)
-        bare = head.count(b"\n", looked) != head.count(b"\r\n", line)
-        return bare or head.find(b"\r\n\r\n", max(0, looked - 3)) >= 0
-
-
-class Input:
-    """A request's body, whose chunks may be malformed: that is an OSError, as if the client had gone."""
-
-    def __init__(self, body: Any) -> None:
-        self._body = body
-
-    def read(self, size: int) -> bytes:
-        try:
-            return bytes(self._body.read(size))
-        except ParseException as error:
-            raise OSError("the chunks are malformed") from error
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
@@ -181,8 +144,18 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         sys.exit(1)
 
     def get_thread_pool(self) -> ThreadPoolExecutor:
+        """All threads there will be: to start one takes long where others keep the processors busy."""
         pool: ThreadPoolExecutor = super().get_thread_pool()
-        pool.submit(int).result()  # one thread there must be, see `_begin`
+        ready = threading.Event()
+        try:
+            for _ in range(self.cfg.threads):
+                pool.submit(ready.wait)
+        except RuntimeError:  # no more are to be had
+            if not pool._threads:
+                raise
+            self.log.warning("only %d threads of %d can be had", len(pool._threads), self.cfg.threads)
+            pool._max_workers = len(pool._threads)
+        ready.set()
         return pool
 
     def notify(self) -> None:
@@ -238,20 +211,19 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """What has come on a connection that is watched."""
         while connection in self.watched:  # else it gave way to one that came in the same turn of the loop
             arrived = client.arrived(HEAD_BYTES - len(connection.head))
-            if arrived is None:
-                return
-            if not arrived:
+            if arrived == b"":
                 self._close(connection)
-            elif not connection.closing:
-                looked = len(connection.head)
-                connection.head += arrived
-                self.heads_bytes += len(arrived)
-                if connection.is_whole(looked):
-                    self._begin(connection)
-                elif len(connection.head) == HEAD_BYTES:
-                    self._refuse(connection, 431 if b"\r\n" in connection.head else 414)
-                elif self.heads_bytes > HEADS_BYTES:
-                    self._make_room()
+            if not arrived or connection.closing:  # what comes too late is dropped, a piece in a turn
+                return
+            looked = len(connection.head)
+            connection.head += arrived
+            self.heads_bytes += len(arrived)
+            if connection.is_whole(looked):
+                self._begin(connection)
+            elif len(connection.head) == HEAD_BYTES:
+                self._refuse(connection, 431 if b"\r\n" in connection.head else 414)
+            elif self.heads_bytes > HEADS_BYTES:
+                self._make_room()
 
     def _begin(self, connection: Connection) -> None:
         """Give a connection whose head is there a thread."""
@@ -260,8 +232,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         connection.parser.unreader.unread(bytes(connection.head))
         connection.sock.deadline = connection.deadline
         connection.head.clear()
-        with contextlib.suppress(RuntimeError):  # no more threads are to be had: one that is there takes it
-            self.tpool.submit(self._handle, connection)
+        self.tpool.submit(self._handle, connection)
 
     def _handle(self, connection: Connection) -> None:
         kept = False

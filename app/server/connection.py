@@ -1,15 +1,22 @@
-"""The socket of one connection, with the time that its client has."""
+"""One connection: its socket, with the time that its client has, and what has come of a head."""
 
+import select
 import socket
 import ssl
+import threading
 import time
 from typing import Any
+
+from gunicorn.http.errors import ParseException
+from gunicorn.workers.gthread import TConn
 
 # A client may keep us waiting for so long while it takes its answer, and a second more for each SEND_RATE
 # bytes that it has taken: a slow line is served, one that takes a byte now and then is not.
 SEND_SECONDS = 60.0
 SEND_RATE = 1 << 18
 SEND_BYTES = 1 << 16  # at a time
+# Threads that receive at a time: hundreds of them would leave no processor to the loop.
+RECEIVING = threading.BoundedSemaphore(2)
 
 
 class Client(socket.socket):
@@ -31,15 +38,17 @@ class Client(socket.socket):
             return b""
 
     def recv(self, size: int, flags: int = 0) -> bytes:
-        left = self.deadline - time.monotonic()
-        if left > 0:
-            self.settimeout(left)
-            try:
-                return super().recv(size, flags)
-            except TimeoutError:
-                pass
-        self.late = True
-        return b""
+        while True:
+            with RECEIVING:
+                arrived = self.arrived(size)
+            if arrived is not None:
+                return arrived
+            readable = select.poll()
+            readable.register(self, select.POLLIN)
+            left = self.deadline - time.monotonic()
+            if left <= 0 or not readable.poll(1e3 * left):
+                self.late = True
+                return b""
 
     def sendall(self, data: Any, flags: int = 0) -> None:
         """Raises BrokenPipeError where the client has used up its time."""
@@ -73,3 +82,33 @@ class Client(socket.socket):
 
 class TLSClient(Client, ssl.SSLSocket):  # type: ignore[misc]
     """The same under TLS, where Gunicorn itself does that."""
+
+
+class Input:
+    """A request's body, whose chunks may be malformed: that is an OSError, as if the client had gone."""
+
+    def __init__(self, body: Any) -> None:
+        self._body = body
+
+    def read(self, size: int) -> bytes:
+        try:
+            return bytes(self._body.read(size))
+        except ParseException as error:
+            raise OSError("the chunks are malformed") from error
+
+
+class Connection(TConn):  # type: ignore[misc]
+    """A connection as the loop sees it."""
+
+    deadline = 0.0  # by time.monotonic(), while the loop watches it
+    closing = False
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.head = bytearray()  # of the next request, as far as it has come
+        self.initialized = self.data_ready = True  # the loop reads, so no thread need wait for anything
+
+    def is_whole(self, looked: int = 0) -> bool:
+        """Whether the head ends, or has a bare line feed, on which the parser gives up, after `looked`."""
+        lines = self.head.count(b"\r\n", max(0, looked - 1))
+        return lines != self.head.count(b"\n", looked) or self.head.find(b"\r\n\r\n", max(0, looked - 3)) >= 0
