@@ -52,11 +52,8 @@ def read_json() -> dict[str, Any]:
             f"the body must be sent plain, content encoding {request.content_encoding!r} is not read"
         )
     body = _read_body(request, settings().max_body_bytes)
-    try:
-        with PARSING if len(body) > SMALL_BODY else nullcontext():
-            content = _parse(body)
-    except orjson.JSONDecodeError as error:
-        raise BadRequest(f"the body is not valid JSON: {error}") from None
+    with PARSING if len(body) > SMALL_BODY else nullcontext():
+        content = _parse(body)
     if not isinstance(content, dict):
         raise BadRequest('the body must be a JSON object such as {"input": "a text"}')
     return content
@@ -67,7 +64,10 @@ def _parse(body: bytearray) -> Any:
         raise BadRequest(
             f"the body holds more than {MOST_VALUES} JSON values: send texts as strings, fewer in one request"
         )
-    return orjson.loads(body)
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"the body is not valid JSON: {error}") from None
 
 
 def has_more_values(body: bytes | bytearray, most: int, give_way: Callable[[], None]) -> bool:
