@@ -28,7 +28,7 @@ from app.engine.embeddings import (
     count_numbers,
 )
 from app.engine.encoder import Encoder, EncoderSettings
-from app.engine.errors import MissingHead, TextTooLong
+from app.engine.errors import MissingHead, TextTooLong, TooMuchOutput
 from app.engine.scores import Plan, score_pairs
 
 ROOT = Path(__file__).parent.parent
@@ -52,6 +52,7 @@ class FakeEncoder:
         self.load_state = Load(ready=True, drain_seconds=dict.fromkeys(PRIORITIES, 7))
         self.calls: list[dict] = []
         self.fails: Exception | None = None
+        self.fails_after_expecting: Exception | None = None
         self.gave_way = 0
 
     def give_way(self) -> None:
@@ -92,6 +93,8 @@ class FakeEncoder:
             raise TextTooLong(over[0], counts[over[0]], self.limit)
         if expect:
             expect(count_numbers(counts, self.width, outputs))
+        if self.fails_after_expecting:
+            raise self.fails_after_expecting
         rows = [self.vector(text) for text in texts]
         return Embeddings(
             dense=np.array(rows if "dense" in outputs else [], np.float32).reshape(-1, self.width),
@@ -154,7 +157,9 @@ class FakeEncoder:
         )
 
     def tokenize(self, texts: list[str], special: bool, most: int, gone=None) -> list[list[Token]]:
-        found = []
+        found: list[list[Token]] = []
+        if sum(len(text.split()) for text in texts) > most:
+            raise TooMuchOutput("tokens", None, most)
         for text in texts:
             words = [
                 Token(len(word.group()), word.group(), False, *word.span())

@@ -51,6 +51,28 @@ def test_health_and_pages_need_no_key(locked, path):
     assert locked.get(path).status_code == 200
 
 
+def test_keys_are_read_again_when_their_file_changes(settings, fake, tmp_path, monkeypatch):
+    (file := tmp_path / "keys").write_text("old")
+    monkeypatch.setattr("app.api.auth.LOOK_SECONDS", 0.0)
+    client = create_app(replace(settings, api_keys_file=file, api_keys=("fixed",)), fake).test_client()
+
+    def opens(key: str) -> bool:
+        headers = {"Authorization": f"Bearer {key}"}
+        return client.post("/api/embed", json={"input": "a"}, headers=headers).status_code == 200
+
+    assert opens("old")
+    for broken in ("", "\n\n", "ключ"):
+        file.write_text(broken)
+        assert opens("old")
+    file.unlink()
+    assert opens("old")
+    (other := tmp_path / "others").write_text("new")
+    file.symlink_to(other)  # as Kubernetes replaces what it mounts
+    assert opens("new")
+    assert not opens("old")
+    assert opens("fixed")
+
+
 def test_what_is_open_is_a_setting(settings, fake, locked):
     assert locked.get("/metrics").status_code == 401
     other = create_app(replace(settings, api_keys=(SECRET,), open_paths=("metrics",)), fake).test_client()

@@ -59,6 +59,40 @@ def test_a_wrong_value_is_one_sentence_that_names_the_variable(variable, value):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("value", [" , ", ",", " ", "\t,\n"])
+def test_keys_that_are_none_do_not_open_the_server(value):
+    """As "${A},${B}" gives where both are unset."""
+    with pytest.raises(ConfigError, match="EMBED_API_KEYS holds no key"):
+        Settings.from_env({"EMBED_API_KEYS": value})
+
+
+@pytest.mark.parametrize("key", ["schlüssel", "a\x00b", "ключ", "\ufeffkey"])
+def test_a_key_that_no_client_can_send_is_refused_and_not_shown(key, tmp_path):
+    file = tmp_path / "keys"
+    file.write_text(f"good\n{key}\n")
+    for settings in (
+        lambda: Settings.from_env({"EMBED_API_KEYS": f"good,{key}"}),
+        lambda: Settings.from_env({"EMBED_API_KEYS_FILE": str(file)}).keys,
+    ):
+        with pytest.raises(ConfigError, match="other characters than ASCII's") as error:
+            settings()
+        assert key not in str(error.value)
+        assert "good" not in str(error.value)
+
+
+def test_a_file_of_keys_may_begin_with_a_mark(tmp_path):
+    (file := tmp_path / "keys").write_bytes(b"\xef\xbb\xbffirst\r\nsecond\r\n")
+    assert Settings(api_keys_file=file).keys == ("first", "second")
+
+
+def test_a_misspelt_setting_is_told_with_the_nearest_one():
+    environ = {"EMBED_API_KEY": "secret", "EMBED_POOLING": "cls", "EMBED_X": "1", "PATH": "/bin"}
+    near, far = config.unknown_variables(environ)
+    assert near == "EMBED_API_KEY is no setting, but EMBED_API_KEYS is one: it changes nothing"
+    assert far == "EMBED_X is no setting: it changes nothing"
+    assert "secret" not in near
+
+
 def test_the_readme_has_every_setting_with_its_default():
     rows = dict(re.findall(r"^\| `([A-Z_]+)` \|(?: `([^`]*)`)? \|", README.read_text(), re.MULTILINE))
     defaults = Settings()

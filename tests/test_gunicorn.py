@@ -171,6 +171,47 @@ def test_what_is_not_http_gets_an_answer_like_any_other(server, sent, status):
     assert "a-secret" not in server.log
 
 
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [(b"GET / HTTP/1.1\r\n" + 8000 * b"a: b\r\n", 431), (b"GET / HTTP/1.1\nHost: x\n\n", 400), (b"\n", 400)],
+    ids=["40 KB without an end", "bare line feeds", "a line feed"],
+)
+def test_what_will_never_be_a_head_is_answered_at_once(server, sent, status):
+    start = time.monotonic()
+    with server.connect(sent) as connection:
+        assert connection.recv(100).startswith(b"HTTP/1.1 %d " % status)
+    assert time.monotonic() < start + 5
+
+
+def test_a_byte_out_of_band_is_no_close(server):
+    with server.connect(b"GET /healthz HTTP/1.1\r\nHost: h\r\n") as connection:
+        connection.send(b"x", socket.MSG_OOB)
+        time.sleep(0.2)
+        connection.sendall(b"\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
+def test_half_a_head_hears_that_it_took_too_long(server):
+    start = time.monotonic()
+    with server.connect(b"GET /healthz HTTP/1.1\r\nHost: h\r\n") as connection:
+        assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
+    assert 9 < time.monotonic() - start < 15
+
+
+def test_a_connection_may_be_kept_where_the_operator_asks_for_it(tmp_path, tiny_folder):
+    environ = {"EMBED_MODEL_PATH": str(tiny_folder), "EMBED_PRECISION": "fp32"}
+    request = b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"
+    with serving(tmp_path / "log", "--keep-alive", "3", **environ) as server:
+        with server.connect(request + request[:10]) as connection, connection.makefile("rb") as file:
+            for rest in (request[10:] + request, b"", b""):
+                while line := file.readline().strip():
+                    assert not line.startswith(b"HTTP") or line.startswith(b"HTTP/1.1 200")
+                assert file.read(15) == b'{"status":"ok"}'
+                connection.sendall(rest)
+            assert not file.read()  # closed after three seconds
+        assert "Traceback" not in server.log
+
+
 def test_health(server):
     for path in ("/healthz", "/readyz", "/health", "/apidocs/", "/redoc"):
         with urllib.request.urlopen(server.url + path) as response:

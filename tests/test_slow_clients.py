@@ -197,6 +197,28 @@ def test_who_does_not_read_the_answer_loses_it(tmp_path, environ, hasty):
         assert "Traceback" not in server.log
 
 
+def test_who_reads_a_little_now_and_then_loses_the_answer_too(tmp_path, environ, hasty):
+    """The time is for all of it, a second more for each 256 KiB that are taken."""
+    body = orjson.dumps({"input": ["word " * 8000] * 4, "return_colbert_vecs": True})
+    with serving(tmp_path / "log", *hasty, "--threads", "1", **environ) as server:
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(30)
+        connection.connect(("127.0.0.1", server.port))
+        connection.sendall(head(len(body)) + body)
+        start, read = time.monotonic(), 0
+        with contextlib.suppress(OSError):
+            while time.monotonic() < start + 40 and (piece := connection.recv(200)):
+                read += len(piece)
+                time.sleep(0.1)
+        taken = time.monotonic() - start
+        print(f"200 bytes at a time: cut after {taken:.0f} s")
+        connection.close()
+        assert server.health_ms() < 5000
+        assert read < 10_000_000
+        assert "Traceback" not in server.log
+
+
 def test_who_does_not_close_after_the_answer_delays_nobody(server):
     waiting = [server.connect(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n") for _ in range(300)]
     for connection in waiting:
