@@ -191,13 +191,15 @@ class Settings:
 
 def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
     """A sentence for each variable that looks like a setting and is none, such as a misspelt one."""
-    known = [setting.metadata["env"] for setting in fields(Settings)]
+    prefix = "EMBED_"
+    known = [setting.metadata["env"].removeprefix(prefix) for setting in fields(Settings)]
     found = []
-    for name in sorted(environ):
-        if name.startswith("EMBED_") and name not in known:
+    for variable in sorted(environ):
+        name = variable.removeprefix(prefix)
+        if variable.startswith(prefix) and name not in known:
             near = difflib.get_close_matches(name, known, 1)
-            hint = f", but {near[0]} is one" if near else ""
-            found.append(f"{name} is no setting{hint}: it changes nothing")
+            hint = f", but {prefix}{near[0]} is one" if near else ""
+            found.append(f"{variable} is no setting{hint}: it changes nothing")
     return found
 
 
