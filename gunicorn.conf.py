@@ -24,7 +24,6 @@ preload_app = False
 control_socket_disable = True
 timeout = 120
 graceful_timeout = 60  # compose and Kubernetes must grant more than this
-keepalive = 0  # a kept connection would stay with its worker, however busy
 sendfile = False  # it has no deadline for a client that reads slowly
 # The heartbeat file, off the disk; works on a read-only root.
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") and os.access("/dev/shm", os.W_OK) else None
@@ -36,7 +35,7 @@ try:
 except ConfigError:  # on_starting says which
     logconfig_dict = log_config("text")
 
-if __name__ == "__config__":  # Gunicorn runs this, and nobody who only looks at it
+if __name__ == "__config__":  # true when Gunicorn loads this file, and not when something else imports it
     counters.make_room(worker_tmp_dir, lambda warning: print(warning, file=sys.stderr))
     atexit.register(counters.remove, os.getpid())  # where it cannot start there is no on_exit
 
@@ -54,7 +53,7 @@ def on_starting(server):
 
 def when_ready(server):
     """Without this SIGHUP would end all workers before others have loaded."""
-    advice = "SIGHUP changes nothing: keys are read again when their file changes, else start a new server"
+    advice = "SIGHUP is ignored. The file of keys is read again when it changes; else start a new server"
     signal.signal(signal.SIGHUP, lambda *_: server.log.warning(advice))
 
 

@@ -4,6 +4,7 @@ import difflib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -150,7 +151,7 @@ class Settings:
         "threads of one worker's encoder; the machine's share of processors if unset",
     )
 
-    @property
+    @cached_property  # each request asks, and a path takes a dozen system calls to resolve
     def served_name(self) -> str:
         """The model's name in answers."""
         return self.model_name or self.model_path.resolve().name

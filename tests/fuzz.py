@@ -11,6 +11,7 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["app", "marshmallow"]):
+    import app.api  # noqa: F401  create_app imports it only when it is called
     from app import create_app
     from app.config import Settings
 

@@ -223,14 +223,18 @@ def test_a_text_scores_at_most_1_with_itself(tiny):
 def test_long_queries_are_compared_without_a_large_matrix():
     rng = np.random.default_rng(0)
     query, passage = rng.normal(size=(ROWS + 7, 8)), rng.normal(size=(30, 8))
+    looks = []
     query /= np.linalg.norm(query, axis=1, keepdims=True)
     passage /= np.linalg.norm(passage, axis=1, keepdims=True)
-    assert multi_vector_score(query, passage) == pytest.approx((query @ passage.T).max(axis=1).mean())
+    found = multi_vector_score(query, passage, lambda: looks.append(1))
+    assert found == pytest.approx((query @ passage.T).max(axis=1).mean())
+    assert looks == [1]
 
 
-def test_between_two_pairs_somebody_looks_whether_the_client_is_there(tiny):
+def test_between_two_pairs_somebody_looks_whether_the_client_is_there(tiny, monkeypatch):
     """With an empty queue, and every text encoded."""
     pairs = [("a query", f"passage {number}") for number in range(30)]
+    monkeypatch.setattr(scores, "STEP", 1)
     compared = []
 
     def gone() -> bool:

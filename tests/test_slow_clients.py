@@ -123,12 +123,14 @@ def test_slow_heads_take_no_threads(server):
         waits.append(server.health_ms())
     assert server.ask("a quick one") == 200
     time.sleep(12)
+    heard = Counter()
     for connection in slow:
         connection.setblocking(False)
-    left = sum(_is_open(connection) for connection in slow)
-    print(f"600 slow heads: others within {max(waits):.0f} ms, {left} left after 12 s")
+        with connection.makefile("rb") as file:  # to its end
+            heard[file.read()[9:12]] += 1
+    print(f"600 slow heads: others within {max(waits):.0f} ms, after 12 s {heard}")
     assert max(waits) < 2000
-    assert left == 0
+    assert heard == {b"408": 600}
 
 
 def test_a_head_in_pieces_is_read_whole(server):
@@ -191,7 +193,7 @@ def test_who_does_not_read_the_answer_loses_it(tmp_path, environ, hasty):
         wait_for(lambda: " 200, 4 texts" in server.log)
         wait = server.health_ms()
         print(f"one thread, an answer that nobody reads: others within {wait:.0f} ms")
-        assert wait < 10_000
+        assert wait < 25_000  # two seconds, and one for each 256 KiB that the kernel takes: 4 MiB at most
         with connection.makefile("rb") as file:
             assert len(file.read()) < 10_000_000, "it was not cut, so nothing was held"
         assert "Traceback" not in server.log

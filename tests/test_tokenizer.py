@@ -129,21 +129,22 @@ def test_one_large_call_at_a_time_is_in_a_step(tokenizer):
     holding = tokenizer._turn.taken(lambda: None)
     with holding:
         waiting = threading.Thread(
-            target=lambda: (tokenizer.encode(["a"], pause=looks.append), inside.set()), daemon=True
+            target=lambda: (tokenizer.encode([words(2000)], pause=looks.append), inside.set()), daemon=True
         )
         waiting.start()
         time.sleep(0.5)
         assert len(looks) > 2
         assert not inside.is_set()
         with pytest.raises(KeyError):
-            tokenizer.encode(["a"], pause=lambda _: {}["the caller has gone"])
+            tokenizer.encode([words(2000)], pause=lambda _: {}["the caller has gone"])
     assert inside.wait(10)
 
 
 def test_what_is_tokenised_already_is_told(tokenizer):
+    """Before a long text, and now and then before a short one."""
     told = []
-    tokenizer.encode([words(10), words(20), "a"], pause=told.append)
-    assert sorted(set(told)) == [0, 12, 34]
+    tokenizer.encode([words(10), words(2000), "a", *[words(98)] * 50], pause=told.append)
+    assert sorted(set(told)) == [12, 3017, 4117, 5217, 6317]
 
 
 def test_tokens_are_counted_before_they_are_made(tokenizer):

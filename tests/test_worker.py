@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
+from gunicorn.arbiter import Arbiter
 
 from app.server.connection import Connection
 from app.server.worker import Worker
@@ -14,7 +15,7 @@ from tests.server import wait_for
 @pytest.fixture
 def worker() -> Worker:
     made = Worker.__new__(Worker)
-    made.cfg = SimpleNamespace(worker_int=lambda _: None, threads=8)
+    made.cfg = SimpleNamespace(worker_int=lambda _: None, threads=8, workers=1)
     made.watched = set()
     return made
 
@@ -45,9 +46,14 @@ def test_where_no_more_threads_are_to_be_had_those_there_are_take_every_request(
 
     monkeypatch.setattr(threading.Thread, "start", scarce)
     warned = []
-    worker.log = SimpleNamespace(warning=lambda *line: warned.append(line[0] % line[1:]))
-    worker.tpool = worker.get_thread_pool()
+    worker.service = SimpleNamespace(threads=8)
+    worker.log = SimpleNamespace(error=lambda *line: warned.append(line[0] % line[1:]))
+    worker.tpool = ThreadPoolExecutor(8)
+    worker._start_threads()
     assert warned == ["only 2 threads of 8 can be had"]
+    assert worker.service.threads == 2
+    parser = SimpleNamespace(unreader=SimpleNamespace(unread=lambda _: None))
+    monkeypatch.setattr("app.server.worker.get_parser", lambda *_: parser)
     leave, done, answered = threading.Event(), [], []
     worker.handle = lambda connection: leave.wait(10) and done.append(connection)
     worker.method_queue = SimpleNamespace(
@@ -66,15 +72,18 @@ def test_where_no_thread_is_to_be_had_at_all_it_does_not_begin(worker, monkeypat
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", none)
-    with pytest.raises(RuntimeError, match="new thread"):
-        worker.get_thread_pool()
+    worker.tpool, worker.age = ThreadPoolExecutor(8), 1
+    worker.log = SimpleNamespace(error=lambda *_: None)
+    with pytest.raises(SystemExit) as end:
+        worker._start_threads()
+    assert end.value.code == Arbiter.WORKER_BOOT_ERROR
 
 
 def _connection() -> Connection:
     connection = Connection.__new__(Connection)
     connection.head = bytearray(b"GET / HTTP/1.1\r\n\r\n")
     connection.sock = SimpleNamespace(deadline=0.0)
-    connection.parser = SimpleNamespace(unreader=SimpleNamespace(unread=lambda _: None))
+    connection.client = None
     return connection
 
 

@@ -127,14 +127,15 @@ class Admission:
     def _answer(
         self, environ: dict[str, Any], start_response: Any, path: str, seconds: int, start: float
     ) -> list[bytes]:
-        if (path, seconds) not in self._answers:
+        found = self._answers.get((path, seconds))
+        if found is None:
             if len(self._answers) >= MOST_ANSWERS:
                 self._answers.clear()
             with self._app.test_request_context(path):
                 response = overloaded(Busy(seconds))
             response.headers.update(requests.HEADERS)
-            self._answers[path, seconds] = list(response.headers), response.get_data()
-        headers, body = self._answers[path, seconds]
+            found = self._answers[path, seconds] = list(response.headers), response.get_data()
+        headers, body = found
         number = requests.request_id(environ.get("HTTP_X_REQUEST_ID", ""))
         start_response("503 SERVICE UNAVAILABLE", [*headers, ("X-Request-ID", number)])
         waiting = self._encoder.load_state.waiting

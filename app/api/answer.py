@@ -24,7 +24,7 @@ PIECE_NUMBERS = 1 << 15
 PIECE_ITEMS = 16  # of a list, such as vectors
 PIECE_BYTES = 1 << 17  # at least, of what is sent at a time; questions go first before each
 # An answer of more numbers is written while it is sent, so that its JSON, of 11 bytes a number, is never
-# whole in memory; its arrays are, and of such answers so many of the largest may be held at a time.
+# whole in memory. Its arrays are: for at most MOST_ANSWERS answers of the largest size.
 SMALL_ANSWER = 1 << 17
 MOST_ANSWERS = 4
 
@@ -51,8 +51,23 @@ def init_app(app: Flask) -> None:
     app.teardown_request(lambda _: room.release(g.pop("answer_bytes", 0)))
 
 
+def keep_room(size: int) -> None:
+    """Keep room for so many bytes that this request's answer is made of, until it is sent, or Busy."""
+    room: Room = current_app.extensions["answers"]
+    if not room.hold(size):
+        raise Busy(encoder().load_state.drain_seconds["bulk"])
+    g.answer_bytes = size
+
+
+def until_sent(response: Response) -> Response:
+    """Keep the room of this request's answer until the client has it, or has gone."""
+    room: Room = current_app.extensions["answers"]
+    response.call_on_close(partial(room.release, g.pop("answer_bytes", 0)))
+    return response
+
+
 def expect(numbers: int) -> None:
-    """Keep room for the numbers that this request's answer is made of, until it is sent.
+    """Keep room for the numbers that this request's answer is made of.
 
     Raises TooMuchOutput where they are too many for one answer, Busy where others hold too many; few need no
     room.
@@ -61,10 +76,7 @@ def expect(numbers: int) -> None:
     if numbers > most:
         raise TooMuchOutput("numbers", numbers, most)
     if numbers > SMALL_ANSWER:
-        room: Room = current_app.extensions["answers"]
-        if not room.hold(4 * numbers):
-            raise Busy(encoder().load_state.drain_seconds["bulk"])
-        g.answer_bytes = 4 * numbers
+        keep_room(4 * numbers)
 
 
 def answer(content: Any, done: Embeddings | Scores) -> Response:
@@ -84,8 +96,7 @@ def answer(content: Any, done: Embeddings | Scores) -> Response:
     response: Response
     if g.get("answer_bytes"):
         response = Response(_written(content, encoder().give_way), mimetype="application/json")
-        room: Room = current_app.extensions["answers"]
-        response.call_on_close(partial(room.release, g.pop("answer_bytes")))
+        until_sent(response)
         response.call_on_close(lambda: count(spent | {"serialize": time.perf_counter_ns() - start}))
         shown = spent
     else:
@@ -136,12 +147,21 @@ def _pieces(content: Any) -> Iterator[bytes]:
 
 def _items(items: list[Any]) -> Iterator[bytes]:
     """Items of a list as JSON, without its brackets."""
-    if not any(isinstance(item, list) or getattr(item, "ndim", 1) > 1 for item in items):
+    if not any(map(_is_large, items)):
         yield _dumps(items)[1:-1]
         return
     for number, item in enumerate(items):
         yield b"," * (number > 0)
         yield from _pieces(item)
+
+
+def _is_large(item: Any) -> bool:
+    """Whether it is better written by itself than with the items beside it."""
+    if isinstance(item, str):
+        return len(item) > PIECE_BYTES
+    if isinstance(item, dict):
+        return any(map(_is_large, item.values()))
+    return isinstance(item, list) or getattr(item, "ndim", 1) > 1
 
 
 def _dumps(content: Any) -> bytes:

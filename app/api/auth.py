@@ -24,13 +24,13 @@ LOOK_SECONDS = 1.0  # between two looks whether the file of keys has changed
 class Keys:
     """The keys that open the server; a file of them that changes is read again.
 
-    If it cannot be used then, the log says why, and the keys read before it go on to hold.
+    If it cannot be used then, the log says why, and the previous keys stay in effect.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._state = self._file_state()  # before the keys, or a change between the two would be missed
         self._keys = [key.encode() for key in settings.keys]
-        self._state = self._file_state()
         self._looked = time.monotonic()
 
     def __bool__(self) -> bool:
@@ -58,7 +58,7 @@ class Keys:
             self._keys = [key.encode() for key in self._settings.keys]
             log.info("the file of keys has changed: %d keys open the server", len(self._keys))
         except ConfigError as error:
-            log.error("%s; the keys read before go on to hold", error)
+            log.error("%s; the previous keys stay in effect", error)
 
     def _file_state(self) -> tuple[int, int, int] | None:
         """Changes when the file does, or a link on its way, as where Kubernetes mounts secrets."""
@@ -68,7 +68,7 @@ class Keys:
             state = os.stat(self._settings.api_keys_file)
         except OSError:
             return None
-        return state.st_mtime_ns, state.st_ino, state.st_size
+        return state.st_ctime_ns, state.st_ino, state.st_size  # who may read it counts too
 
 
 def init_app(app: Flask) -> None:

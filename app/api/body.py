@@ -3,10 +3,11 @@
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from functools import partial
 from typing import Any
 
 import orjson
-from flask import Flask, Request, current_app, g, request
+from flask import Flask, Request, Response, current_app, g, request
 from werkzeug.exceptions import (
     BadRequest,
     ClientDisconnected,
@@ -40,6 +41,13 @@ PLAIN = bytes(set(range(256)) - set(b'",:[{'))
 def init_app(app: Flask) -> None:
     bodies = app.extensions["bodies"] = Room(MOST_BODIES * app.config["EMBED"].max_body_bytes)
     app.teardown_request(lambda _: bodies.release(g.pop("held", 0)))
+
+
+def hold_body_until_sent(response: Response) -> Response:
+    """Count this request's body as held until its answer is sent, which repeats its texts."""
+    bodies: Room = current_app.extensions["bodies"]
+    response.call_on_close(partial(bodies.release, g.pop("held", 0)))
+    return response
 
 
 def read_json() -> dict[str, Any]:

@@ -141,7 +141,7 @@ def overloaded(error: Overloaded | Busy) -> Response:
 def unread(status: int) -> Response:
     """For a request whose head could not be read, did not come in time, or that failed outside of Flask."""
     phrase = HTTPStatus(status).phrase
-    return refusal(status, SENTENCES.get(status) or f"the request is not HTTP as it is read here: {phrase}")
+    return refusal(status, SENTENCES.get(status) or f"the head of the request is not valid HTTP: {phrase}")
 
 
 def _too_late(error: TooLate) -> Response:

@@ -7,7 +7,7 @@ import numpy as np
 from flask import Blueprint, Response
 
 from app.api.answer import answer
-from app.api.body import read_json
+from app.api.body import hold_body_until_sent, read_json
 from app.api.context import encoder
 from app.api.docs import documented
 from app.api.embed import REFUSALS
@@ -90,7 +90,8 @@ def rerank() -> Response:
             result["text"] = asked["texts"][index]
         result["score"] = value if asked["raw_scores"] else _bounded(value)
         results.append(result)
-    return answer(results, found)
+    response = answer(results, found)
+    return hold_body_until_sent(response) if asked["return_text"] else response
 
 
 @bp.post("/v1/rerank")
@@ -123,7 +124,8 @@ def v1_rerank() -> Response:
         "usage": {"prompt_tokens": found.tokens, "total_tokens": found.tokens},
         "model_info": {"ranked_by": found.best},
     }
-    return answer(content, found)
+    response = answer(content, found)
+    return hold_body_until_sent(response) if asked["return_documents"] else response
 
 
 def _compare(query: str, texts: list[str], truncate: bool = True) -> Scores:

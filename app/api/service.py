@@ -21,12 +21,20 @@ class Service:
     def __init__(self, app: Flask) -> None:
         self._app = app
         self._encoder: Encoder = app.extensions["encoder"]
+        self._seats: Seats = app.extensions["seats"]
         self._refusals: dict[int, tuple[str, bytes]] = {}  # by status: the head but for its end, the body
 
-    def load(self, threads: int) -> bool:
-        """Load the encoder, for as many requests at a time; False, and a line in the log, if it cannot be."""
-        seats: Seats = self._app.extensions["seats"]
-        seats.threads = threads
+    @property
+    def threads(self) -> int:
+        """How many requests can be answered at a time."""
+        return self._seats.threads
+
+    @threads.setter
+    def threads(self, count: int) -> None:
+        self._seats.threads = count
+
+    def load(self) -> bool:
+        """Load the encoder; False, and a line in the log, if it cannot be loaded."""
         try:
             self._encoder.load()
         except EngineError as error:

@@ -1,10 +1,10 @@
 """text-embeddings-inference's protocol: /embed, /embed_sparse, /tokenize, /info; /rerank is in rerank.py."""
 
-from typing import Any
+from typing import Any, cast
 
 from flask import Blueprint, Response, current_app
 
-from app.api.answer import answer
+from app.api.answer import answer, keep_room, until_sent
 from app.api.body import read_json
 from app.api.context import encoder, settings
 from app.api.docs import documented
@@ -23,7 +23,8 @@ from app.api.wire import ENCODINGS
 
 bp = Blueprint("tei", __name__)
 
-MOST_TOKENS = 1 << 16  # in one answer of /tokenize, of 70 bytes each; in memory, ten times as many
+MOST_TOKENS = 1 << 16  # in one answer of /tokenize
+TOKEN_BYTES = 340  # of one in memory, its 70 bytes of JSON included
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
 TEI_REFUSALS = {status: (TEIError, meaning) for status, meaning in REFUSALS.items() if status != 404}
 EXAMPLES = {"batch": {"summary": "Two texts", "value": {"inputs": ["a text", "一段文字"]}}}
@@ -81,10 +82,13 @@ def embed_sparse() -> Response:
     tag="text-embeddings-inference",
     examples=EXAMPLES,
 )
-def tokenize() -> list[Any]:
+def tokenize() -> Response:
     """All tokens, up to 65536 in one answer; `start` and `stop` count a text's characters."""
     asked = TokenizeRequest.checked(read_json())
-    return encoder().tokenize(asked["inputs"], asked["add_special_tokens"], MOST_TOKENS, client_gone())
+    texts = asked["inputs"]
+    keep_room(TOKEN_BYTES * min(MOST_TOKENS, sum(map(len, texts)) + 2 * len(texts)))
+    found = encoder().tokenize(texts, asked["add_special_tokens"], MOST_TOKENS, client_gone())
+    return until_sent(cast(Response, current_app.json.response(found)))
 
 
 @bp.get("/info")

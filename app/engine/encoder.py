@@ -34,7 +34,7 @@ from app.engine.errors import MissingHead, ModelError, NotFinite, NotLoaded, Tex
 from app.engine.heads import lexical_weights, multi_vector, normalize
 from app.engine.job import Caller
 from app.engine.lane import Padding
-from app.engine.policy import Policy
+from app.engine.policy import QUESTION_TOKENS, Policy
 from app.engine.prepare import known_of_int8
 from app.engine.scores import Plan, in_tokens, score_pairs
 from app.engine.tokenizer import Tokenizer, Tokens
@@ -203,7 +203,8 @@ class Encoder:
         def pause(tokens: int) -> None:
             batcher.give_way()
             caller.check(time.monotonic())
-            batcher.check(tokens, caller)
+            if tokens > QUESTION_TOKENS:  # before, it may be a question yet
+                batcher.check(tokens, caller)
 
         large = sum(map(len, texts)) > QUESTION_CHARACTERS
         return tokenizer.encode(texts, truncate, pause if large else None)

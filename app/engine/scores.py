@@ -1,6 +1,6 @@
 """How near two texts are, by each of BGE-M3's representations and by all of them together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,8 @@ from app.engine.turn import Turn
 # a thousand of them are never in memory together.
 GROUP_TOKENS = 16384
 ROWS = 512  # tokens of a query that are compared at a time
+STEP = 1 << 22  # pairs of tokens, about a tenth of a second
+LEAST_ROWS = 64  # what the rest of a comparison costs, in tokens of both texts
 
 _turn = Turn()
 
@@ -71,6 +73,11 @@ class _Text:
     sparse: Lexical | None
     multi_vector: FloatArray | None
 
+    @property
+    def rows(self) -> int:
+        """What comparing it costs, for each row of the other."""
+        return LEAST_ROWS if self.multi_vector is None else LEAST_ROWS + len(self.multi_vector)
+
 
 def score_pairs(
     plan: Plan,
@@ -83,7 +90,8 @@ def score_pairs(
     """Scores of n pairs, (n,) each, as FlagEmbedding's `compute_score` names and computes them.
 
     `encode` gives dense vectors, and what `heads` names, of the plan's texts; that decides what the scores
-    are made of. `pause` is called before each comparison, of which one at a time is under way; it may raise.
+    are made of. `pause` is called between steps of about STEP pairs of tokens, of which one at a time is
+    under way in this process; it may raise.
     """
     rows = np.zeros((len(plan), 1 + len(heads)), np.float32)
     queries: dict[int, _Text] = {}
@@ -98,11 +106,27 @@ def score_pairs(
             for index, text in enumerate(group)
         }
         queries = queries or passages
-        for (query, passage), numbers in plan.pairs_with(group).items():
+        for step in _steps(plan.pairs_with(group).items(), queries, passages):
             with _turn.taken(pause):
-                rows[numbers] = _score(queries[query], passages[passage])
+                for (query, passage), numbers in step:
+                    rows[numbers] = _score(queries[query], passages[passage], pause)
     by_name = {"dense": rows[:, 0]} | {head: rows[:, 1 + place] for place, head in enumerate(heads)}
     return by_name | _together(by_name, weights)
+
+
+def _steps(
+    pairs: Iterable[tuple[tuple[int, int], list[int]]], queries: dict[int, _Text], passages: dict[int, _Text]
+) -> Iterator[list[tuple[tuple[int, int], list[int]]]]:
+    """Pairs, as many at a time as are about STEP pairs of tokens."""
+    step: list[tuple[tuple[int, int], list[int]]] = []
+    size = 0
+    for (query, passage), numbers in pairs:
+        step.append(((query, passage), numbers))
+        size += queries[query].rows * passages[passage].rows
+        if size >= STEP:
+            yield step
+            step, size = [], 0
+    yield step
 
 
 def dense_score(query: FloatArray, passage: FloatArray) -> float:
@@ -116,12 +140,18 @@ def lexical_score(query: Lexical, passage: Lexical) -> float:
     return float(query[1][mine] @ passage[1][others])
 
 
-def multi_vector_score(query: FloatArray, passage: FloatArray) -> float:
+def multi_vector_score(
+    query: FloatArray, passage: FloatArray, pause: Callable[[], None] = lambda: None
+) -> float:
     """Mean over the query's tokens of the best match in the passage; Chen et al. 2024, 3.2, s_mul.
 
-    (tokens of the query, d), (tokens of the passage, d)
+    (tokens of the query, d), (tokens of the passage, d); `pause` is called between steps of ROWS tokens.
     """
-    best = [(query[start : start + ROWS] @ passage.T).max(axis=1) for start in range(0, len(query), ROWS)]
+    best = []
+    for start in range(0, len(query), ROWS):
+        if start:
+            pause()
+        best.append((query[start : start + ROWS] @ passage.T).max(axis=1))
     return _cosine(float(np.concatenate(best).mean()))
 
 
@@ -130,12 +160,12 @@ def _cosine(value: float) -> float:
     return min(1.0, max(-1.0, value))
 
 
-def _score(query: _Text, passage: _Text) -> list[float]:
+def _score(query: _Text, passage: _Text, pause: Callable[[], None]) -> list[float]:
     row = [dense_score(query.dense, passage.dense)]
     if query.sparse and passage.sparse:
         row.append(lexical_score(query.sparse, passage.sparse))
     if query.multi_vector is not None and passage.multi_vector is not None:
-        row.append(multi_vector_score(query.multi_vector, passage.multi_vector))
+        row.append(multi_vector_score(query.multi_vector, passage.multi_vector, pause))
     return row
 
 

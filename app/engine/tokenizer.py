@@ -76,18 +76,20 @@ class Tokenizer:
     def encode(self, texts: list[str], truncate: bool = True, pause: Pause | None = None) -> Tokens:
         """Tokenise; a text over `max_tokens` keeps its beginning and its last special token.
 
-        With `pause` one call at a time is in a step, and a step takes a tenth of a second at most.
+        With `pause` one call at a time is in a step, and a step takes a quarter of a second at most.
         Raises TextTooLong for the first text that is too long where `truncate` is false.
         """
         limit = self.max_tokens
         sequences: list[IntArray] = []
         truncated: list[int] = []
-        tokens = 0
+        tokens = characters = 0
         for index, text in enumerate(texts):
-            # Twice the tokens that are kept, so that where the text was cut changes none of them.
-            encoding, whole = self._beginning(
-                text, 2 * limit, self._tokenizer.encode_batch_fast, pause, tokens
-            )
+            characters += len(text)
+            pauses = pause if characters > PIECE_CHARACTERS else None  # short texts are a step together
+            characters = 0 if pauses else characters
+            # Twice the tokens that are kept, so that where the text was cut changes hardly any of them.
+            encode = self._tokenizer.encode_batch_fast
+            encoding, whole = self._beginning(text, 2 * limit, encode, pauses, tokens)
             ids: list[int] = encoding.ids
             if len(ids) > limit:
                 if not truncate:

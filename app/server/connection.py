@@ -1,5 +1,6 @@
-"""One connection: its socket, with the time that its client has, and what has come of a head."""
+"""A client's connection: a socket with deadlines, and what has come so far of the request's head."""
 
+import errno
 import select
 import socket
 import ssl
@@ -60,7 +61,7 @@ class Client(socket.socket):
             try:
                 sent = self.send(rest[:SEND_BYTES], flags)
             except TimeoutError:
-                raise BrokenPipeError("the client takes its answer too slowly") from None
+                raise BrokenPipeError(errno.EPIPE, "the client takes its answer too slowly") from None
             self._waited += time.monotonic() - start
             self._sent += sent
             rest = rest[sent:]
@@ -71,13 +72,9 @@ class Client(socket.socket):
         One that only closed its sending half cannot be told from one that left, and counts as gone, as it
         does for most proxies.
         """
-        self.setblocking(False)
-        try:
-            return socket.socket.recv(self, 1, socket.MSG_PEEK) == b""  # past TLS, which takes no flags
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
+        closed = select.poll()
+        closed.register(self, getattr(select, "POLLRDHUP", 0))  # Linux's own; POLLHUP is always told
+        return bool(closed.poll(0))
 
 
 class TLSClient(Client, ssl.SSLSocket):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""Gunicorn's threaded worker, whose loop never waits for a slow client, and whose threads only so long.
+"""Gunicorn's threaded worker, whose loop never waits for a slow client; its threads wait up to a deadline.
 
 Gunicorn's own gives every connection a thread before it has sent a byte, lets a thread wait for the rest of
 a head or a body without end, and closes in its accepting loop, for up to two seconds, until the client does
@@ -10,6 +10,7 @@ and lingers, with deadlines, makes most of this file unnecessary.
 import contextlib
 import errno
 import faulthandler
+import heapq
 import resource
 import signal
 import socket
@@ -46,6 +47,9 @@ HEADS_BYTES = 1 << 25  # of all heads that are not whole yet
 BODY_SECONDS = 120.0  # from the head to the end of the body: 32 MiB on a slow line
 CLOSE_SECONDS = 2.0  # from the answer's end to the client's own close
 LOOK_SECONDS = 0.5  # between two looks for who has had its time
+LATE = 100  # of those so many in a turn of the loop
+AT_ONCE = 32  # so many give way where there are too many
+SWITCH_SECONDS = 0.0005  # the loop waits so long at most for each thread that runs Python before it
 SPARE_FILES = 256  # what a worker may open besides connections
 
 # By what Gunicorn's parser says, the first that fits; two of them are said of an answer of ours.
@@ -64,11 +68,12 @@ STATUSES: dict[type[Exception], int] = {
 class Service(Protocol):
     """What a worker asks of its application, a Flask with one among its `extensions`."""
 
+    threads: int  # how many requests can be answered at a time
     broken: bool  # there is nothing left to answer with
     hangs: bool  # it will never answer again
 
-    def load(self, threads: int) -> bool:
-        """Make ready to answer so many requests at a time; where it cannot be, log why: False."""
+    def load(self) -> bool:
+        """Make ready to answer; where it cannot be, log why: False."""
 
     def close(self) -> None: ...
 
@@ -111,6 +116,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self.watched: set[Connection] = set()
         self.heads_bytes = 0  # of those watched
         self.looked = 0.0
+        self.tls = ssl_context(self.cfg) if self.cfg.is_ssl else None
+        if self.tls:
+            self.tls.sslsocket_class = TLSClient
+        self.cfg.set("keepalive", 0)  # a kept connection would stay with its worker, however busy
+        sys.setswitchinterval(SWITCH_SECONDS)
         super().init_process()
 
     def load_wsgi(self) -> None:
@@ -124,9 +134,24 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def load(self) -> None:
         """Make the application ready; nothing is accepted before."""
-        if not self.service.load(self.cfg.threads):
+        if not self.service.load():
             self._give_up()
         faulthandler.cancel_dump_traceback_later()
+        self._start_threads()
+
+    def _start_threads(self) -> None:
+        """Now, as it takes long where others keep the processors busy."""
+        pool: ThreadPoolExecutor = self.tpool
+        ready = threading.Event()
+        try:
+            for _ in range(self.cfg.threads):
+                pool.submit(ready.wait)
+        except RuntimeError:  # no more are to be had
+            self.log.error("only %d threads of %d can be had", len(pool._threads), self.cfg.threads)
+            if not pool._threads:
+                self._give_up()
+        pool._max_workers = self.service.threads = len(pool._threads)
+        ready.set()
 
     def close(self) -> None:
         """Give back what `load` made, if it came so far."""
@@ -142,21 +167,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
         time.sleep(RETRY_SECONDS)
         sys.exit(1)
-
-    def get_thread_pool(self) -> ThreadPoolExecutor:
-        """All threads there will be: to start one takes long where others keep the processors busy."""
-        pool: ThreadPoolExecutor = super().get_thread_pool()
-        ready = threading.Event()
-        try:
-            for _ in range(self.cfg.threads):
-                pool.submit(ready.wait)
-        except RuntimeError:  # no more are to be had
-            if not pool._threads:
-                raise
-            self.log.warning("only %d threads of %d can be had", len(pool._threads), self.cfg.threads)
-            pool._max_workers = len(pool._threads)
-        ready.set()
-        return pool
 
     def notify(self) -> None:
         """Tell the arbiter that all is well; a worker that does not is replaced after `timeout`."""
@@ -181,14 +191,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 self._make_room()
             elif error.errno not in (errno.EAGAIN, errno.ECONNABORTED):
-                raise
+                self.log.warning("a connection cannot be accepted: %s", error)
             return
         client: Client
         try:
-            if self.cfg.is_ssl:
-                context = ssl_context(self.cfg)
-                context.sslsocket_class = TLSClient
-                client = context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
+            if self.tls:
+                client = self.tls.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
             else:
                 client = Client(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
         except OSError:  # gone already
@@ -197,15 +205,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         if self.nr_conns + 1 >= self.worker_connections:  # with as many, Gunicorn would stop to accept
             self._make_room()
         self.nr_conns += 1
-        self._await_head(Connection(self.cfg, client, address, listener.getsockname()), HEAD_SECONDS)
-
-    def _await_head(self, connection: Connection, seconds: float) -> None:
-        connection.deadline = time.monotonic() + seconds
-        if connection.is_whole():
-            self._begin(connection)
-        else:
-            self._watch(connection)
-            self._read(connection, connection.sock)  # most often it is there
+        connection = Connection(self.cfg, client, address, listener.getsockname())
+        self._watch(connection, HEAD_SECONDS)
+        self._read(connection, client)  # most often it is there
 
     def _read(self, connection: Connection, client: Client) -> None:
         """What has come on a connection that is watched."""
@@ -228,18 +230,17 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def _begin(self, connection: Connection) -> None:
         """Give a connection whose head is there a thread."""
         self._forget(connection)
-        connection.parser = connection.parser or get_parser(self.cfg, connection.sock, connection.client)
+        connection.parser = get_parser(self.cfg, connection.sock, connection.client)
         connection.parser.unreader.unread(bytes(connection.head))
         connection.sock.deadline = connection.deadline
         connection.head.clear()
         self.tpool.submit(self._handle, connection)
 
     def _handle(self, connection: Connection) -> None:
-        kept = False
         try:
-            kept = self.handle(connection)
+            self.handle(connection)
         finally:
-            self.method_queue.defer(self._finish, connection, kept)
+            self.method_queue.defer(self._end, connection)
 
     def _answer(self, environ: dict[str, Any], start_response: Any) -> Any:
         client = environ["embed.client"] = environ["gunicorn.socket"]
@@ -255,13 +256,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         with contextlib.suppress(OSError):
             client.sendall(self.service.refusal(status))
 
-    def _finish(self, connection: Connection, kept: bool) -> None:
-        if kept and self.alive:  # the operator asks for --keep-alive
-            connection.head += connection.parser.unreader.take_buffered()
-            self._await_head(connection, self.cfg.keepalive)
-        else:
-            self._end(connection)
-
     def _refuse(self, connection: Connection, status: int) -> None:
         with contextlib.suppress(OSError):
             connection.sock.send(self.service.refusal(status))
@@ -275,28 +269,30 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._forget(connection)
         connection.head.clear()
         connection.closing = True
-        connection.deadline = time.monotonic() + CLOSE_SECONDS
         try:
             connection.sock.shutdown(socket.SHUT_WR)
             connection.sock.setblocking(False)
         except OSError:
             self._close(connection)
         else:
-            self._watch(connection)
+            self._watch(connection, CLOSE_SECONDS)
 
     def murder_pending(self) -> None:
         """What has not sent its head, or not closed, in time."""
         now = time.monotonic()
         if now < self.looked + LOOK_SECONDS:
             return
-        self.looked = now
-        for connection in [connection for connection in self.watched if connection.deadline <= now]:
+        late = [connection for connection in self.watched if connection.deadline <= now]
+        if len(late) <= LATE:  # else others are next, then this goes on
+            self.looked = now
+        for connection in late[:LATE]:
             if connection.head:
                 self._refuse(connection, 408)
             else:
                 self._close(connection)
 
-    def _watch(self, connection: Connection) -> None:
+    def _watch(self, connection: Connection, seconds: float) -> None:
+        connection.deadline = time.monotonic() + seconds
         self.watched.add(connection)
         self.heads_bytes += len(connection.head)
         self.poller.register(connection.sock, EVENT_READ, partial(self._read, connection))
@@ -313,6 +309,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         connection.close()
 
     def _make_room(self) -> None:
-        """Close who has waited longest: those that only have to close have the least time left."""
-        if self.watched:
-            self._close(min(self.watched, key=lambda connection: connection.deadline))
+        """Close some that have waited longest: those that only have to close have the least time left."""
+        for connection in heapq.nsmallest(AT_ONCE, self.watched, key=lambda each: each.deadline):
+            self._close(connection)
