@@ -56,9 +56,7 @@ def test_where_no_more_threads_are_to_be_had_those_there_are_take_every_request(
     monkeypatch.setattr("app.server.worker.get_parser", lambda *_: parser)
     leave, done, answered = threading.Event(), [], []
     worker.handle = lambda connection: leave.wait(10) and done.append(connection)
-    worker.method_queue = SimpleNamespace(
-        defer=lambda _finish, connection, _kept: answered.append(connection)
-    )
+    worker.method_queue = SimpleNamespace(defer=lambda _end, connection: answered.append(connection))
     connections = [_connection() for _ in range(5)]
     for connection in connections:
         worker._begin(connection)

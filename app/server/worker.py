@@ -150,8 +150,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             self.log.error("only %d threads of %d can be had", len(pool._threads), self.cfg.threads)
             if not pool._threads:
                 self._give_up()
+        finally:  # after a signal too, as the interpreter waits for them at its end
+            ready.set()
         pool._max_workers = self.service.threads = len(pool._threads)
-        ready.set()
 
     def close(self) -> None:
         """Give back what `load` made, if it came so far."""
