@@ -30,10 +30,10 @@ def init_app(app: Flask, version: str) -> None:
     answer.init_app(app)
     body.init_app(app)
     errors.init_app(app)
-    requests.init_app(app)  # before who may in: a refused request has an id and a line too
+    requests.init_app(app)  # before auth, so that requests without a key have an id and a line too
     auth.init_app(app)
     for room in (page, embed, ollama, openai, tei, rerank, health, metrics):
         app.register_blueprint(room.bp)
     docs.init_app(app, version)  # it documents what is registered
-    admission.init_app(app)  # last: who may not come in does not learn how busy it is
+    admission.init_app(app)  # last, so that clients without a key cannot tell how busy the server is
     app.extensions["service"] = service.Service(app)
