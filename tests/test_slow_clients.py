@@ -213,10 +213,10 @@ def test_who_reads_a_little_now_and_then_loses_the_answer_too(tmp_path, environ,
             while time.monotonic() < start + 40 and (piece := connection.recv(200)):
                 read += len(piece)
                 time.sleep(0.1)
-        taken = time.monotonic() - start
-        print(f"200 bytes at a time: cut after {taken:.0f} s")
+        wait = server.health_ms()  # by the only thread, while this client would go on
+        print(f"200 bytes at a time, for 40 s: others within {wait:.0f} ms then")
         connection.close()
-        assert server.health_ms() < 5000
+        assert wait < 5000
         assert read < 10_000_000
         assert "Traceback" not in server.log
 
