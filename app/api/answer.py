@@ -14,7 +14,7 @@ from flask.json.provider import JSONProvider
 from app.api.context import encoder, settings
 from app.api.errors import Busy
 from app.api.metrics import count_work
-from app.api.room import Room
+from app.api.room import Room, open_room, until_sent
 from app.engine.embeddings import Embeddings, Scores
 from app.engine.errors import TooMuchOutput
 
@@ -47,23 +47,15 @@ class OrjsonProvider(JSONProvider):
 
 def init_app(app: Flask) -> None:
     app.json = OrjsonProvider(app)
-    room = app.extensions["answers"] = Room(4 * MOST_ANSWERS * app.config["EMBED"].max_output_numbers)
-    app.teardown_request(lambda _: room.release(g.pop("answer_bytes", 0)))
+    open_room(app, "answers", 4 * MOST_ANSWERS * app.config["EMBED"].max_output_numbers)
 
 
 def keep_room(size: int) -> None:
-    """Keep room for so many bytes that this request's answer is made of, until it is sent, or Busy."""
+    """Keep room for so many bytes that this request's answer is made of; Busy where others hold too many."""
     room: Room = current_app.extensions["answers"]
     if not room.hold(size):
         raise Busy(encoder().load_state.drain_seconds["bulk"])
-    g.answer_bytes = size
-
-
-def until_sent(response: Response) -> Response:
-    """Keep the room of this request's answer until the client has it, or has gone."""
-    room: Room = current_app.extensions["answers"]
-    response.call_on_close(partial(room.release, g.pop("answer_bytes", 0)))
-    return response
+    g.answers = size
 
 
 def expect(numbers: int) -> None:
@@ -94,9 +86,9 @@ def answer(content: Any, done: Embeddings | Scores) -> Response:
     g.done = len(done.token_counts), done.tokens
     count = partial(count_work, len(done.token_counts), done.tokens, done.cut)
     response: Response
-    if g.get("answer_bytes"):
+    if g.get("answers"):
         response = Response(_written(content, encoder().give_way), mimetype="application/json")
-        until_sent(response)
+        until_sent(response, "answers")
         response.call_on_close(lambda: count(spent | {"serialize": time.perf_counter_ns() - start}))
         shown = spent
     else:
@@ -123,15 +115,10 @@ def _pieces(content: Any) -> Iterator[bytes]:
             yield b"," * (number > 0) + orjson.dumps(key) + b":"
             yield from _pieces(value)
         yield b"}"
-    elif isinstance(content, list):
+    elif isinstance(content, list | Iterator):
+        rest = iter(content)
         yield b"["
-        for start in range(0, len(content), PIECE_ITEMS):
-            yield b"," * (start > 0)
-            yield from _items(content[start : start + PIECE_ITEMS])
-        yield b"]"
-    elif isinstance(content, Iterator):
-        yield b"["
-        for number, items in enumerate(iter(lambda: list(itertools.islice(content, PIECE_ITEMS)), [])):
+        for number, items in enumerate(iter(lambda: list(itertools.islice(rest, PIECE_ITEMS)), [])):
             yield b"," * (number > 0)
             yield from _items(items)
         yield b"]"

@@ -3,11 +3,10 @@
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from functools import partial
 from typing import Any
 
 import orjson
-from flask import Flask, Request, Response, current_app, g, request
+from flask import Flask, Request, current_app, g, request
 from werkzeug.exceptions import (
     BadRequest,
     ClientDisconnected,
@@ -18,7 +17,7 @@ from werkzeug.exceptions import (
 
 from app.api.context import client, encoder, settings
 from app.api.errors import Busy
-from app.api.room import Room
+from app.api.room import Room, open_room
 
 CHUNK = 1 << 16
 # A refused body is read to its end up to here, so that the client is there to hear the refusal:
@@ -39,15 +38,7 @@ PLAIN = bytes(set(range(256)) - set(b'",:[{'))
 
 
 def init_app(app: Flask) -> None:
-    bodies = app.extensions["bodies"] = Room(MOST_BODIES * app.config["EMBED"].max_body_bytes)
-    app.teardown_request(lambda _: bodies.release(g.pop("held", 0)))
-
-
-def hold_body_until_sent(response: Response) -> Response:
-    """Count this request's body as held until its answer is sent, which repeats its texts."""
-    bodies: Room = current_app.extensions["bodies"]
-    response.call_on_close(partial(bodies.release, g.pop("held", 0)))
-    return response
+    open_room(app, "bodies", MOST_BODIES * app.config["EMBED"].max_body_bytes)
 
 
 def read_json() -> dict[str, Any]:
@@ -114,7 +105,7 @@ def _read_body(request: Request, limit: int) -> bytearray:
     bodies: Room = current_app.extensions["bodies"]
     announced = request.content_length or 0
     body = bytearray()
-    size = g.held = 0
+    size = g.bodies = 0
     room = whole = True
     try:
         while chunk := request.stream.read(CHUNK):
@@ -127,11 +118,11 @@ def _read_body(request: Request, limit: int) -> bytearray:
                 continue
             room = bodies.hold(len(chunk))
             if room:
-                g.held += len(chunk)
+                g.bodies += len(chunk)
                 body += chunk
             else:
                 body.clear()
-                bodies.release(g.pop("held"))
+                bodies.release(g.pop("bodies"))
     except (ClientDisconnected, OSError):
         whole = False
     if max(size, announced) > limit:

@@ -8,6 +8,7 @@ from flask import Flask, Response, json, request
 from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException
 
+from app.api.schemas import MODEL_CHARACTERS
 from app.engine.errors import (
     Abandoned,
     MissingHead,
@@ -30,7 +31,6 @@ SENTENCES = {
 }
 
 
-SHOWN = 256  # characters of a client's own that an error repeats
 # OpenAI's name for each kind of error; its clients choose an exception by status.
 OPENAI_TYPES = {401: "authentication_error", 404: "not_found_error", 503: "overloaded_error"}
 # text-embeddings-inference's; its clients only show it.
@@ -54,7 +54,7 @@ class UnknownModel(Exception):
     """A request names a model that is not served here."""
 
     def __init__(self, asked: str, served: str) -> None:
-        shown = asked if len(asked) <= SHOWN else f"{asked[:SHOWN]}..."
+        shown = asked if len(asked) <= MODEL_CHARACTERS else f"{asked[:MODEL_CHARACTERS]}..."
         super().__init__(f"model {shown!r} not found: {served!r} is served here")
 
 

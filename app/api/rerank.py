@@ -7,12 +7,13 @@ import numpy as np
 from flask import Blueprint, Response
 
 from app.api.answer import answer
-from app.api.body import hold_body_until_sent, read_json
+from app.api.body import read_json
 from app.api.context import encoder
 from app.api.docs import documented
 from app.api.embed import REFUSALS
 from app.api.encode import score, served_name
 from app.api.openai import OPENAI_REFUSALS
+from app.api.room import until_sent
 from app.api.schemas import ErrorResponse
 from app.api.schemas.rerank import (
     Ranked,
@@ -91,7 +92,8 @@ def rerank() -> Response:
         result["score"] = value if asked["raw_scores"] else _bounded(value)
         results.append(result)
     response = answer(results, found)
-    return hold_body_until_sent(response) if asked["return_text"] else response
+    # Its texts are the answer's, and in memory as long.
+    return until_sent(response, "bodies") if asked["return_text"] else response
 
 
 @bp.post("/v1/rerank")
@@ -125,7 +127,7 @@ def v1_rerank() -> Response:
         "model_info": {"ranked_by": found.best},
     }
     response = answer(content, found)
-    return hold_body_until_sent(response) if asked["return_documents"] else response
+    return until_sent(response, "bodies") if asked["return_documents"] else response
 
 
 def _compare(query: str, texts: list[str], truncate: bool = True) -> Scores:

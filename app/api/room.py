@@ -2,6 +2,9 @@
 
 import ctypes
 import threading
+from functools import partial
+
+from flask import Flask, Response, current_app, g
 
 TRIMMED_BYTES = 1 << 24
 
@@ -40,3 +43,16 @@ def _trim() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's own
     if trim:
         trim(0)
+
+
+def open_room(app: Flask, name: str, most: int) -> None:
+    """Give the application a room; a request's share of it is in `g`, under the same name, until it ends."""
+    room = app.extensions[name] = Room(most)
+    app.teardown_request(lambda _: room.release(g.pop(name, 0)))
+
+
+def until_sent(response: Response, name: str) -> Response:
+    """Count this request's share of a room until its answer is sent, or its client has gone."""
+    room: Room = current_app.extensions[name]
+    response.call_on_close(partial(room.release, g.pop(name, 0)))
+    return response

@@ -4,12 +4,13 @@ from typing import Any, cast
 
 from flask import Blueprint, Response, current_app
 
-from app.api.answer import answer, keep_room, until_sent
+from app.api.answer import answer, keep_room
 from app.api.body import read_json
 from app.api.context import encoder, settings
 from app.api.docs import documented
 from app.api.embed import REFUSALS
 from app.api.encode import client_gone, encode, served_name
+from app.api.room import until_sent
 from app.api.schemas.tei import (
     InfoResponse,
     SparseValue,
@@ -88,7 +89,7 @@ def tokenize() -> Response:
     texts = asked["inputs"]
     keep_room(TOKEN_BYTES * min(MOST_TOKENS, sum(map(len, texts)) + 2 * len(texts)))
     found = encoder().tokenize(texts, asked["add_special_tokens"], MOST_TOKENS, client_gone())
-    return until_sent(cast(Response, current_app.json.response(found)))
+    return until_sent(cast(Response, current_app.json.response(found)), "answers")
 
 
 @bp.get("/info")

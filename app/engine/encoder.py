@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -201,8 +202,7 @@ class Encoder:
         _, tokenizer, batcher = self._loaded()
 
         def pause(tokens: int) -> None:
-            batcher.give_way()
-            caller.check(time.monotonic())
+            self._pause(caller)
             if tokens > QUESTION_TOKENS:  # before, it may be a question yet
                 batcher.check(tokens, caller)
 
@@ -290,10 +290,7 @@ class Encoder:
             spent += found.timings
             return found
 
-        def pause() -> None:
-            batcher.give_way()
-            caller.check(time.monotonic())
-
+        pause = partial(self._pause, caller)
         by_name = score_pairs(plan, groups, encode, weights, checkpoint.heads, pause)
         return Scores(by_name, tokens.counts, len(tokens.truncated), spent)
 
@@ -301,6 +298,11 @@ class Encoder:
         """Return when no question is being computed: for other work of this process that has time."""
         if self._batcher:
             self._batcher.give_way()
+
+    def _pause(self, caller: Caller) -> None:
+        """Between two steps of a long call: questions go first; TooLate or Abandoned if it need not go on."""
+        self.give_way()
+        caller.check(time.monotonic())
 
     def token_strings(self, ids: Iterable[int]) -> list[str]:
         """What each token id stands for in a text, as people read it; NotLoaded before `load`."""
@@ -313,14 +315,8 @@ class Encoder:
 
         Raises TooMuchOutput where there are more than `most`; TooLate, Abandoned, NotLoaded.
         """
-        _, tokenizer, batcher = self._loaded()
         caller = self._caller(None, gone)
-
-        def pause(_tokens: int) -> None:
-            batcher.give_way()
-            caller.check(time.monotonic())
-
-        return tokenizer.tokens(texts, special, most, pause)
+        return self._loaded()[1].tokens(texts, special, most, lambda _: self._pause(caller))
 
     def _loaded(self) -> tuple[Checkpoint, Tokenizer, Batcher]:
         if self._checkpoint is None or self._tokenizer is None or self._batcher is None:

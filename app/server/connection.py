@@ -102,10 +102,10 @@ class Connection(TConn):  # type: ignore[misc]
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.head = bytearray()  # of the next request, as far as it has come
+        self.head = bytearray()  # of its request, as far as it has come
         self.initialized = self.data_ready = True  # the loop reads, so no thread need wait for anything
 
-    def is_whole(self, looked: int = 0) -> bool:
+    def is_whole(self, looked: int) -> bool:
         """Whether the head ends, or has a bare line feed, on which the parser gives up, after `looked`."""
         lines = self.head.count(b"\r\n", max(0, looked - 1))
         return lines != self.head.count(b"\n", looked) or self.head.find(b"\r\n\r\n", max(0, looked - 3)) >= 0

@@ -96,7 +96,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         ends = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
         for number in ends:
             signal.signal(number, lambda *_: sys.exit(0))
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         while not arbiter.SIG_QUEUE.empty():
             if arbiter.SIG_QUEUE.get_nowait() in ends:
                 sys.exit(0)
