@@ -65,6 +65,25 @@ def test_where_no_more_threads_are_to_be_had_those_there_are_take_every_request(
     assert sorted(map(id, done)) == sorted(map(id, connections))
 
 
+def test_a_signal_in_the_middle_of_a_start_leaves_no_thread(worker, monkeypatch):
+    """The interpreter waits for each at its end, and the pool knows only those whose start has returned."""
+    start, started = threading.Thread.start, []
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        started.append(thread)
+        if len(started) == 3:
+            raise SystemExit
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    worker.tpool = ThreadPoolExecutor(8)
+    with pytest.raises(SystemExit):
+        worker._start_threads()
+    for thread in started:
+        thread.join(5)
+        assert not thread.is_alive()
+
+
 def test_where_no_thread_is_to_be_had_at_all_it_does_not_begin(worker, monkeypatch):
     def none(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")

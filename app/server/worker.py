@@ -41,6 +41,7 @@ from app.server.connection import Client, Connection, Input, TLSClient
 
 LOAD_SECONDS = 3600  # an export included; a worker that takes longer hangs: it says where, and is replaced
 RETRY_SECONDS = 5.0  # between two attempts to load
+START_SECONDS = 10.0  # for all threads to start; nothing may keep the interpreter from its end for longer
 HEAD_SECONDS = 10.0  # from the connection to the end of its head
 HEAD_BYTES = 1 << 15
 HEADS_BYTES = 1 << 25  # of all heads that are not whole yet
@@ -144,12 +145,15 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         ready = threading.Event()
         try:
             for _ in range(self.cfg.threads):
-                pool.submit(ready.wait)
+                pool.submit(ready.wait, START_SECONDS)
         except RuntimeError:  # no more are to be had
             self.log.error("only %d threads of %d can be had", len(pool._threads), self.cfg.threads)
             if not pool._threads:
                 self._give_up()
-        finally:  # after a signal too, as the interpreter waits for them at its end
+        except SystemExit:  # a signal, perhaps in the middle of a start: the pool does not know that thread
+            pool.shutdown(wait=False)
+            raise
+        finally:
             ready.set()
         pool._max_workers = self.service.threads = len(pool._threads)
 
