@@ -1,5 +1,6 @@
 """What the worker adds to Gunicorn's, where a real server would show it by chance only."""
 
+import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ def worker() -> Worker:
     made = Worker.__new__(Worker)
     made.cfg = SimpleNamespace(worker_int=lambda _: None, threads=8, workers=1)
     made.watched = set()
+    made.alive = True
     return made
 
 
@@ -65,23 +67,40 @@ def test_where_no_more_threads_are_to_be_had_those_there_are_take_every_request(
     assert sorted(map(id, done)) == sorted(map(id, connections))
 
 
-def test_a_signal_in_the_middle_of_a_start_leaves_no_thread(worker, monkeypatch):
-    """The interpreter waits for each at its end, and the pool knows only those whose start has returned."""
-    start, started = threading.Thread.start, []
+@pytest.mark.parametrize("handler", ["handle_exit", "handle_quit"])
+def test_a_signal_while_threads_start_ends_it_after_they_have(worker, monkeypatch, handler):
+    """Raised in the middle of a start, where locks are given back and taken again, an exit can be lost."""
+    start = threading.Thread.start
 
     def interrupted(thread: threading.Thread) -> None:
         start(thread)
-        started.append(thread)
-        if len(started) == 3:
-            raise SystemExit
+        getattr(worker, handler)(0, None)
 
-    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    worker.loading = worker.booted = False
+    worker.method_queue = SimpleNamespace(defer=lambda _: None)
+    worker.service = SimpleNamespace(threads=8)
     worker.tpool = ThreadPoolExecutor(8)
-    with pytest.raises(SystemExit):
-        worker._start_threads()
-    for thread in started:
-        thread.join(5)
-        assert not thread.is_alive()
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    worker._start_threads()
+    assert worker.service.threads == 8
+    assert not worker.alive
+    worker.tpool.shutdown()
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_a_signal_while_it_loads_is_not_lost_where_the_exit_is(worker, found):
+    """As when it is raised in a condition's wait: what comes out is a RuntimeError of a lock."""
+    worker.method_queue = SimpleNamespace(defer=lambda _: None)
+
+    def load() -> bool:
+        with contextlib.suppress(SystemExit):
+            worker.handle_exit(0, None)
+        return found
+
+    worker.service = SimpleNamespace(load=load)
+    with pytest.raises(SystemExit) as ended:
+        worker.load()
+    assert ended.value.code == 0
 
 
 def test_where_no_thread_is_to_be_had_at_all_it_does_not_begin(worker, monkeypatch):

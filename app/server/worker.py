@@ -41,7 +41,6 @@ from app.server.connection import Client, Connection, Input, TLSClient
 
 LOAD_SECONDS = 3600  # an export included; a worker that takes longer hangs: it says where, and is replaced
 RETRY_SECONDS = 5.0  # between two attempts to load
-START_SECONDS = 10.0  # for all threads to start; nothing may keep the interpreter from its end for longer
 HEAD_SECONDS = 10.0  # from the connection to the end of its head
 HEAD_BYTES = 1 << 15
 HEADS_BYTES = 1 << 25  # of all heads that are not whole yet
@@ -86,6 +85,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     """`nr_conns`, which Gunicorn bounds by `worker_connections`, counts every open connection."""
 
     service: Service
+    loading = True
     application: Any
     wsgi: Any
     worker_connections: int
@@ -134,8 +134,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def load(self) -> None:
         """Make the application ready; nothing is accepted before."""
-        if not self.service.load():
+        loaded = self.service.load()
+        if not self.alive:  # told to end, and something took the SystemExit for a failure of its own
+            sys.exit(0)
+        if not loaded:
             self._give_up()
+        self.loading = False
         faulthandler.cancel_dump_traceback_later()
         self._start_threads()
 
@@ -145,16 +149,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         ready = threading.Event()
         try:
             for _ in range(self.cfg.threads):
-                pool.submit(ready.wait, START_SECONDS)
+                pool.submit(ready.wait)
         except RuntimeError:  # no more are to be had
             self.log.error("only %d threads of %d can be had", len(pool._threads), self.cfg.threads)
             if not pool._threads:
                 self._give_up()
-        except SystemExit:  # a signal, perhaps in the middle of a start: the pool does not know that thread
-            pool.shutdown(wait=False)
-            raise
-        finally:
-            ready.set()
+        ready.set()
         pool._max_workers = self.service.threads = len(pool._threads)
 
     def close(self) -> None:
@@ -180,13 +180,16 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             super().notify()
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        if not self.booted:  # to load may take minutes, and nothing was accepted
-            sys.exit(0)
         super().handle_exit(sig, frame)
+        if self.loading:  # which may take minutes, and nothing was accepted
+            sys.exit(0)
 
     def handle_quit(self, sig: int, frame: Any) -> None:
-        # Gunicorn 27.0 shuts the pool down here, for which it takes a lock that this thread may hold already.
-        super(ThreadWorker, self).handle_quit(sig, frame)
+        if self.loading or self.booted:
+            # Gunicorn 27.0 shuts the pool down here, and takes a lock that this thread may hold already.
+            super(ThreadWorker, self).handle_quit(sig, frame)
+        # Threads are being started: an exit raised within a lock's own code would be lost.
+        self.alive = False
 
     def accept(self, listener: socket.socket) -> None:
         try:
