@@ -126,9 +126,9 @@ models/demo: | .venv/demo
 	@$(LOCKED) -r requirements-demo.lock
 	@touch $@
 
-.venv/dev: .venv/serve .venv/demo requirements-dev.txt
+.venv/dev: .venv/serve .venv/demo requirements-dev.txt requirements-tracing.txt
 	@echo "installing what tests need"
-	@$(PIP) install -r requirements-dev.txt
+	@$(PIP) install -r requirements-dev.txt -r requirements-tracing.txt
 	@touch $@
 
 .venv/bulk: .venv/serve requirements-bulk.lock

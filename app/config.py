@@ -144,6 +144,15 @@ class Settings:
     log_format: Literal["text", "json"] = _setting(
         "text", "EMBED_LOG_FORMAT", _one_of("text", "json"), "`text` for people, or `json`, an object a line"
     )
+    otlp_endpoint: str = _setting(
+        "",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        _text,
+        "where OpenTelemetry's spans go by HTTP; its other variables are its own",
+    )
+    batch_dir: Path | None = _setting(
+        None, "EMBED_BATCH_DIR", _path, "where OpenAI's files and batches are kept; unset, there are none"
+    )
     threads: int = _setting(
         0,
         "OMP_NUM_THREADS",

@@ -54,6 +54,7 @@ class FakeEncoder:
         self.fails: Exception | None = None
         self.fails_after_expecting: Exception | None = None
         self.gave_way = 0
+        self.shape = None  # that of its weights: family, layers, width, vocabulary
 
     def give_way(self) -> None:
         self.gave_way += 1
@@ -68,7 +69,7 @@ class FakeEncoder:
         *,
         pooling=None,
         outputs=("dense",),
-        truncate=True,
+        truncate="right",
         priority=None,
         gone=None,
         expect=None,
@@ -89,7 +90,7 @@ class FakeEncoder:
                 raise MissingHead(head)
         counts = [len(text.split()) + 2 for text in texts]
         over = [index for index, count in enumerate(counts) if count > self.limit]
-        if over and not truncate:
+        if over and truncate is None:
             raise TextTooLong(over[0], counts[over[0]], self.limit)
         if expect:
             expect(count_numbers(counts, self.width, outputs))
@@ -116,7 +117,7 @@ class FakeEncoder:
         weights=(0.4, 0.2, 0.4),
         *,
         pooling=None,
-        truncate=True,
+        truncate="right",
         priority=None,
         gone=None,
         expect=None,
@@ -140,15 +141,16 @@ class FakeEncoder:
 
     @property
     def info(self) -> ModelInfo:
+        family, layers, width, vocabulary = self.shape or ("xlm-roberta", 2, self.width, 9)
         return ModelInfo(
-            family="xlm-roberta",
+            family=family,
             parameters=1000,
             size=4000,
             digest="0" * 64,
             modified=1.7e9,
-            layers=2,
-            width=self.width,
-            vocabulary=9,
+            layers=layers,
+            width=width,
+            vocabulary=vocabulary,
             max_tokens=self.limit,
             pooling="mean",
             heads=self.heads,

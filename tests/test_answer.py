@@ -6,7 +6,8 @@ import time
 import pytest
 
 from app import create_app
-from app.api import answer, room, tei
+from app.api import answer, room
+from app.api.protocols import tei
 from app.api.room import Room
 from app.config import Settings
 from app.engine.errors import Abandoned

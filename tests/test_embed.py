@@ -102,7 +102,7 @@ def test_pooling_and_truncate_reach_the_encoder(client, fake):
     embed(client, input="a", pooling="cls", truncate=False)
     embed(client, input="a", pooling=None, truncate=None)
     assert [call["pooling"] for call in fake.calls] == [None, "cls", None]
-    assert [call["truncate"] for call in fake.calls] == [True, False, True]
+    assert [call["truncate"] for call in fake.calls] == ["right", None, "right"]
 
 
 def test_fields_of_other_servers_are_ignored(client):
@@ -117,9 +117,29 @@ def test_fields_of_other_servers_are_ignored(client):
     embed(client, input="a", options=None, keep_alive="5m")
 
 
-@pytest.mark.parametrize("name", ["fake", "fake:latest", "bge-m3", "bge-m3:latest", "BAAI/bge-m3"])
+@pytest.mark.parametrize("name", ["fake", "fake:latest", "FAKE", "openai/fake", "Ollama/Fake:latest"])
 def test_names_of_the_served_model_are_accepted_and_echoed(client, name):
     assert embed(client, input="a", model=name)["model"] == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["bge-m3", "BGE-M3", "bge-m3:latest", "bge-m3:567m", "BAAI/bge-m3", "baai/bge-m3", "openai/bge-m3"],
+)
+def test_bge_m3s_names_mean_weights_of_its_shape_only(client, fake, name):
+    answer = client.post("/api/embed", json={"input": "a", "model": name})
+    assert answer.status_code == 404
+    assert answer.json["error"] == f"model {name!r} not found: 'fake' is served here"
+    fake.shape = ("xlm-roberta", 24, 1024, 250002)
+    assert embed(client, input="a", model=name)["model"] == name
+
+
+@pytest.mark.parametrize(
+    "name", ["other/fake", "other/bge-m3", "fake:567m", "bge-m3:v2", "openai/openai/fake", ""]
+)
+def test_other_names_are_others(client, fake, name):
+    fake.shape = ("xlm-roberta", 24, 1024, 250002)
+    assert client.post("/api/embed", json={"input": "a", "model": name}).status_code == 404
 
 
 def test_aliases_are_a_setting(fake):

@@ -109,7 +109,18 @@ def test_a_truncated_text_is_the_kept_beginning(demo):
     long, kept = "the " * 600, "the " * 510
     np.testing.assert_allclose(demo.encode([long]).dense, demo.encode([kept]).dense, atol=1e-6)
     with pytest.raises(TextTooLong):
-        demo.encode([long], truncate=False)
+        demo.encode([long], truncate=None)
+
+
+def test_a_text_truncated_on_the_left_is_the_kept_end(demo):
+    long, kept = "river " * 300 + "the " * 510, "the " * 510
+    found = demo.encode(["short", long], truncate="left")
+    assert found.truncated == [1]
+    np.testing.assert_allclose(found.dense, demo.encode(["short", kept]).dense, atol=1e-6)
+    scores = demo.score([("short", long)], truncate="left")
+    assert scores.cut == 1
+    expected = demo.score([("short", kept)]).by_name["dense"]
+    np.testing.assert_allclose(scores.by_name["dense"], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("tokens", [8191, 8192, 8193])

@@ -88,8 +88,10 @@ def test_json_that_is_no_object_is_400(client, body):
         ({"input": "a", "encoding_format": "float64"}, "encoding_format", "must be one of float, base64"),
         ({"input": "a", "encoding_format": 1}, "encoding_format", "string"),
         ({"input": "a", "pooling": "max"}, "pooling", "mean, cls"),
-        ({"input": "a", "truncate": 0}, "truncate", "not a number"),
-        ({"input": "a", "truncate": "yes"}, "truncate", "not a string"),
+        ({"input": "a", "truncate": 0}, "truncate", "must be true or false, or one of END"),
+        ({"input": "a", "truncate": "yes"}, "truncate", "must be true or false, or one of END"),
+        ({"input": "a", "return_sparse": "yes"}, "return_sparse", "not a string"),
+        ({"input": "a", "return_sparse": 1}, "return_sparse", "not a number"),
         ({"input": "a", "model": 3}, "model", "string"),
     ],
     ids=str,
@@ -153,9 +155,19 @@ def test_an_unknown_path_is_404(client):
     refused(client.get("/api/nothing"), 404)
 
 
-@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", None])
+@pytest.mark.parametrize("kind", ["text/plain", "text/xml", "multipart/form-data"])
 def test_another_content_type_is_415(client, kind):
     assert "application/json" in refused(send(client, b'{"input": "a"}', content_type=kind), 415)["error"]
+
+
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", None])
+@pytest.mark.parametrize("header", ["Origin", "Sec-Fetch-Site"])
+def test_what_curl_calls_json_is_read_but_not_from_a_page(client, kind, header):
+    """A browser sends a form, or nothing said, to any site without asking it first."""
+    assert send(client, b'{"input": "a"}', content_type=kind).status_code == 200
+    for value in ("https://evil.example", "null", "cross-site"):
+        answer = send(client, b'{"input": "a"}', content_type=kind, headers={header: value})
+        assert "application/json" in refused(answer, 415)["error"]
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "deflate"])

@@ -33,7 +33,7 @@ def test_the_model_is_listed(client):
     assert loaded["digest"] == model["digest"]
 
 
-@pytest.mark.parametrize("body", [{"model": "fake:latest"}, {"name": "bge-m3"}, {"model": "BAAI/bge-m3"}, {}])
+@pytest.mark.parametrize("body", [{"model": "fake:latest"}, {"name": "fake"}, {"model": "ollama/fake"}, {}])
 def test_the_model_is_shown(client, body):
     found = client.post("/api/show", json=body).json
     assert found["capabilities"] == ["embedding"]
@@ -97,7 +97,7 @@ def test_openais_embeddings(client, direct):
 def test_openais_models(client):
     (model,) = client.get("/v1/models").json["data"]
     assert model["id"] == "fake"
-    assert client.get("/v1/models/BAAI/bge-m3").json["object"] == "model"
+    assert client.get("/v1/models/openai/fake").json["object"] == "model"
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,10 @@ def test_teis_tokenize(client):
 def test_teis_info(client):
     found = client.get("/info").json
     assert (found["model_id"], found["model_dtype"]) == ("fake", "float32")
-    assert found["model_type"] == {"embedding": {"pooling": "mean"}}
+    assert found["model_type"]["embedding"] == {"pooling": "mean"}
+    # Dify looks at the first alone, so it is given another URL to rerank at.
+    assert list(found["model_type"]) == ["embedding", "reranker"]
+    assert list(client.get("/reranker/info").json["model_type"]) == ["reranker", "embedding"]
     assert (found["max_input_length"], found["max_client_batch_size"]) == (8, 64)
 
 
@@ -186,7 +189,7 @@ def test_teis_info(client):
         {},
         {"inputs": [1]},
         {"inputs": "a", "prompt_name": "query"},
-        {"inputs": "a", "truncation_direction": "Left"},
+        {"inputs": "a", "truncation_direction": "Both"},
         {"inputs": "a " * 9, "truncate": False},
     ],
 )

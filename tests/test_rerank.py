@@ -7,7 +7,7 @@ import pytest
 from marshmallow import ValidationError
 
 from app import create_app
-from app.api.schemas.rerank import ScorePairs
+from app.api.protocols.score import ScorePairs
 from app.config import Settings
 from tests.conftest import FakeEncoder
 
@@ -168,6 +168,11 @@ def test_bad_input_is_named(client, path, body, field):
         assert answer.status_code == 400
         assert answer.json["error"]["param"] == field
         assert answer.json["error"]["message"].startswith(field)
+        assert answer.json["detail"] == answer.json["message"] == answer.json["error"]["message"]
+    elif path == "/rerank":
+        assert answer.status_code == 400
+        assert answer.json["error"].startswith(field)
+        assert answer.json["detail"] == answer.json["message"] == answer.json["error"]
     else:
         assert answer.status_code == 422
         assert answer.json["error"].startswith(field)
@@ -197,14 +202,14 @@ def test_rerank_orders_as_the_hybrid_score_does(client):
 
 def test_v1_rerank_gives_the_best_and_says_what_by(client, fake):
     body = {
-        "model": "bge-m3",
+        "model": "fake:latest",
         "query": QUERY,
         "documents": [TEXTS[0], {"text": TEXTS[1]}, TEXTS[2]],
         "top_n": 2,
         "return_documents": True,
     }
     found = client.post("/v1/rerank", json=body).json
-    assert found["model"] == "bge-m3"
+    assert found["model"] == "fake:latest"
     assert [one["index"] for one in found["results"]] == [1, 0]
     assert found["results"][0]["document"] == {"text": TEXTS[1]}
     assert found["results"][0]["relevance_score"] > found["results"][1]["relevance_score"]
@@ -226,6 +231,6 @@ def test_a_text_that_may_not_be_cut_is_named(client):
     long = "word " * FakeEncoder.limit
     body = {"query": QUERY, "texts": ["short", long], "truncate": False}
     answer = client.post("/rerank", json=body)
-    assert answer.status_code == 422
-    assert "text 1 has 10 tokens" in answer.json["error"]
+    assert answer.status_code == 400
+    assert answer.json["error"].startswith("texts: text 1 has 10 tokens")
     assert client.post("/rerank", json=body | {"truncate": True}).status_code == 200

@@ -1,9 +1,12 @@
 """Token ids against the published ones of BGE-M3's vocabulary, and truncation."""
 
+import json
+import random
 import subprocess
 import sys
 import threading
 import time
+import unicodedata
 
 import numpy as np
 import pytest
@@ -54,10 +57,62 @@ def test_a_text_over_the_limit_is_cut_at_its_end(tokenizer, tokens, kept):
     assert np.unique(ids[1:-1]).size == 1
 
 
+def test_a_text_over_the_limit_is_cut_at_its_beginning_where_that_is_asked(tokenizer):
+    long = [f"{words(tokens - 5)} capital of France" for tokens in (8192, 8193, 20000)]
+    found = tokenizer.encode(["a", *long, "Hello world!"], truncate="left")
+    assert found.truncated == [2, 3]
+    short, *kept, last = (ids.tolist() for ids in found.sequences)
+    assert kept == 3 * [[0, *[70] * 8187, 10323, 111, 9942, 2]]
+    assert [short, last] == [ids.tolist() for ids in tokenizer.encode(["a", "Hello world!"]).sequences]
+
+
+PASSAGES = json.loads((ROOT / "tests" / "passages.json").read_text())["answered"]
+SENTENCES = {
+    "Latin and Han": [sentence + " " for pair in PASSAGES for sentence in pair],
+    "a single word": [sentence for pair in PASSAGES for sentence in pair if "，" in sentence],
+    "Arabic": ["الملح يأتي من الصخور، ", "تحمله الأنهار إلى البحر. ", "لماذا ماء البحر مالح؟ "],
+    "Devanagari": ["समुद्र का पानी खारा क्यों होता है? ", "नदियाँ चट्टानों से खनिज लाती हैं। "],
+    "Thai": ["ทำไมน้ำทะเลจึงเค็ม", "แม่น้ำพัดพาแร่ธาตุจากหินลงสู่ทะเล", "ในฤดูหนาวกลางวันสั้น"],
+    "marks apart": [
+        unicodedata.normalize("NFD", "Vì sao nước biển mặn? "),
+        "Rivie\u0300re, e\u0301te\u0301. ",
+    ],
+    "ligatures": ["\ufdfa ", "ﬁgures ①②③ "],
+}
+
+
+@pytest.mark.parametrize("script", SENTENCES)
+def test_a_text_cut_at_its_beginning_ends_in_the_tokens_of_the_whole(tokenizer, monkeypatch, script):
+    text = "".join(random.Random(1).choices(SENTENCES[script], k=20_000))[-200_000:]
+    whole = tokenizer._tokenizer.encode_batch_fast([text])[0].ids
+    assert len(whole) > 2 * 8192
+    for limit in (16, 512, 8192):
+        monkeypatch.setattr(tokenizer, "max_tokens", limit)
+        found = tokenizer.encode([text], truncate="left")
+        assert found.truncated == [0]
+        assert found.sequences[0].tolist() == [0, *whole[-(limit - 1) :]]
+
+
+def test_of_a_text_cut_at_its_beginning_the_rest_is_not_tokenised(tokenizer, monkeypatch):
+    sizes, pauses, step = [], [], tokenizer._step
+
+    def measured(work, argument, pause, before):
+        sizes.append(len("".join(argument)))
+        return step(work, argument, pause, before)
+
+    monkeypatch.setattr(tokenizer, "_step", measured)
+    text = f"{words(250_000)} capital of France"  # a million characters
+    ids = tokenizer.encode([text], "left", pauses.append).sequences[0]
+    assert ids[-4:].tolist() == [10323, 111, 9942, 2]
+    assert sum(sizes) < 300_000
+    assert max(sizes) < 100_000
+    assert len(pauses) >= len(sizes) > 2
+
+
 def test_a_text_over_the_limit_is_refused_where_truncation_is(tokenizer):
-    assert tokenizer.encode([words(8190)], truncate=False).counts == [8192]
+    assert tokenizer.encode([words(8190)], truncate=None).counts == [8192]
     with pytest.raises(TextTooLong) as error:
-        tokenizer.encode(["a", words(8191)], truncate=False)
+        tokenizer.encode(["a", words(8191)], truncate=None)
     assert (error.value.index, error.value.tokens, error.value.limit) == (1, 8193, 8192)
 
 
@@ -96,7 +151,7 @@ def test_a_giant_text_is_cut_where_any_other_is(tokenizer, tiny_folder, piece):
 GROWS = "\ufdfa"  # a word of 18 characters, four tokens, under NFKC
 
 
-@pytest.mark.parametrize("truncate", [True, False])
+@pytest.mark.parametrize("truncate", ["right", "left", None])
 @pytest.mark.parametrize("text", ["'the ' * 10_000_000", f"{GROWS!r} * 1_000_000", "'\u0301' * 3_000_000"])
 def test_a_giant_text_costs_little(tiny_folder, text, truncate):
     """In a process of its own, as its peak is what counts."""
@@ -108,9 +163,9 @@ from app.engine.tokenizer import Tokenizer
 tokenizer, text, steps = Tokenizer(Path(sys.argv[1]), 8192), {text}, []
 before = resource.getrusage(resource.RUSAGE_SELF)
 try:
-    assert tokenizer.encode([text], {truncate}, steps.append).truncated
+    assert tokenizer.encode([text], {truncate!r}, steps.append).truncated
 except TextTooLong:
-    assert not {truncate}
+    assert {truncate!r} is None
 after = resource.getrusage(resource.RUSAGE_SELF)
 print((after.ru_maxrss - before.ru_maxrss) // 1024, after.ru_utime - before.ru_utime, len(steps))
 """

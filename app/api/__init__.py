@@ -8,17 +8,14 @@ from app.api import (
     auth,
     body,
     docs,
-    embed,
     errors,
     health,
     metrics,
-    ollama,
-    openai,
     page,
-    requests,
-    rerank,
+    protocols,
+    request_log,
     service,
-    tei,
+    tracing,
 )
 
 
@@ -30,10 +27,11 @@ def init_app(app: Flask, version: str) -> None:
     answer.init_app(app)
     body.init_app(app)
     errors.init_app(app)
-    requests.init_app(app)  # before auth, so that requests without a key have an id and a line too
+    tracing.init_app(app)
+    request_log.init_app(app)  # before auth, so that requests without a key have an id and a line too
     auth.init_app(app)
-    for room in (page, embed, ollama, openai, tei, rerank, health, metrics):
-        app.register_blueprint(room.bp)
+    for blueprint in (page.bp, *protocols.found(), health.bp, metrics.bp):
+        app.register_blueprint(blueprint)
     docs.init_app(app, version)  # it documents what is registered
     admission.init_app(app)  # last, so that clients without a key cannot tell how busy the server is
     app.extensions["service"] = service.Service(app)

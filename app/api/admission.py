@@ -16,11 +16,12 @@ from typing import Any, Literal
 from flask import Flask, request
 from werkzeug.wsgi import ClosingIterator
 
-from app.api import requests
+from app.api import request_log, tracing
 from app.api.auth import Keys
 from app.api.body import discard_body
 from app.api.context import Encoder
 from app.api.errors import Busy, overloaded
+from app.api.protocol import Protocol
 from app.engine.embeddings import Priority
 
 # A body up to here is on its way already; a client must have sent a longer one before it listens.
@@ -29,8 +30,6 @@ SMALL_BODY = 1 << 16
 # refused.
 QUESTION_BYTES = 1 << 9
 MOST_ANSWERS = 256  # refusals that are kept
-# Views with a body that cost next to nothing.
-QUICK = {"ollama.show", "ollama.pull", "ollama.generate"}
 Kind = Literal["interactive", "bulk", "other"]  # of a POST by its class, or anything else but health checks
 # The share of all threads that requests of a kind may have, so that none keeps the others out.
 SHARES: dict[Kind, float] = {"interactive": 11 / 16, "bulk": 13 / 16, "other": 8 / 16}
@@ -85,7 +84,11 @@ class Admission:
         self._keys: Keys = app.extensions["keys"]
         rules = [rule for rule in app.url_map.iter_rules() if not rule.arguments]
         self._health = {rule.rule for rule in rules if rule.endpoint.startswith("health.")}
-        self._posted = {rule.rule: rule.endpoint for rule in rules if "POST" in (rule.methods or ())}
+        posted = {rule.rule: rule.endpoint for rule in rules if "POST" in (rule.methods or ())}
+        protocols = [one for one in app.blueprints.values() if isinstance(one, Protocol)]
+        quick = {view for protocol in protocols for view in protocol.quick}
+        self._posted = set(posted)
+        self._costly = {path for path, view in posted.items() if view not in quick}
         self._answers: dict[tuple[str, int], tuple[list[tuple[str, str]], bytes]] = {}
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -99,7 +102,7 @@ class Admission:
         kind: Kind = priority if environ["REQUEST_METHOD"] == "POST" else "other"
         load = self._encoder.load_state
         seat = environ["embed.seat"] = self._seats.take(kind)
-        waits = kind != "other" and self._posted.get(path, "none") not in {"none", *QUICK}
+        waits = kind != "other" and path in self._costly
         if not seat or (waits and priority in load.full):
             busy = environ["embed.busy"] = Busy(load.drain_seconds[priority])
             if self._is_plain(environ, path, size):
@@ -121,7 +124,7 @@ class Admission:
             and size is not None
             and size <= SMALL_BODY
             and "HTTP_ORIGIN" not in environ
-            and (not self._keys or self._keys.match(environ.get("HTTP_AUTHORIZATION", "")))
+            and (not self._keys or self._keys.match(environ))
         )
 
     def _answer(
@@ -133,13 +136,15 @@ class Admission:
                 self._answers.clear()
             with self._app.test_request_context(path):
                 response = overloaded(Busy(seconds))
-            response.headers.update(requests.HEADERS)
+            response.headers.update(request_log.HEADERS)
             found = self._answers[path, seconds] = list(response.headers), response.get_data()
         headers, body = found
-        number = requests.request_id(environ.get("HTTP_X_REQUEST_ID", ""))
+        number = request_log.request_id(environ.get("HTTP_X_REQUEST_ID", ""))
         start_response("503 SERVICE UNAVAILABLE", [*headers, ("X-Request-ID", number)])
         waiting = self._encoder.load_state.waiting
-        requests.record("POST", path, 503, time.perf_counter() - start, number, waiting)
+        trace = tracing.trace_id(environ)
+        spent = time.perf_counter() - start
+        request_log.record("POST", path, 503, spent, number, waiting, trace_id=trace)
         return [body]
 
 

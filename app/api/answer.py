@@ -3,7 +3,6 @@
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import orjson
 from flask import Flask, Response, current_app, g
 from flask.json.provider import JSONProvider
 
+from app.api import tracing
 from app.api.context import encoder, settings
 from app.api.errors import Busy
 from app.api.metrics import count_work
@@ -84,7 +84,12 @@ def answer(content: Any, done: Embeddings | Scores) -> Response:
         "forward": done.timings.forward,
     }
     g.done = len(done.token_counts), done.tokens
-    count = partial(count_work, len(done.token_counts), done.tokens, done.cut)
+    span = g.get("span")
+
+    def count(stages: dict[str, int]) -> None:
+        count_work(len(done.token_counts), done.tokens, done.cut, stages)
+        tracing.stages(stages, span)
+
     response: Response
     if g.get("answers"):
         response = Response(_written(content, encoder().give_way), mimetype="application/json")

@@ -1,9 +1,12 @@
 """Authentication by API key, and pages on other hosts. Health checks need neither."""
 
 import hmac
+import itertools
 import logging
 import os
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from flask import Flask, current_app, request
 from flask_cors import CORS
@@ -11,6 +14,7 @@ from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Unauthorized
 
 from app.api.context import settings
+from app.api.protocol import Protocol
 from app.config import ConfigError, Settings
 
 log = logging.getLogger(__name__)
@@ -18,6 +22,10 @@ log = logging.getLogger(__name__)
 # What monitors and browsers ask before anybody has a key in hand. The page asks for the key itself.
 ALWAYS_OPEN = {"health.alive", "health.ready", "health.health", "page.home", "page.static"}
 DOCS = ("docs.", "flasgger.")
+BARE = (
+    "HTTP_X_API_KEY",
+    "HTTP_API_KEY",
+)  # headers with nothing but a key, as gateways and Azure's clients send
 LOOK_SECONDS = 1.0  # between two looks whether the file of keys has changed
 
 
@@ -37,13 +45,14 @@ class Keys:
         """Whether there are any; without, the server is open."""
         return bool(self._keys)
 
-    def match(self, authorization: str) -> bool:
-        """Whether this header brings one of them."""
+    def match(self, environ: Mapping[str, Any]) -> bool:
+        """Whether a request brings one of them."""
         self._look()
-        scheme, _, key = authorization.partition(" ")
-        brought = key.strip().encode() if scheme.lower() == "bearer" else b""
+        scheme, _, key = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+        brought = [key if scheme.lower() == "bearer" else "", *(environ.get(name, "") for name in BARE)]
         # Each is compared, in a time that does not depend on where they differ.
-        return sum([hmac.compare_digest(brought, one) for one in self._keys]) > 0
+        pairs = itertools.product((one.strip().encode() for one in brought), self._keys)
+        return sum([hmac.compare_digest(one, key) for one, key in pairs]) > 0
 
     def _look(self) -> None:
         now = time.monotonic()
@@ -75,7 +84,7 @@ def init_app(app: Flask) -> None:
     """Ask every request for a key, if there are any; answer pages on the origins that are set."""
     found: Settings = app.config["EMBED"]
     if found.cors_origins:
-        exposed = ["X-Request-ID", "Retry-After", "Server-Timing"]
+        exposed = ["X-Request-ID", "Retry-After", "Server-Timing", "Warning"]
         CORS(app, origins=list(found.cors_origins), expose_headers=exposed)
     if app.extensions["keys"]:
         app.before_request(_check)
@@ -86,7 +95,7 @@ def _check() -> None:
     if request.method == "OPTIONS" or _open(request.endpoint or ""):
         return
     keys: Keys = current_app.extensions["keys"]
-    if not keys.match(request.headers.get("Authorization", "")):
+    if not keys.match(request.environ):
         raise Unauthorized(
             "the API key is missing or wrong: send Authorization: Bearer <key>",
             www_authenticate=WWWAuthenticate("bearer", {"realm": "embeddings"}),
@@ -94,7 +103,8 @@ def _check() -> None:
 
 
 def _open(endpoint: str) -> bool:
-    if endpoint in ALWAYS_OPEN:
+    protocol = current_app.blueprints.get(request.blueprint or "")
+    if endpoint in ALWAYS_OPEN or (isinstance(protocol, Protocol) and endpoint in protocol.open):
         return True
     opened = settings().open_paths
     return ("docs" in opened and endpoint.startswith(DOCS)) or (

@@ -19,6 +19,8 @@ from app.api.context import client, encoder, settings
 from app.api.errors import Busy
 from app.api.room import Room, open_room
 
+# JSON is read from these too: nothing, and what curl says where it is told nothing.
+NO_TYPES = {"", "application/x-www-form-urlencoded"}
 CHUNK = 1 << 16
 # A refused body is read to its end up to here, so that the client is there to hear the refusal:
 # closing on unread bytes resets the connection, and the answer is lost with it.
@@ -43,7 +45,7 @@ def init_app(app: Flask) -> None:
 
 def read_json() -> dict[str, Any]:
     """The request's JSON object; every way in which it can be none is an HTTP error of its own."""
-    if not request.is_json:
+    if not request.is_json and (request.mimetype not in NO_TYPES or _comes_from_a_page()):
         sent = f"not {request.mimetype!r}" if request.mimetype else "and none was sent"
         raise UnsupportedMediaType(f"the content type must be application/json, {sent}")
     if request.content_encoding not in (None, "", "identity"):
@@ -56,6 +58,16 @@ def read_json() -> dict[str, Any]:
     if not isinstance(content, dict):
         raise BadRequest('the body must be a JSON object such as {"input": "a text"}')
     return content
+
+
+def _comes_from_a_page() -> bool:
+    """Whether a browser sent this request.
+
+    It sends a page's JSON to another site only after it has asked that site, and other types without asking:
+    any page could have this server compute. So what is not called JSON is read as such from programs only;
+    with each POST a browser sends one of these headers at least.
+    """
+    return "Origin" in request.headers or "Sec-Fetch-Site" in request.headers
 
 
 def _parse(body: bytearray) -> Any:

@@ -2,9 +2,8 @@
 
 import copy
 import functools
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
@@ -12,11 +11,9 @@ from flasgger import Swagger
 from flask import Blueprint, Flask, current_app, make_response, render_template
 from werkzeug.wrappers import Response
 
-from app.api.schemas import OwnField
+from app.api.documented import View
+from app.api.fields import OwnField
 from app.config import Settings
-
-View = TypeVar("View", bound=Callable[..., Any])
-Bodies = Mapping[int, tuple[Any, str]]  # status -> schema, or OpenAPI around one, and meaning
 
 ROOM = Path(__file__).parent.parent
 TITLE = "BGE-M3 embeddings"
@@ -28,57 +25,6 @@ CSP = (
 )
 
 bp = Blueprint("docs", __name__)
-
-
-def documented(
-    summary: str,
-    *,
-    responses: Bodies,
-    tag: str,
-    request: type | tuple[type, ...] | None = None,
-    many: bool = False,
-    media: tuple[str, ...] = ("application/json",),
-    examples: dict[str, Any] | None = None,
-) -> Callable[[View], View]:
-    """Attach to a view what the document says of it; the docstring is its longer description.
-
-    `request`: a schema, or several of which one must fit. `many`: a 200 is a list of what its schema
-    says, `media` the types it comes in. `examples` are request bodies as OpenAPI example objects;
-    Swagger UI offers and sends them.
-    """
-
-    def attach(view: View) -> View:
-        operation: dict[str, Any] = {
-            "summary": summary,
-            "tags": [tag],
-            "responses": {
-                str(status): {
-                    "description": meaning,
-                    "content": {
-                        kind: {
-                            "schema": {"type": "array", "items": schema} if many and status == 200 else schema
-                        }
-                        for kind in (media if status == 200 else ("application/json",))
-                    },
-                }
-                for status, (schema, meaning) in responses.items()
-            },
-        }
-        if view.__doc__:
-            operation["description"] = view.__doc__.strip()
-        if request:
-            either = {"oneOf": list(request)} if isinstance(request, tuple) else request
-            content: dict[str, Any] = {"schema": either}
-            if examples:
-                content["examples"] = examples
-            operation["requestBody"] = {
-                "required": True,
-                "content": {"application/json": content},
-            }
-        view.__apispec_doc__ = operation  # type: ignore[attr-defined]
-        return view
-
-    return attach
 
 
 def init_app(app: Flask, version: str) -> None:

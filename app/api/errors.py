@@ -4,18 +4,17 @@ import logging
 from http import HTTPStatus
 from typing import Any
 
-from flask import Flask, Response, json, request
+from flask import Flask, Response, current_app, json, request
 from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException
 
-from app.api.schemas import MODEL_CHARACTERS
+from app.api.protocol import Protocol, plain
 from app.engine.errors import (
     Abandoned,
     MissingHead,
     NotFinite,
     NotLoaded,
     Overloaded,
-    TextTooLong,
     TooLate,
     TooMuchOutput,
 )
@@ -29,13 +28,7 @@ SENTENCES = {
     408: "the request did not come in time: its head has ten seconds, its body two minutes",
     500: "the server failed on this request, its log says why",
 }
-
-
-# OpenAI's name for each kind of error; its clients choose an exception by status.
-OPENAI_TYPES = {401: "authentication_error", 404: "not_found_error", 503: "overloaded_error"}
-# text-embeddings-inference's; its clients only show it.
-TEI_TYPES = {401: "Unauthorized", 500: "Backend", 503: "Overloaded", 504: "Backend"}
-TEI_PATHS = ("/", "/embed", "/embed_sparse", "/rerank", "/tokenize", "/info")
+MODEL_CHARACTERS = 256  # of a model's name: it comes back in answers
 
 
 class Busy(Exception):
@@ -60,7 +53,6 @@ class UnknownModel(Exception):
 
 def init_app(app: Flask) -> None:
     app.register_error_handler(ValidationError, _validation)
-    app.register_error_handler(TextTooLong, _too_long)
     app.register_error_handler(MissingHead, _missing_head)
     app.register_error_handler(TooMuchOutput, _too_much_output)
     app.register_error_handler(UnknownModel, _unknown_model)
@@ -77,23 +69,27 @@ def init_app(app: Flask) -> None:
 
 def refusal(status: int, sentence: str, details: dict[str, Any] | None = None) -> Response:
     """An error as the clients of this path parse it: one sentence a person can act on, and its fields."""
-    body: dict[str, Any]
-    details = details or {}
-    if request.path.startswith("/v1/"):
-        status = 400 if status == 422 else status
-        about: dict[str, Any] = {"type": OPENAI_TYPES.get(status, _openai_type(status))}
-        about["param"] = next(iter(details), None)
-        about["code"] = "model_not_found" if status == 404 and "model" in details else None
-        body = {"error": {"message": sentence, **about}}
-    elif request.path in TEI_PATHS:
-        body = {"error": sentence, "error_type": TEI_TYPES.get(status, "Validation")}
-    else:
-        body = {"error": sentence, "details": details}
+    protocol = _protocol()
+    shape = protocol.error if protocol else plain
+    status = protocol.statuses.get(status, status) if protocol else status
+    body = shape(status, sentence, details or {})
     return Response(json.dumps(body), status=status, mimetype="application/json")
 
 
-def _openai_type(status: int) -> str:
-    return "server_error" if status >= 500 else "invalid_request_error"
+def _protocol() -> Protocol | None:
+    """That of this request's path, though no view may take it by its method."""
+    name = request.blueprint
+    if name is None:
+        adapter = current_app.create_url_adapter(request)
+        methods = adapter.allowed_methods() if adapter else ()
+        method = "POST" if "POST" in methods else next(iter(methods), None)
+        if adapter and method:
+            name = adapter.match(method=method)[0].rpartition(".")[0]
+    found = current_app.blueprints.get(name or "")
+    if found is None:
+        spoken = (one for one in current_app.blueprints.values() if isinstance(one, Protocol))
+        found = next((one for one in spoken if one.prefix and request.path.startswith(one.prefix)), None)
+    return found if isinstance(found, Protocol) else None
 
 
 def _validation(error: ValidationError) -> Response:
@@ -107,11 +103,6 @@ def _first(messages: Any) -> str:
     while not isinstance(messages, str):
         messages = next(iter(messages.values() if isinstance(messages, dict) else messages))
     return messages
-
-
-def _too_long(error: TextTooLong) -> Response:
-    sentence = str(error)
-    return refusal(422, f"input: {sentence}", {"input": [sentence]})
 
 
 def _missing_head(error: MissingHead) -> Response:

@@ -3,15 +3,21 @@
 from typing import Any
 
 from flask import Blueprint
+from marshmallow import Schema, fields
 
 from app.api.context import encoder
-from app.api.docs import documented
+from app.api.documented import documented
 from app.api.errors import Stuck
-from app.api.schemas import ErrorResponse, HealthResponse
+from app.api.protocol import ErrorResponse
 from app.engine.embeddings import Load
 from app.engine.errors import NotLoaded
 
 bp = Blueprint("health", __name__)
+
+
+class HealthResponse(Schema):
+    status = fields.String(required=True, metadata={"example": "ok"})
+
 
 # The longest text takes a slow processor about a minute.
 STUCK_SECONDS = 300

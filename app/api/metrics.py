@@ -8,7 +8,7 @@ from flask import Blueprint, Flask, Response
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from app.api.docs import documented
+from app.api.documented import documented
 from app.engine.embeddings import PRIORITIES, BatchStats, ModelInfo, Priority
 
 bp = Blueprint("metrics", __name__)

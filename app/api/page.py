@@ -4,7 +4,8 @@ from pathlib import Path
 
 from flask import Blueprint, Response, render_template, request
 
-from app.api.docs import ROOM, TITLE, documented
+from app.api.docs import ROOM, TITLE
+from app.api.documented import documented
 
 FOLDER = ROOM / "static" / "page"
 # The page holds no data: what it shows comes from the endpoints, with the reader's own key where one is set.

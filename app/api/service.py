@@ -4,12 +4,13 @@ import logging
 
 from flask import Flask
 
+from app.api import tracing
 from app.api.admission import Seats
 from app.api.context import Encoder
 from app.api.errors import unread
 from app.api.health import hangs
 from app.api.metrics import announce
-from app.api.requests import HEADERS, record, request_id
+from app.api.request_log import HEADERS, record, request_id
 from app.engine.errors import EngineError
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class Service:
 
     def close(self) -> None:
         self._encoder.close()
+        tracing.close(self._app)
 
     @property
     def broken(self) -> bool:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 Pooling = Literal["mean", "cls"]
+Side = Literal["right", "left"]  # the end of a text that is cut off where it is too long
 Precision = Literal["fp32", "bf16", "int8", "w8a16"]  # w8a16: 8-bit weights, 16-bit activations
 Head = Literal["sparse", "colbert"]
 Output = Literal["dense", "sparse", "colbert"]
@@ -19,7 +20,9 @@ DENSE: tuple[Output, ...] = ("dense",)
 Kind = Literal["mean", "cls", "sparse", "colbert"]
 Priority = Literal["interactive", "bulk"]  # a question that somebody waits for, or part of a corpus
 PRIORITIES: tuple[Priority, ...] = get_args(Priority)
+Side = Literal["right", "left"]  # the end of a text that is cut off where it is too long
 Weights = tuple[float, float, float]  # of dense, sparse and colbert in a hybrid score
+BGE_M3 = "xlm-roberta", 24, 1024, 250002  # its family, layers, width and vocabulary
 HYBRID: Weights = (0.4, 0.2, 0.4)  # what BGE-M3's authors give for compute_score
 Lexical = tuple[NDArray[np.int32], FloatArray]  # token ids (k,) ascending, weights (k,) > 0
 
@@ -150,3 +153,8 @@ class ModelInfo:
     precision: str
     # What int8 measured on this processor beside `auto`: times_as_fast, than, cosine_mean, ...; {}: unknown.
     int8: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_bge_m3(self) -> bool:
+        """Whether the weights have the shape of BGE-M3's, as those fine-tuned from it have."""
+        return (self.family, self.layers, self.width, self.vocabulary) == BGE_M3

@@ -26,6 +26,7 @@ from app.engine.embeddings import (
     Pooling,
     Priority,
     Scores,
+    Side,
     Timings,
     Token,
     Weights,
@@ -166,7 +167,7 @@ class Encoder:
         *,
         pooling: Pooling | None = None,
         outputs: Collection[Output] = DENSE,
-        truncate: bool = True,
+        truncate: Side | None = "right",
         priority: Priority | None = None,
         gone: Callable[[], bool] | None = None,
         expect: Callable[[int], None] | None = None,
@@ -176,7 +177,7 @@ class Encoder:
         `pooling` of dense vectors overrides the encoder's own. All `outputs` come from one forward.
         A call is interactive or bulk, and goes before or after others, by its `priority` or by its size.
         `expect` is told how many numbers the outputs will hold, before they are computed; what it raises
-        ends the call. Raises TextTooLong where `truncate` is false, MissingHead for an output that the
+        ends the call. Raises TextTooLong where `truncate` is None, MissingHead for an output that the
         checkpoint cannot give, Overloaded and TooLate where the settings limit what may wait, Abandoned
         once `gone` says that nobody waits any more, NotFinite for a vector with NaN or infinity,
         NotLoaded outside load() .. close().
@@ -198,7 +199,7 @@ class Encoder:
         timeout = self.settings.timeout
         return Caller(priority, gone, time.monotonic() + timeout if timeout else None)
 
-    def _tokenize(self, texts: list[str], truncate: bool, caller: Caller) -> Tokens:
+    def _tokenize(self, texts: list[str], truncate: Side | None, caller: Caller) -> Tokens:
         _, tokenizer, batcher = self._loaded()
 
         def pause(tokens: int) -> None:
@@ -254,7 +255,7 @@ class Encoder:
         weights: Weights = HYBRID,
         *,
         pooling: Pooling | None = None,
-        truncate: bool = True,
+        truncate: Side | None = "right",
         priority: Priority | None = None,
         gone: Callable[[], bool] | None = None,
         expect: Callable[[int], None] | None = None,

@@ -26,7 +26,7 @@ class NotLoaded(EngineError):
 
 
 class TextTooLong(EngineError):
-    """`truncate` is false and the text at `index` has `tokens` tokens, over `limit`; None: nobody counted."""
+    """`truncate` is None and the text at `index` has `tokens` tokens, over `limit`; None: nobody counted."""
 
     def __init__(self, index: int, tokens: int | None, limit: int) -> None:
         super().__init__(

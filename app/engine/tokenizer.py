@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from app.engine.embeddings import IntArray, Token
+from app.engine.embeddings import IntArray, Side, Token
 from app.engine.errors import ModelError, TextTooLong, TooMuchOutput
 from app.engine.turn import Turn
 
@@ -58,10 +58,8 @@ class Tokenizer:
         # A tokenizer.json may carry the settings of whoever saved it.
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        frame = self._tokenizer.encode("").ids
-        if len(frame) != 2:
+        if len(self._tokenizer.encode("").ids) != 2:
             raise ModelError(f"{file} does not frame a text with one first and one last token")
-        self._last = frame[-1]
         self._normalizer = self._tokenizer.normalizer
         self._turn = Turn()
         self.max_tokens = max_tokens
@@ -73,13 +71,13 @@ class Tokenizer:
         """Number of token ids, added tokens included."""
         return int(self._tokenizer.get_vocab_size())
 
-    def encode(self, texts: list[str], truncate: bool = True, pause: Pause | None = None) -> Tokens:
-        """Tokenise; a text over `max_tokens` keeps its beginning and its last special token.
+    def encode(self, texts: list[str], truncate: Side | None = "right", pause: Pause | None = None) -> Tokens:
+        """Tokenise; a text over `max_tokens` is cut on the side `truncate`, and keeps its special tokens.
 
         With `pause` one call at a time is in a step, and a step takes a quarter of a second at most.
-        Raises TextTooLong for the first text that is too long where `truncate` is false.
+        Raises TextTooLong for the first text that is too long where `truncate` is None.
         """
-        limit = self.max_tokens
+        limit, side = self.max_tokens, truncate or "right"
         sequences: list[IntArray] = []
         truncated: list[int] = []
         tokens = characters = 0
@@ -89,41 +87,43 @@ class Tokenizer:
             characters = 0 if pauses else characters
             # Twice the tokens that are kept, so that where the text was cut changes hardly any of them.
             encode = self._tokenizer.encode_batch_fast
-            encoding, whole = self._beginning(text, 2 * limit, encode, pauses, tokens)
+            encoding, whole = self._cut(text, side, 2 * limit, encode, pauses, tokens)
             ids: list[int] = encoding.ids
             if len(ids) > limit:
-                if not truncate:
+                if truncate is None:
                     raise TextTooLong(index, len(ids) if whole else None, limit)
-                ids = [*ids[: limit - 1], self._last]
+                first, last = ids[: limit - 1], ids[len(ids) - (limit - 1) :]
+                ids = [*first, ids[-1]] if side == "right" else [ids[0], *last]
                 truncated.append(index)
             sequences.append(np.asarray(ids, dtype=np.int64))
             tokens += len(ids)
         return Tokens(sequences, truncated)
 
-    def _beginning(
+    def _cut(
         self,
         text: str,
+        side: Side,
         enough: int,
         tokenize: Callable[[list[str]], list[tokenizers.Encoding]],
         pause: Pause | None,
         before: int,
     ) -> tuple[tokenizers.Encoding, bool]:
-        """The tokens of a text, or of a beginning of it that has more than `enough`; and whether it is all.
+        """The tokens of a text, or, cut on `side`, of a part with more than `enough`; and whether it is all.
 
         `before`: tokens to tell `pause` of.
         """
-        end = characters = 0
+        size = characters = 0
         wanted = TOKEN_CHARACTERS * self.max_tokens
         while True:
-            while end < len(text) and characters < wanted:
-                piece = text[end : end + PIECE_CHARACTERS]
-                end += len(piece)
+            while size < len(text) and characters < wanted:
+                old, size = size, min(size + PIECE_CHARACTERS, len(text))
+                piece = _part(text, side, old, size)
                 if len(text) > PIECE_CHARACTERS:  # a short text is no more than a step, whatever it becomes
                     characters += len(self._step(self._normalize, piece, pause, before))
             # Of several texts the library keeps all at once, and a token takes a hundred times its id.
-            (encoding,) = self._step(tokenize, [text[:end]], pause, before)
-            if end >= len(text) or len(encoding.ids) > enough:
-                return encoding, end >= len(text)
+            (encoding,) = self._step(tokenize, [_part(text, side, 0, size)], pause, before)
+            if size == len(text) or len(encoding.ids) > enough:
+                return encoding, size == len(text)
             wanted *= 2
 
     def _normalize(self, text: str) -> str:
@@ -153,7 +153,7 @@ class Tokenizer:
         found: list[list[Token]] = []
         left = most
         for text in texts:
-            encoding, whole = self._beginning(text, left, tokenize, pause, most - left)
+            encoding, whole = self._cut(text, "right", left, tokenize, pause, most - left)
             left -= len(encoding.ids)
             if left < 0 or not whole:
                 raise TooMuchOutput("tokens", None, most)
@@ -169,3 +169,8 @@ class Tokenizer:
                 ]
             )
         return found
+
+
+def _part(text: str, side: Side, start: int, stop: int) -> str:
+    """These characters, counted from the end that stays when the text is cut on `side`."""
+    return text[start:stop] if side == "right" else text[len(text) - stop : len(text) - start]

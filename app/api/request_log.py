@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from flask import Flask, Response, g, request
 
-from app.api import metrics
+from app.api import metrics, tracing
 from app.api.context import encoder
 from app.engine.embeddings import Priority
 
@@ -19,6 +19,7 @@ REQUEST_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
 QUIET = {"health.alive", "health.ready", "health.health", "metrics.metrics", "page.static"}
 METHODS = {"GET", "HEAD", "POST", "OPTIONS", "PUT", "DELETE", "PATCH"}  # a client can make up others
 LINE = "%(method)s %(route)s %(status)d, %(texts)d texts, %(tokens)d tokens, %(ms).1f ms, %(request_id)s"
+MISSPELT = "unknown field %r is ignored, did you mean %r?"
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -46,10 +47,12 @@ def record(
     waiting: Mapping[Priority, int],
     done: tuple[int, int] = (0, 0),
     level: int = logging.INFO,
+    **more: str,
 ) -> None:
     """The count and the line of a request that was answered.
 
-    `waiting`: tokens that wait then; `done`: texts and tokens of this one.
+    `waiting`: tokens that wait then; `done`: texts and tokens of this one; `more` is logged where it is not
+    empty.
     """
     metrics.count_request(method, route, status, seconds, waiting)
     fields = {
@@ -61,22 +64,36 @@ def record(
         "ms": round(1e3 * seconds, 1),
         "request_id": request_id,
     }
-    log.log(level, LINE, fields, extra=fields)
+    more = {name: value for name, value in more.items() if value}
+    line = "".join([LINE, *(f", {name} %({name})s" for name in more)])
+    log.log(level, line, fields | more, extra=fields | more)
 
 
 def _begin() -> None:
     g.start = time.perf_counter()
     g.request_id = request_id(request.headers.get("X-Request-ID", ""))
+    g.trace = tracing.begin(request.environ, f"{request.method} {_route()}")
 
 
 def _end(response: Response) -> Response:
     seconds = time.perf_counter() - g.start
-    route = request.url_rule.rule if request.url_rule else "none"  # never the path: it is the client's
+    route = _route()
     response.headers["X-Request-ID"] = g.request_id
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
+    misspelt: dict[str, str] = g.get("misspelt", {})
+    if misspelt:
+        told = "; ".join(MISSPELT % pair for pair in misspelt.items())
+        response.headers["Warning"] = f'199 - "{told}"'
     method = request.method if request.method in METHODS else "other"
     level = logging.DEBUG if request.endpoint in QUIET else logging.INFO
     done, waiting = g.get("done", (0, 0)), encoder().load_state.waiting
-    record(method, route, response.status_code, seconds, g.request_id, waiting, done, level)
+    more = {"trace_id": g.trace, "misspelt": ", ".join(misspelt)}
+    record(method, route, response.status_code, seconds, g.request_id, waiting, done, level, **more)
+    tracing.end(response, {"http.response.status_code": response.status_code, "http.route": route})
     return response
+
+
+def _route() -> str:
+    """Never the path: it is the client's."""
+    return request.url_rule.rule if request.url_rule else "none"

@@ -1,31 +1,20 @@
 """The rest of Ollama's protocol: what its clients ask besides /api/embed."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
-from flask import Blueprint, Response, current_app
+from flask import Response, current_app
+from marshmallow import Schema, fields
 from werkzeug.exceptions import BadRequest
 
 from app.api.answer import answer
+from app.api.ask import encode, served_name
 from app.api.body import read_json
 from app.api.context import encoder, settings
-from app.api.docs import documented
-from app.api.embed import REFUSALS
-from app.api.encode import encode, served_name
-from app.api.schemas import ErrorResponse
-from app.api.schemas.ollama import (
-    LegacyRequest,
-    LegacyResponse,
-    ListResponse,
-    NamedRequest,
-    PullRequest,
-    PullResponse,
-    ShowResponse,
-    VersionResponse,
-)
-
-bp = Blueprint("ollama", __name__)
+from app.api.documented import documented
+from app.api.fields import Request, Text, ignored, model_name, switch
+from app.api.protocol import Protocol
 
 # Clients look under "<architecture>.context_length" and the like; Ollama files BGE-M3 under this name.
 ARCHITECTURE = "bert"
@@ -33,20 +22,61 @@ POOLING_TYPES = {"mean": 1, "cls": 2}  # llama.cpp's numbers
 LOADED_FOR_GOOD = "9999-12-31T23:59:59Z"
 
 
-def _refusals(*statuses: int) -> dict[int, tuple[type, str]]:
-    return {status: (ErrorResponse, REFUSALS[status]) for status in statuses}
+class NamedRequest(Request):
+    """A request that names a model; older clients say `name`."""
+
+    synonyms: ClassVar = {"name": "model"}
+    model = model_name()
 
 
-BODY = _refusals(400, 404, 408, 413, 415, 422, 503)
+class LegacyRequest(NamedRequest):
+    prompt = Text(load_default="", allow_none=True, metadata={"description": "One text."})
+    options = ignored("clients send it")
+    keep_alive = ignored("clients send it")
 
 
-@bp.get("/api/version")
+class PullRequest(NamedRequest):
+    stream = switch(True, "The answer line by line.")
+
+
+class LegacyResponse(Schema):
+    embedding = fields.List(
+        fields.Float(),
+        required=True,
+        metadata={"example": [0.0231, -0.0467, 0.0105], "description": "Empty for an empty prompt."},
+    )
+
+
+class VersionResponse(Schema):
+    version = fields.String(required=True, metadata={"example": "0.1.0"})
+
+
+class ListResponse(Schema):
+    models = fields.List(fields.Dict(), required=True, metadata={"description": "The one served here."})
+
+
+class ShowResponse(Schema):
+    details = fields.Dict(required=True)
+    model_info = fields.Dict(required=True)
+    capabilities = fields.List(fields.String(), required=True, metadata={"example": ["embedding"]})
+    modified_at = fields.String(required=True)
+
+
+class PullResponse(Schema):
+    status = fields.String(required=True, metadata={"example": "success"})
+
+
+ollama = Protocol("ollama", __name__, quick={"show", "pull", "generate"})
+BODY = ollama.refusals(400, 404, 408, 413, 415, 422, 503)
+
+
+@ollama.get("/api/version")
 @documented("This server's version", responses={200: (VersionResponse, "its version")}, tag="Ollama")
 def version() -> dict[str, Any]:
     return {"version": current_app.config["VERSION"]}
 
 
-@bp.get("/api/tags")
+@ollama.get("/api/tags")
 @documented(
     "The model served here, under its name and the aliases that were set",
     responses={200: (ListResponse, "a list of one for each name")},
@@ -56,7 +86,7 @@ def tags() -> dict[str, Any]:
     return {"models": [_model(name) for name in (served_name(None), *settings().model_aliases)]}
 
 
-@bp.get("/api/ps")
+@ollama.get("/api/ps")
 @documented(
     "The model in memory, which is the one served here",
     responses={200: (ListResponse, "a list of one")},
@@ -71,13 +101,13 @@ def running() -> dict[str, Any]:
     return {"models": [_model(served_name(None)) | loaded]}
 
 
-@bp.post("/api/show")
+@ollama.post("/api/show")
 @documented(
     "What the model is: length, width, pooling",
     request=NamedRequest,
     responses={200: (ShowResponse, "its description"), **BODY},
     tag="Ollama",
-    examples={"served": {"summary": "The served model", "value": {"model": "bge-m3"}}},
+    examples={"served": {"summary": "The served model", "value": {}}},
 )
 def show() -> dict[str, Any]:
     served_name(NamedRequest.checked(read_json())["model"])
@@ -103,13 +133,13 @@ def show() -> dict[str, Any]:
     }
 
 
-@bp.post("/api/embeddings")
+@ollama.post("/api/embeddings")
 @documented(
     "Turn one text into a vector (the older form of /api/embed)",
     request=LegacyRequest,
-    responses={200: (LegacyResponse, "the vector, of length 1"), **BODY, **_refusals(504)},
+    responses={200: (LegacyResponse, "the vector, of length 1"), **BODY, **ollama.refusals(504)},
     tag="Ollama",
-    examples={"one": {"summary": "A text", "value": {"model": "bge-m3", "prompt": "a text"}}},
+    examples={"one": {"summary": "A text", "value": {"prompt": "a text"}}},
 )
 def embeddings() -> Response:
     asked = LegacyRequest.checked(read_json())
@@ -118,14 +148,14 @@ def embeddings() -> Response:
     return answer({"embedding": found.dense[0] if len(found.dense) else []}, found)
 
 
-@bp.post("/api/pull")
+@ollama.post("/api/pull")
 @documented(
     "Fetch a model: the one served here is there already, no other is fetched",
     request=PullRequest,
     responses={200: (PullResponse, "it is there; JSON line by line unless `stream` is false"), **BODY},
     media=("application/json", "application/x-ndjson"),
     tag="Ollama",
-    examples={"served": {"summary": "The served model", "value": {"model": "bge-m3", "stream": False}}},
+    examples={"served": {"summary": "The served model", "value": {"stream": False}}},
 )
 def pull() -> Response | dict[str, Any]:
     asked = PullRequest.checked(read_json())
@@ -137,10 +167,10 @@ def pull() -> Response | dict[str, Any]:
     return Response(lines, mimetype="application/x-ndjson")
 
 
-@bp.post("/api/generate")
-@bp.post("/api/chat")
-@bp.post("/v1/chat/completions")
-@bp.post("/v1/completions")
+@ollama.post("/api/generate")
+@ollama.post("/api/chat")
+@ollama.post("/v1/chat/completions")
+@ollama.post("/v1/completions")
 def generate() -> Response:
     raise BadRequest(f"{served_name(None)!r} does not generate text, it only embeds: POST /api/embed")
 

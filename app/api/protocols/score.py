@@ -1,28 +1,47 @@
-"""POST /api/score, /rerank and /v1/rerank: what comes in and goes out."""
+"""POST /api/score: how near texts are, by each of BGE-M3's representations and by all of them."""
 
 import math
+import time
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any
 
+import numpy as np
+from flask import Response
 from marshmallow import Schema, ValidationError, fields, post_load
 
-from app.api.context import settings
-from app.api.schemas import (
+from app.api.answer import answer
+from app.api.ask import score, served_name
+from app.api.body import read_json
+from app.api.context import encoder, settings
+from app.api.documented import documented
+from app.api.fields import (
     OwnField,
-    Request,
-    StrictBoolean,
     Text,
     Texts,
+    TextsRequest,
     json_name,
     model_name,
-    one_of,
-    positive,
+    pooling,
     priority,
     required,
+    switch,
 )
-from app.engine.embeddings import HYBRID, Pooling
+from app.api.protocol import Protocol
+from app.engine.embeddings import HYBRID
+from app.engine.errors import MissingHead
 
-MOST = (1 << 31) - 1  # whole numbers of more than 64 bits are read as others
+QUERY = "What is BGE M3?"
+PASSAGES = [
+    "BM25 is a bag-of-words retrieval function that ranks a set of documents.",
+    "BGE M3 is an embedding model supporting dense retrieval, lexical matching and multi-vector interaction.",
+]
+EXAMPLES = {
+    "pairs": {"summary": "Pairs", "value": {"pairs": [[QUERY, passage] for passage in PASSAGES]}},
+    "query": {
+        "summary": "A query, dense and sparse only",
+        "value": {"query": QUERY, "passages": PASSAGES, "weights": [0.7, 0.3, 0]},
+    },
+}
 
 
 class Pairs(OwnField[list[tuple[str, str]]]):
@@ -68,35 +87,30 @@ class HybridWeights(OwnField[tuple[float, float, float]]):
         return dense, sparse, colbert
 
 
-class _ScoreRequest(Request):
+class _ScoreRequest(TextsRequest):
     weights = HybridWeights(
         load_default=list(HYBRID),
         allow_none=True,
         metadata={"description": "What dense, sparse and colbert count for in the hybrid scores."},
     )
     model = model_name()
-    pooling = fields.String(
-        load_default=None,
-        allow_none=True,
-        validate=one_of(*get_args(Pooling)),
-        metadata={"description": "Of the dense vectors; what the model was trained for if left out."},
-    )
+    pooling = pooling("Of the dense vectors; what the model was trained for if left out.")
     priority = priority()
+    strict = switch(False, "true refuses fields that nobody declared, such as misspelt ones.")
 
 
 class ScorePairs(_ScoreRequest):
     pairs = Pairs(
-        **required("a list of [query, passage]; or query and passages in its place"),
-        metadata={"description": "Pairs [query, passage] to compare."},
+        **required(
+            "a list of [query, passage]; or query and passages in its place",
+            "Pairs [query, passage] to compare.",
+        )
     )
 
 
 class ScoreQuery(_ScoreRequest):
     query = Text(**required("a string, together with passages"))
-    passages = Texts(
-        **required("a list of strings, together with query"),
-        metadata={"description": "What to compare the query with."},
-    )
+    passages = Texts(**required("a list of strings, together with query", "What to compare the query with."))
 
     @post_load
     def as_pairs(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
@@ -133,51 +147,36 @@ class ScoreResponse(Schema):
     prompt_eval_count = fields.Integer(required=True, metadata={"example": 62})
 
 
-class RerankRequest(Request):
-    """The request of text-embeddings-inference."""
+score_protocol = Protocol("score", __name__)
 
-    query = Text(**required("a string"))
-    texts = Texts(**required("a list of strings"))
-    raw_scores = StrictBoolean(
-        load_default=False,
-        allow_none=True,
-        metadata={"description": "true leaves scores as they are, false keeps them within 0 and 1."},
+
+@score_protocol.post("/api/score")
+@documented(
+    "Compare pairs of texts by dense, lexical, multi-vector and hybrid score",
+    request=(ScorePairs, ScoreQuery),
+    responses={200: (ScoreResponse, "a score of each kind for every pair"), **score_protocol.refusals()},
+    tag="Ranking",
+    examples=EXAMPLES,
+)
+def compare() -> Response:
+    """What FlagEmbedding's `compute_score` gives; only for models that have all three representations."""
+    start = time.perf_counter_ns()
+    asked = score_request(read_json())
+    name = served_name(asked["model"])
+    for head in ("sparse", "colbert"):
+        if head not in encoder().heads:
+            raise MissingHead(head)
+    found = score(
+        asked["pairs"],
+        asked["weights"],
+        pooling=asked["pooling"],
+        truncate=asked["truncate"],
+        priority=asked["priority"],
     )
-    return_text = StrictBoolean(load_default=False, allow_none=True)
-    truncate = StrictBoolean(load_default=True, allow_none=True)
-
-
-class Ranked(Schema):
-    index = fields.Integer(required=True, metadata={"example": 1})
-    score = fields.Float(required=True, metadata={"example": 0.6014})
-    text = fields.String(metadata={"description": "With return_text."})
-
-
-class V1RerankRequest(Request):
-    """The request of Jina and Cohere."""
-
-    model = model_name()
-    query = Text(**required("a string"))
-    documents = Texts(objects=True, **required('a list of strings, or of objects with a string under "text"'))
-    top_n = positive("So many of the best; all if left out.", most=MOST)
-    return_documents = StrictBoolean(load_default=False, allow_none=True)
-
-
-class V1RerankResponse(Schema):
-    model = fields.String(required=True, metadata={"example": "bge-m3"})
-    results = fields.List(
-        fields.Dict(),
-        required=True,
-        metadata={
-            "example": [{"index": 1, "relevance_score": 0.6014, "document": {"text": "a passage"}}],
-            "description": "The best first; `document` with return_documents.",
-        },
-    )
-    usage = fields.Dict(required=True, metadata={"example": {"prompt_tokens": 62, "total_tokens": 62}})
-    model_info = fields.Dict(
-        required=True,
-        metadata={
-            "example": {"ranked_by": "colbert+sparse+dense"},
-            "description": "What the order was made of: all there is, or dense alone.",
-        },
-    )
+    content = {
+        "model": name,
+        "scores": {name: np.ascontiguousarray(scores) for name, scores in found.by_name.items()},
+        "total_duration": time.perf_counter_ns() - start,
+        "prompt_eval_count": found.tokens,
+    }
+    return answer(content, found)

@@ -1,0 +1,145 @@
+"""The one call under every protocol: the name checked, the texts encoded or compared, the best found."""
+
+import re
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+from flask import request
+from marshmallow import ValidationError
+
+from app.api.answer import expect
+from app.api.context import client, encoder, settings
+from app.api.errors import UnknownModel
+from app.engine.embeddings import DENSE, HYBRID, Embeddings, Output, Pooling, Priority, Scores, Side, Weights
+from app.engine.encodings import cut
+from app.engine.errors import TextTooLong
+
+# Names under which people already know the model, whatever its folder is called.
+BGE_M3 = {"bge-m3", "baai/bge-m3", "bge-m3:567m"}
+# What gateways put before a model's name to tell where they send a request.
+GATEWAYS = {
+    "azure",
+    "cohere",
+    "hosted_vllm",
+    "huggingface",
+    "infinity",
+    "jina_ai",
+    "litellm_proxy",
+    "lm_studio",
+    "nvidia_nim",
+    "ollama",
+    "openai",
+    "voyage",
+    "xinference",
+}
+
+# The urgency in a Priority header, 0 to 7 (RFC 9218, 4.1). Chromium sends 1 with what a page fetches, and
+# Firefox 4: neither may put a person's question last.
+URGENCY = re.compile(r"(?:^|,)\s*u=([0-7])\s*(?:[,;]|$)")
+URGENCIES: dict[str, Priority] = {"0": "interactive", "1": "interactive", "6": "bulk", "7": "bulk"}
+
+
+def served_name(asked: str | None) -> str:
+    """The name to answer with: the one that was asked for, if it means the model served here.
+
+    BGE-M3's names mean only weights of its shape. UnknownModel for another's.
+    """
+    served = settings().served_name
+    if asked is None or asked == served:
+        return served
+    names = _spellings(asked)
+    known = {name.lower().removesuffix(":latest") for name in (served, *settings().model_aliases)}
+    if names & known or (names & BGE_M3 and encoder().info.is_bge_m3):
+        return asked
+    raise UnknownModel(asked, served)
+
+
+def _spellings(asked: str) -> set[str]:
+    """A name in small letters without a tag that says nothing, with and without a gateway's prefix."""
+    name = asked.lower().removesuffix(":latest")
+    gateway, _, rest = name.partition("/")
+    return {name, rest} if gateway in GATEWAYS else {name}
+
+
+def encode(
+    texts: list[str],
+    *,
+    field: str = "input",
+    dimensions: int | None = None,
+    pooling: Pooling | None = None,
+    outputs: Collection[Output] = DENSE,
+    truncate: Side | None = "right",
+    unit: bool = True,
+    priority: Priority | None = None,
+) -> Embeddings:
+    """As Encoder.encode, with dense vectors of `dimensions` numbers; None or 0 keeps all.
+
+    Without `unit` vectors keep the length that the model gave them. Where no `priority` is given the
+    request's header may say it. A ValidationError names `field`, where the texts came from.
+    """
+    if dimensions and dimensions > encoder().width:
+        raise ValidationError(
+            {"dimensions": [f"must be at most {encoder().width}, the width of this model's vectors"]}
+        )
+    with _named(field):
+        found = encoder().encode(
+            texts,
+            pooling=pooling,
+            outputs=outputs,
+            truncate=truncate,
+            priority=priority or _header_priority(),
+            gone=client_gone(),
+            expect=expect,
+        )
+    if not unit:
+        return replace(found, dense=(found.dense * found.lengths[:, None])[:, : dimensions or None])
+    return replace(found, dense=cut(found.dense, dimensions))
+
+
+def score(
+    pairs: list[tuple[str, str]],
+    weights: Weights = HYBRID,
+    *,
+    field: str = "pairs",
+    pooling: Pooling | None = None,
+    truncate: Side | None = "right",
+    priority: Priority | None = None,
+) -> Scores:
+    """As Encoder.score; `field` and `priority` as for `encode`."""
+    with _named(field):
+        return encoder().score(
+            pairs,
+            weights,
+            pooling=pooling,
+            truncate=truncate,
+            priority=priority or _header_priority(),
+            gone=client_gone(),
+            expect=expect,
+        )
+
+
+def ranking(found: Scores) -> list[tuple[int, float]]:
+    """Indices and scores by the score that takes in most, the best first; equal ones keep their order."""
+    scores = found.by_name[found.best]
+    return [(int(index), float(scores[index])) for index in np.argsort(-scores, kind="stable")]
+
+
+def client_gone() -> Callable[[], bool] | None:
+    """What tells whether who sent this request has left, where the server lets us look."""
+    connection = client()
+    return connection.gone if connection else None
+
+
+@contextmanager
+def _named(field: str) -> Iterator[None]:
+    try:
+        yield
+    except TextTooLong as error:
+        raise ValidationError({field: [str(error)]}) from None
+
+
+def _header_priority() -> Priority | None:
+    found = URGENCY.search(request.headers.get("Priority", ""))
+    return URGENCIES.get(found[1]) if found else None

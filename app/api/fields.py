@@ -1,0 +1,327 @@
+"""What requests are made of: fields that say what is wrong in words, and are documented as they check."""
+
+import difflib
+import re
+from collections.abc import Mapping
+from functools import cache
+from itertools import islice
+from typing import Any, ClassVar, Self, TypeVar, get_args
+
+from flask import g
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_load, pre_load, validate
+
+from app.api.context import settings
+from app.api.errors import MODEL_CHARACTERS
+from app.engine.embeddings import PRIORITIES, Pooling, Side
+
+LOOKED_AT = 16  # of the fields of a request that nobody declared: whether one is misspelt
+ALIKE = 0.8  # of 1, where it is; difflib's ratio
+PLAIN_NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
+JSON_NAMES = {bool: "a boolean", int: "a number", float: "a number", dict: "an object"}
+
+
+def json_name(value: Any) -> str:
+    """What a person calls this JSON value."""
+    if isinstance(value, list):
+        return "a list"
+    return "null" if value is None else JSON_NAMES.get(type(value), "a string")
+
+
+T = TypeVar("T")
+
+
+class OwnField(fields.Field[T]):
+    """A field whose messages are ours, and so is what the document says of it."""
+
+    def openapi(self, most: int) -> dict[str, Any]:
+        """Its type as an OpenAPI schema, where a list may have `most` items."""
+        raise NotImplementedError
+
+
+class Text(OwnField[str]):
+    """A string."""
+
+    def openapi(self, most: int) -> dict[str, Any]:
+        return {"type": "string"}
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> str:
+        if not isinstance(value, str):
+            raise ValidationError(f"must be a string, not {json_name(value)}")
+        if len(value) > settings().max_characters:
+            raise ValidationError(f"has {len(value)} characters, the limit is {settings().max_characters}")
+        return value
+
+
+class ModelName(Text):
+    """A model's name, which may be that of another model, but is no longer than one can be."""
+
+    def openapi(self, most: int) -> dict[str, Any]:
+        return {"type": "string", "maxLength": MODEL_CHARACTERS}
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **options: Any
+    ) -> str:
+        name = super()._deserialize(value, attr, data, **options)
+        if len(name) > MODEL_CHARACTERS:
+            raise ValidationError(f"has {len(name)} characters, the limit is {MODEL_CHARACTERS}")
+        return name
+
+
+class Texts(OwnField[list[str]]):
+    """A list of strings; with `objects`, also of objects that hold one under "text"."""
+
+    kind = "a list of strings"
+
+    def __init__(self, *, objects: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self.objects = objects
+
+    def openapi(self, most: int) -> dict[str, Any]:
+        text: dict[str, Any] = {"type": "string"}
+        if self.objects:
+            holder = {"type": "object", "required": ["text"], "properties": {"text": text}}
+            text = {"oneOf": [text, holder]}
+        return {"type": "array", "items": text, "maxItems": most}
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any
+    ) -> list[str]:
+        if not isinstance(value, list):
+            raise ValidationError(f"must be {self.kind}, not {json_name(value)}")
+        limit = settings().max_texts
+        if len(value) > limit:
+            raise ValidationError(
+                f"has {len(value)} texts, the limit is {limit}: send them in several requests"
+            )
+        if self.objects:
+            value = [text.get("text") if isinstance(text, dict) else text for text in value]
+        for index, text in enumerate(value):
+            if not isinstance(text, str):
+                raise ValidationError(f"text {index} must be a string, not {json_name(text)}")
+            if len(text) > settings().max_characters:
+                raise ValidationError(
+                    f"text {index} has {len(text)} characters, the limit is {settings().max_characters}"
+                )
+        return list(value)
+
+
+class TextOrTexts(Texts):
+    """A string or a list of strings; always a list once loaded."""
+
+    kind = "a string or a list of strings"
+
+    def openapi(self, most: int) -> dict[str, Any]:
+        several = super().openapi(most)
+        one = several["items"]
+        return {"oneOf": [*one.get("oneOf", [one]), several]}
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **options: Any
+    ) -> list[str]:
+        alone = isinstance(value, str) or (self.objects and isinstance(value, dict) and "text" in value)
+        return super()._deserialize([value] if alone else value, attr, data, **options)
+
+
+class Choice(Text):
+    """One of a few words, in small or capital letters."""
+
+    def __init__(self, *words: str, **options: Any) -> None:
+        super().__init__(allow_none=True, **options)
+        self.words = words
+
+    def openapi(self, most: int) -> dict[str, Any]:
+        return {"type": "string", "enum": [*self.words, None]}
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **options: Any
+    ) -> str:
+        word = super()._deserialize(value, attr, data, **options).lower()
+        if word not in self.words:
+            raise ValidationError(f"must be one of {', '.join(self.words)}")
+        return word
+
+
+class Boolean(OwnField[bool]):
+    """true or false; the words too, as some clients send them."""
+
+    def openapi(self, most: int) -> dict[str, Any]:
+        return {"type": "boolean"}
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> bool:
+        if isinstance(value, str) and value.lower() in ("true", "false"):
+            return value.lower() == "true"
+        if not isinstance(value, bool):
+            raise ValidationError(f"must be true or false, not {json_name(value)}")
+        return value
+
+
+class Truncate(OwnField[Side | None]):
+    """What is cut off a text that is too long, None where it is refused: a boolean, or Cohere's words."""
+
+    words: ClassVar[dict[str, Side | None]] = {
+        "true": "right",
+        "false": None,
+        "end": "right",
+        "start": "left",
+        "none": None,
+    }
+
+    def openapi(self, most: int) -> dict[str, Any]:
+        return {"oneOf": [{"type": "boolean"}, {"type": "string", "enum": ["END", "START", "NONE"]}]}
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any
+    ) -> Side | None:
+        word = str(value).lower()
+        if not isinstance(value, bool | str) or word not in self.words:
+            raise ValidationError("must be true or false, or one of END, START, NONE")
+        return self.words[word]
+
+
+class Unserved(OwnField[Any]):
+    """What other servers take and would change vectors: refused, but for values that change none."""
+
+    def __init__(self, why: str, *harmless: Any) -> None:
+        super().__init__(load_default=None, allow_none=True, metadata={"description": f"Not served: {why}."})
+        self.why, self.harmless = why, harmless
+
+    def openapi(self, most: int) -> dict[str, Any]:
+        return {"enum": [*self.harmless, None]}
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> Any:
+        word = value.lower() if isinstance(value, str) else value
+        if not any(word == one and type(word) is type(one) for one in self.harmless):
+            raise ValidationError(f"must be left out: {self.why}")
+        return value
+
+
+def required(what: str, description: str = "") -> dict[str, Any]:
+    """Arguments of a field that must be there."""
+    about = {"metadata": {"description": description}} if description else {}
+    return {"required": True, "error_messages": {"required": f"is required: {what}"}, **about}
+
+
+def texts(objects: bool = False) -> dict[str, Any]:
+    """Arguments of the field of a text, or of several."""
+    return required("a string or a list of strings", "The text, or the texts.") | {"objects": objects}
+
+
+def whole(least: int, error: str, description: str, most: int | None = None) -> fields.Integer:
+    """A whole number of at least `least`, and of `most` at most, or none."""
+    return fields.Integer(
+        strict=True,
+        load_default=None,
+        allow_none=True,
+        validate=validate.Range(min=least, max=most, error=error),
+        error_messages={"invalid": "must be a whole number"},
+        metadata={"description": description},
+    )
+
+
+def positive(description: str, most: int | None = None) -> fields.Integer:
+    """A whole number of at least 1, and of `most` at most, or none."""
+    return whole(1, "must be a positive number" + (f" up to {most}" if most else ""), description, most)
+
+
+def switch(default: bool, description: str) -> Boolean:
+    return Boolean(load_default=default, allow_none=True, metadata={"description": description})
+
+
+def ignored(who: str) -> fields.Raw:
+    """What changes no vector."""
+    return fields.Raw(allow_none=True, metadata={"description": f"Accepted and ignored: {who}."})
+
+
+def model_name() -> ModelName:
+    """The model that a request asks for."""
+    return ModelName(
+        load_default=None,
+        allow_none=True,
+        metadata={"description": "Name of the served model or an alias; may be left out."},
+    )
+
+
+def pooling(description: str = "`mean` or `cls`; the server's own (EMBED_POOLING) if left out.") -> Choice:
+    return Choice(*get_args(Pooling), load_default=None, metadata={"description": description})
+
+
+def priority() -> Choice:
+    """Whether a call goes before others or after them."""
+    return Choice(
+        *PRIORITIES,
+        load_default=None,
+        metadata={
+            "description": "`interactive`: somebody waits for it, it goes first (up to 512 tokens). `bulk`: "
+            "part of a corpus, it lets others go first. Left out, a `Priority` header says it (RFC 9218: "
+            "`u=0`, `u=1` and `u=6`, `u=7`), else its size: up to 64 tokens are interactive."
+        },
+    )
+
+
+class Request(Schema):
+    """Fields nobody declared are ignored, and null means not given: clients send plenty of both."""
+
+    synonyms: ClassVar[Mapping[str, str]] = {}  # other clients' names of fields
+
+    class Meta:
+        unknown = EXCLUDE
+
+    @pre_load
+    def prepare(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        given = {name: value for name, value in data.items() if value is not None}
+        renamed = {known: given[name] for name, known in self.synonyms.items() if name in given}
+        return renamed | given
+
+    @classmethod
+    def checked(cls, body: dict[str, Any]) -> dict[str, Any]:
+        """What a body holds, checked; ValidationError. Misspelt names of fields are noted in `g.misspelt`."""
+        schema = cls._instance()
+        unknown = _unknown(body, {*schema.fields, *cls.synonyms})
+        g.misspelt = {name: near for name, near in unknown.items() if near}
+        found: dict[str, Any] = schema.load(body)
+        if found.get("strict") and unknown:
+            raise ValidationError(
+                {
+                    name: ["is no field of this request" + (f": did you mean {near!r}?" if near else "")]
+                    for name, near in unknown.items()
+                }
+            )
+        return found
+
+    @classmethod
+    @cache  # to make one copies all of its fields
+    def _instance(cls) -> Self:
+        return cls()
+
+
+def _unknown(body: dict[str, Any], known: set[str]) -> dict[str, str | None]:
+    """Some fields that nobody declared, each with the one it is close to, if any."""
+    names = islice((name for name in body if name not in known), LOOKED_AT)
+    plain = (name for name in names if PLAIN_NAME.fullmatch(name))
+    return {name: next(iter(difflib.get_close_matches(name, known, 1, ALIKE)), None) for name in plain}
+
+
+class TextsRequest(Request):
+    """A request with texts, which may be too long."""
+
+    truncate = Truncate(
+        load_default="right",
+        allow_none=True,
+        metadata={
+            "default": True,
+            "description": "true, or `END`, cuts a text that is too long at its end, `START` at its "
+            "beginning; false, or `NONE`, refuses it.",
+        },
+    )
+    truncation_direction = Choice(
+        "right",
+        "left",
+        load_default="right",
+        metadata={"description": "Where a text is cut: `right`, at its end, or `left`, at its beginning."},
+    )
+
+    @post_load
+    def join_direction(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        if data.pop("truncation_direction") == "left" and data["truncate"]:
+            data["truncate"] = "left"
+        return data

@@ -1,0 +1,91 @@
+"""Infinity's protocol: OpenAI's without /v1, as clients ask too that are given nothing but the host."""
+
+from typing import Any
+
+from flask import Response
+from marshmallow import Schema, fields
+
+from app.api.ask import served_name
+from app.api.context import encoder, settings
+from app.api.documented import documented
+from app.api.fields import whole
+from app.api.protocol import Protocol
+from app.api.protocols.openai import (
+    STATUSES,
+    EmbeddingsRequest,
+    EmbeddingsResponse,
+    Model,
+    OpenAIError,
+    described,
+    embed,
+    error,
+)
+
+
+class InfinityRequest(EmbeddingsRequest):
+    dimensions = whole(
+        0, "must be 0 (all) or a positive number", "So many numbers of each vector; 0, or left out: all."
+    )
+
+
+class InfinityModel(Model):
+    backend = fields.String(required=True, metadata={"example": "openvino"})
+    capabilities = fields.List(fields.String(), required=True, metadata={"example": ["embed", "rerank"]})
+    stats = fields.Dict(
+        required=True,
+        metadata={
+            "example": {"queue_fraction": 0.0, "queue_absolute": 0, "results_pending": 0, "batch_size": 2048},
+            "description": "Tokens that wait, as a share of those that may and in number.",
+        },
+    )
+
+
+class InfinityModels(Schema):
+    object = fields.String(required=True, metadata={"example": "list"})
+    data = fields.List(fields.Nested(InfinityModel), required=True)
+
+
+infinity = Protocol("infinity", __name__, error=error, schema=OpenAIError, statuses=STATUSES)
+
+
+@infinity.post("/embeddings")
+@documented(
+    "Turn texts into vectors, in Infinity's protocol",
+    request=InfinityRequest,
+    responses={200: (EmbeddingsResponse, "one vector for each text, in their order"), **infinity.refusals()},
+    tag="Infinity",
+    examples={"batch": {"summary": "Two texts", "value": {"input": ["a text", "一段文字"]}}},
+)
+def embeddings() -> Response:
+    return embed(InfinityRequest)
+
+
+@infinity.get("/models")
+@documented("The model served here", responses={200: (InfinityModels, "a list of one")}, tag="Infinity")
+def models() -> dict[str, Any]:
+    return {"object": "list", "data": [_described(served_name(None))]}
+
+
+@infinity.get("/models/<path:name>")
+@documented(
+    "The model served here, by its name or an alias",
+    responses={200: (InfinityModel, "it is served"), **infinity.refusals(404)},
+    tag="Infinity",
+)
+def model(name: str) -> dict[str, Any]:
+    return _described(served_name(name))
+
+
+def _described(name: str) -> dict[str, Any]:
+    waiting = sum(encoder().load_state.waiting.values())
+    return described(name) | {
+        "owned_by": "infinity",  # its client knows no other
+        "backend": encoder().info.engine,
+        "capabilities": ["embed", "rerank"],
+        "stats": {
+            "queue_fraction": waiting / settings().queue_tokens,
+            "queue_absolute": waiting,
+            "results_pending": 0,
+            "batch_size": settings().max_texts,
+        },
+    }

@@ -1,0 +1,247 @@
+"""OpenAI's protocol: /v1/embeddings and /v1/models, with what Jina, NVIDIA and others add to it."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from flask import Response
+from marshmallow import Schema, ValidationError, fields
+
+from app.api.answer import answer
+from app.api.ask import encode, served_name
+from app.api.body import read_json
+from app.api.context import encoder
+from app.api.documented import documented
+from app.api.fields import (
+    Choice,
+    TextOrTexts,
+    TextsRequest,
+    Unserved,
+    ignored,
+    model_name,
+    pooling,
+    positive,
+    switch,
+    texts,
+)
+from app.api.protocol import Protocol
+from app.engine.embeddings import Embeddings
+from app.engine.encodings import ENCODINGS
+
+# OpenAI's name for each kind of error; its clients choose an exception by status.
+ERROR_TYPES = {401: "authentication_error", 404: "not_found_error", 503: "overloaded_error"}
+# Jina's models have weights for each of these; BGE-M3 has one vector of a text for all of them.
+TASKS = (
+    "retrieval",
+    "retrieval.query",
+    "retrieval.passage",
+    "text-matching",
+    "classification",
+    "clustering",
+    "separation",
+    "code",
+    "code.query",
+    "code.passage",
+)
+
+
+class Input(TextOrTexts):
+    """Strings, or NVIDIA's and Jina's objects, and a way out for clients that send token ids."""
+
+    def openapi(self, most: int) -> dict[str, Any]:
+        *one, several = super().openapi(most)["oneOf"]
+        return {"oneOf": [*one, several | {"minItems": 1}]}
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **options: Any
+    ) -> list[str]:
+        if value == []:
+            raise ValidationError("must not be empty")
+        if isinstance(value, list) and _are_token_ids(value):
+            raise ValidationError(
+                "token ids are those of another tokenizer and would give wrong vectors, send text: "
+                "with langchain-openai set check_embedding_ctx_length=False"
+            )
+        return super()._deserialize(value, attr, data, **options)
+
+
+def _are_token_ids(value: list[Any]) -> bool:
+    """Whether it holds whole numbers, or lists of them, and nothing else."""
+    rows = value if all(isinstance(row, list) for row in value) else [value]
+    return any(rows) and all(type(item) is int for row in rows for item in row)
+
+
+class EmbeddingsRequest(TextsRequest):
+    # Voyage's, and what LlamaIndex calls Jina's field.
+    synonyms: ClassVar = {
+        "output_dimension": "dimensions",
+        "truncation": "truncate",
+        "encoding_type": "embedding_type",
+    }
+
+    input = Input(**texts(objects=True))
+    model = model_name()
+    encoding_format = Choice(
+        *ENCODINGS,
+        load_default="float",
+        metadata={
+            "description": "`float`: numbers; `base64`: little-endian float32; the rest as at /api/embed."
+        },
+    )
+    embedding_type = Choice(
+        *ENCODINGS,
+        load_default=None,
+        metadata={"description": "Jina's name of `encoding_format`; where both are given, this."},
+    )
+    dimensions = positive("So many numbers of each vector, its length 1 again.")
+    normalized = switch(True, "Jina's: false keeps the length the model gave a vector.")
+    pooling = pooling("Not OpenAI's: `mean` or `cls`; the server's own if left out.")
+    task = Choice(
+        *TASKS,
+        load_default=None,
+        metadata={"description": "Jina's: BGE-M3's vectors are the same for every task."},
+    )
+    user = ignored("who asks")
+    input_type = ignored("NVIDIA's and Voyage's: BGE-M3 embeds queries and passages alike")
+    late_chunking = Unserved("each text has a vector of its own", False)
+    return_multivector = Unserved("multi-vectors are at /api/embed, `return_colbert_vecs`", False)
+    prompt = Unserved("this model has no prompts", "")
+    prompt_name = Unserved("this model has no prompts", "")
+    add_special_tokens = Unserved("the model was trained with them", True)
+    truncate_prompt_tokens = Unserved("texts are cut at the server's limit only", -1)
+    output_dtype = Unserved("`encoding_format` names the kinds of numbers", "float")
+    modality = Unserved("this model reads text only", "text")
+
+
+class EmbeddingsResponse(Schema):
+    object = fields.String(required=True, metadata={"example": "list"})
+    data = fields.List(
+        fields.Dict(),
+        required=True,
+        metadata={"example": [{"object": "embedding", "index": 0, "embedding": [0.0231, -0.0467]}]},
+    )
+    model = fields.String(required=True, metadata={"example": "bge-m3"})
+    usage = fields.Dict(required=True, metadata={"example": {"prompt_tokens": 7, "total_tokens": 7}})
+
+
+class Model(Schema):
+    id = fields.String(required=True, metadata={"example": "bge-m3"})
+    object = fields.String(required=True, metadata={"example": "model"})
+    created = fields.Integer(required=True, metadata={"example": 1706745600})
+    owned_by = fields.String(required=True, metadata={"example": "local"})
+    model_type = fields.String(
+        required=True, metadata={"example": "embedding", "description": "Xinference's clients ask for it."}
+    )
+    dimensions = fields.Integer(required=True, metadata={"example": 1024})
+    max_tokens = fields.Integer(required=True, metadata={"example": 8192})
+
+
+class Models(Schema):
+    object = fields.String(required=True, metadata={"example": "list"})
+    data = fields.List(fields.Nested(Model), required=True)
+
+
+class OpenAIError(Schema):
+    error = fields.Dict(
+        required=True,
+        metadata={
+            "example": {
+                "message": "input: must not be empty",
+                "type": "invalid_request_error",
+                "param": "input",
+                "code": None,
+            }
+        },
+    )
+    detail = fields.String(
+        required=True,
+        metadata={
+            "example": "input: must not be empty",
+            "description": "The same sentence, where Jina's and Xinference's clients look for it.",
+        },
+    )
+
+
+def error(status: int, sentence: str, details: dict[str, Any]) -> dict[str, Any]:
+    """An error in OpenAI's shape."""
+    about = {
+        "message": sentence,
+        "type": ERROR_TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error"),
+        "param": next(iter(details), None),
+        "code": "model_not_found" if status == 404 and "model" in details else None,
+    }
+    return {"error": about, "detail": sentence}
+
+
+STATUSES = {422: 400}  # where others say 422
+openai = Protocol("openai", __name__, error=error, schema=OpenAIError, statuses=STATUSES, prefix="/v1/")
+
+
+@openai.post("/v1/embeddings")
+@documented(
+    "Turn texts into vectors, in OpenAI's protocol",
+    request=EmbeddingsRequest,
+    responses={200: (EmbeddingsResponse, "one vector for each text, in their order"), **openai.refusals()},
+    tag="OpenAI",
+    examples={"batch": {"summary": "Two texts", "value": {"input": ["a text", "一段文字"]}}},
+)
+def embeddings() -> Response:
+    """Texts only: token ids are refused, they are those of another tokenizer."""
+    return embed(EmbeddingsRequest)
+
+
+def embed(schema: type[EmbeddingsRequest]) -> Response:
+    """The answer to a request as `schema` has it."""
+    asked = schema.checked(read_json())
+    name = served_name(asked["model"])
+    found = encode(
+        asked["input"],
+        dimensions=asked["dimensions"],
+        pooling=asked["pooling"],
+        truncate=asked["truncate"],
+        unit=asked["normalized"],
+    )
+    return answer(written(found, name, asked), found)
+
+
+def written(found: Embeddings, name: str, asked: dict[str, Any]) -> dict[str, Any]:
+    """The answer to a request that was checked."""
+    vectors = ENCODINGS[asked["embedding_type"] or asked["encoding_format"]](found.dense)
+    return {
+        "object": "list",
+        "data": [
+            {"object": "embedding", "index": index, "embedding": vector}
+            for index, vector in enumerate(vectors)
+        ],
+        "model": name,
+        "usage": {"prompt_tokens": found.tokens, "total_tokens": found.tokens},
+    }
+
+
+@openai.get("/v1/models")
+@documented("The model served here", responses={200: (Models, "a list of one")}, tag="OpenAI")
+def models() -> dict[str, Any]:
+    return {"object": "list", "data": [described(served_name(None))]}
+
+
+@openai.get("/v1/models/<path:name>")
+@documented(
+    "The model served here, by its name or an alias",
+    responses={200: (Model, "it is served"), **openai.refusals(404)},
+    tag="OpenAI",
+)
+def model(name: str) -> dict[str, Any]:
+    return described(served_name(name))
+
+
+def described(name: str) -> dict[str, Any]:
+    """The model served here, under this name."""
+    info = encoder().info
+    return {
+        "id": name,
+        "object": "model",
+        "created": int(info.modified),
+        "owned_by": "local",
+        "model_type": "embedding",
+        "dimensions": info.width,
+        "max_tokens": info.max_tokens,
+    }
