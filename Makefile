@@ -14,7 +14,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := $(shell grep '^torch==' requirements.txt)$(if $(filter Linux,$(shell uname)),+cpu)
 
 # The real model where it is, else the demo model.
-export EMBED_MODEL_PATH ?= $(if $(wildcard models/bge-m3/config.json),models/bge-m3,models/demo)
+export EMBED_MODEL_PATH ?= $(if $(wildcard models/bge-m3/config.json),models/bge-m3,models/multilingual-e5-small)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint lint-deploy format lock test-browser test-container test-parity test-clients test-faults test-bulk test-sanitized test-soak soak bench bench-peers bench-bulk bench-lanes model clean
@@ -22,16 +22,16 @@ export EMBED_MODEL_PATH ?= $(if $(wildcard models/bge-m3/config.json),models/bge
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-run: .venv/serve $(if $(filter models/demo,$(EMBED_MODEL_PATH)),models/demo)  ## set everything up and serve on port 8000
-	@if [ "$(EMBED_MODEL_PATH)" = models/demo ]; then \
-	  echo "models/bge-m3 is not there: serving models/demo, a small model (384 dimensions, 512 tokens) for trying things out."; \
+run: .venv/serve $(if $(filter models/multilingual-e5-small,$(EMBED_MODEL_PATH)),models/multilingual-e5-small)  ## set everything up and serve on port 8000
+	@if [ "$(EMBED_MODEL_PATH)" = models/multilingual-e5-small ]; then \
+	  echo "models/bge-m3 is not there: serving models/multilingual-e5-small, a small model (384 dimensions, 512 tokens) for trying things out."; \
 	  echo "For the real BGE-M3 (2.3 GB): make model, then make run."; fi
 	@exec $(BIN)/gunicorn
 
 model: .venv/serve  ## download BGE-M3 into models/bge-m3, verified
 	@$(BIN)/flask model download
 
-test: .venv/dev models/demo  ## set everything up and run every test that needs no browser or container
+test: .venv/dev models/multilingual-e5-small  ## set everything up and run every test that needs no browser or container
 	@$(BIN)/pytest -q
 
 lint: .venv/dev  ## style, types, Dockerfile, compose file
@@ -55,47 +55,47 @@ lock: .venv/lock/installed  ## write the .lock files anew, after a change of ver
 	    --no-annotate --no-emit-package torch --custom-compile-command "make lock" \
 	    "$${lock%.lock}.txt" --output-file "$$lock" || exit; done
 
-test-browser: .venv/dev models/demo  ## the pages in headless Chromium
+test-browser: .venv/dev models/multilingual-e5-small  ## the pages in headless Chromium
 	@$(BIN)/pytest -q -m browser
 
-test-container: models/demo  ## build the image, run it as the compose file says
+test-container: models/multilingual-e5-small  ## build the image, run it as the compose file says
 	@tests/container.sh
 
-test-parity: .venv/dev .venv/parity/installed models/demo  ## every output beside FlagEmbedding's own
+test-parity: .venv/dev .venv/parity/installed models/multilingual-e5-small  ## every output beside FlagEmbedding's own
 	@$(BIN)/pytest -q -m parity
 
-test-clients: .venv/dev .venv/clients/installed models/demo  ## LangChain, LlamaIndex, Haystack, qdrant and npm's clients
+test-clients: .venv/dev .venv/clients/installed models/multilingual-e5-small  ## LangChain, LlamaIndex, Haystack, qdrant and npm's clients
 	@$(BIN)/pytest -q -m clients
 
-test-faults: .venv/dev models/demo  ## kill, vanish, overload, fuzz: what is promised when things go wrong
+test-faults: .venv/dev models/multilingual-e5-small  ## kill, vanish, overload, fuzz: what is promised when things go wrong
 	@$(BIN)/pytest -q -s -rs -m faults
 
-test-bulk: .venv/dev .venv/bulk .venv/manpages/pages.parquet models/demo  ## a corpus on this machine and on a Ray cluster of two nodes
+test-bulk: .venv/dev .venv/bulk .venv/manpages/pages.parquet models/multilingual-e5-small  ## a corpus on this machine and on a Ray cluster of two nodes
 	@$(BIN)/pytest -q -s tests/test_bulk.py -m "bulk or not bulk"
 	@$(BIN)/pytest -q -s -m bulk
 
-test-sanitized: .venv/dev models/demo  ## the native engine under AddressSanitizer and UBSan (gcc)
+test-sanitized: .venv/dev models/multilingual-e5-small  ## the native engine under AddressSanitizer and UBSan (gcc)
 	@ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	  $(BIN)/python -m tests.sanitized
 
-test-soak: .venv/dev models/demo  ## memory over 20 000 requests of random lengths
+test-soak: .venv/dev models/multilingual-e5-small  ## memory over 20 000 requests of random lengths
 	@$(BIN)/pytest -q -s -m soak
 
 BENCH ?=
 MINUTES ?= 60
-soak: .venv/dev models/demo  ## mixed clients at 80 % of capacity, memory and latency watched; MINUTES=60 BENCH="--save"
+soak: .venv/dev models/multilingual-e5-small  ## mixed clients at 80 % of capacity, memory and latency watched; MINUTES=60 BENCH="--save"
 	@$(BIN)/python -m benchmarks.soak --minutes $(MINUTES) $(BENCH)
 
-bench: .venv/dev models/demo models/bench/config.json  ## ours beside the plain service, on full-size random weights; BENCH="--precision int8"
+bench: .venv/dev models/multilingual-e5-small models/bench/config.json  ## ours beside the plain service, on full-size random weights; BENCH="--precision int8"
 	@$(BIN)/python -m benchmarks.bench $(BENCH)
 
-bench-peers: .venv/dev .venv/peers/installed models/demo models/bench/config.json  ## ours beside OpenVINO, ONNX Runtime and CTranslate2; BENCH="--isa avx2 --save"
+bench-peers: .venv/dev .venv/peers/installed models/multilingual-e5-small models/bench/config.json  ## ours beside OpenVINO, ONNX Runtime and CTranslate2; BENCH="--isa avx2 --save"
 	@$(BIN)/python -m benchmarks.peers $(BENCH)
 
-bench-bulk: .venv/dev .venv/bulk models/demo models/bench/config.json  ## flask embed beside the encoder alone, and one actor beside two; BENCH="--save"
+bench-bulk: .venv/dev .venv/bulk models/multilingual-e5-small models/bench/config.json  ## flask embed beside the encoder alone, and one actor beside two; BENCH="--save"
 	@$(BIN)/python -m benchmarks.bulk $(BENCH)
 
-bench-lanes: .venv/dev models/demo models/bench/config.json  ## a query beside 1, 8 and 32 clients that send a corpus; BENCH="--precision int8 --save"
+bench-lanes: .venv/dev models/multilingual-e5-small models/bench/config.json  ## a query beside 1, 8 and 32 clients that send a corpus; BENCH="--precision int8 --save"
 	@$(BIN)/python -m benchmarks.lanes $(BENCH)
 
 models/bench/config.json:
@@ -104,7 +104,7 @@ models/bench/config.json:
 clean:  ## remove what make made, but no model
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-models/demo: | .venv/demo
+models/multilingual-e5-small: | .venv/demo
 	@$(BIN)/flask model demo $@
 
 .venv/torch: requirements.txt

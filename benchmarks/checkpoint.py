@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 DEFAULT = Path("models/bench")
-TOKENIZER = Path("models/demo/tokenizer.json")
+TOKENIZER = Path("models/multilingual-e5-small/tokenizer.json")
 
 SHAPE = {
     "vocab_size": 250002,
@@ -139,7 +139,7 @@ def main() -> None:
     if options.folder.exists():
         parser.error(f"{options.folder} is there but not whole: remove it first")
     if not options.tokenizer.is_file():
-        parser.error(f"{options.tokenizer} is not there: `make models/demo` makes it")
+        parser.error(f"{options.tokenizer} is not there: `make models/multilingual-e5-small` makes it")
     make_checkpoint(options.folder, options.tokenizer, options.format)
     print(f"{options.folder} is made")
 

@@ -22,7 +22,7 @@ from benchmarks.clients import HUNG_UP, Sample
 from benchmarks.corpus import Corpus
 from benchmarks.services import Server
 
-DEMO = services.ROOT / "models" / "demo"
+DEMO = services.ROOT / "models" / "multilingual-e5-small"
 SHARE = 0.8
 CLOSED_CLIENTS = 16
 WARM_SECONDS, CAPACITY_SECONDS = 15, 60

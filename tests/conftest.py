@@ -32,7 +32,7 @@ from app.engine.errors import MissingHead, TextTooLong, TooMuchOutput
 from app.engine.scores import Plan, score_pairs
 
 ROOT = Path(__file__).parent.parent
-DEMO = ROOT / "models" / "demo"
+DEMO = ROOT / "models" / "multilingual-e5-small"
 BGE_M3 = ROOT / "models" / "bge-m3"
 
 # Whatever the proxy of this machine is, it is not for servers of our own.
@@ -206,7 +206,9 @@ def client(app: Flask) -> FlaskClient:
 
 @pytest.fixture(scope="session")
 def demo_folder() -> Path:
-    assert (DEMO / "config.json").is_file(), "models/demo is missing: make models/demo"
+    assert (DEMO / "config.json").is_file(), (
+        "models/multilingual-e5-small is missing: make models/multilingual-e5-small"
+    )
     return DEMO
 
 

@@ -80,7 +80,7 @@ stops() { $DOCKER stop -t 70 "$container" && exited; }
 
 starts() {
   $DOCKER run -d --name "$container" -p 127.0.0.1::8000 -v "$PWD/models:/app/models:ro,z" \
-    -e EMBED_MODEL_PATH=models/demo --user 23456:23456 --read-only --tmpfs /tmp --cap-drop ALL \
+    -e EMBED_MODEL_PATH=models/multilingual-e5-small --user 23456:23456 --read-only --tmpfs /tmp --cap-drop ALL \
     --security-opt no-new-privileges localhost/bge-m3-server
 }
 
@@ -102,7 +102,7 @@ leaves_nothing() {
   ! DOCKER=$scratch/broken DIST=$scratch/none ./package.sh && [ -z "$(ls "$scratch/none")" ]
 }
 
-composed() { HOST_PORT=$port EMBED_MODEL_PATH=models/demo $compose -p bge-m3-server-test "$@"; }
+composed() { HOST_PORT=$port EMBED_MODEL_PATH=models/multilingual-e5-small $compose -p bge-m3-server-test "$@"; }
 
 if [ -z "${DOCKER:-}" ]; then
   # A client without an engine behind it has a version, but no info.
@@ -112,7 +112,7 @@ if [ -z "${DOCKER:-}" ]; then
   [ -n "$DOCKER" ] || { echo "skipped: neither docker nor podman has an engine here" && exit; }
 fi
 export DOCKER
-[ -f models/demo/config.json ] || make --no-print-directory models/demo
+[ -f models/multilingual-e5-small/config.json ] || make --no-print-directory models/multilingual-e5-small
 
 check "package.sh builds the image and saves it" quietly packages || exit
 check "the archive can be loaded" quietly loads || true

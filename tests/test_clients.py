@@ -16,7 +16,8 @@ from tests.server import float32, serving
 TEXTS = ["什么是机器学习？", "Was ist maschinelles Lernen?", "two\nlines", ""]
 TOO_LONG = "word " * 600
 MAX_TEXTS = 16
-NOT_SERVED = "model 'llama3' not found: 'demo' is served here"
+MODEL = "multilingual-e5-small"  # the demo model, under its own name
+NOT_SERVED = f"model 'llama3' not found: {MODEL!r} is served here"
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def openai_client(server):
 
 
 @pytest.mark.parametrize("given", [TEXTS, TEXTS[0], TOO_LONG, []], ids=["list", "string", "long", "empty"])
-@pytest.mark.parametrize("model", ["demo", "demo:latest", "bge-m3", "bge-m3:latest"])
+@pytest.mark.parametrize("model", [MODEL, f"{MODEL}:latest", MODEL.upper()])
 def test_ollama_embeds(server, ollama_client, model, given):
     found = ollama_client.embed(model=model, input=given)
     assert [list(row) for row in found.embeddings] == server.vectors(input=given)
@@ -61,23 +62,23 @@ def test_ollama_embeds(server, ollama_client, model, given):
     ids=str,
 )
 def test_what_ollama_sends_along(server, ollama_client, sent):
-    found = ollama_client.embed(model="demo", input=TEXTS, **sent).embeddings
+    found = ollama_client.embed(model=MODEL, input=TEXTS, **sent).embeddings
     assert [list(row) for row in found] == server.vectors(input=TEXTS, dimensions=sent.get("dimensions"))
 
 
 def test_ollamas_older_embeddings(server, ollama_client):
-    found = ollama_client.embeddings("demo", TEXTS[0], options={"num_ctx": 8192}, keep_alive="5m")
+    found = ollama_client.embeddings(MODEL, TEXTS[0], options={"num_ctx": 8192}, keep_alive="5m")
     assert list(found.embedding) == server.vectors(input=TEXTS[0])[0]
 
 
 def test_ollama_lists_shows_and_pulls(ollama_client):
     (listed,) = ollama_client.list().models
-    assert listed.model == "demo:latest"
+    assert listed.model == f"{MODEL}:latest"
     assert listed.size > 0
     (running,) = ollama_client.ps().models
     assert (running.model, running.digest) == (listed.model, listed.digest)
     assert running.context_length == 512
-    for name in (listed.model, "bge-m3"):
+    for name in (listed.model, f"ollama/{MODEL}"):
         shown = ollama_client.show(name)
         assert shown.capabilities == ["embedding"]
         assert shown.modelinfo["bert.embedding_length"] == 384
@@ -106,25 +107,25 @@ def test_ollama_hears_that_another_model_is_served(ollama_client, method):
 )
 def test_ollama_hears_what_is_wrong(ollama_client, sent, words):
     with pytest.raises(ollama.ResponseError) as caught:
-        ollama_client.embed(model="demo", **sent)
+        ollama_client.embed(model=MODEL, **sent)
     assert caught.value.status_code == 422
     assert words in caught.value.error
 
 
 def test_ollama_hears_that_nothing_is_generated(ollama_client):
     for ask in (
-        lambda: ollama_client.generate("demo", "hello"),
-        lambda: list(ollama_client.generate("demo", "hello", stream=True)),
-        lambda: ollama_client.chat("demo", [{"role": "user", "content": "hello"}]),
+        lambda: ollama_client.generate(MODEL, "hello"),
+        lambda: list(ollama_client.generate(MODEL, "hello", stream=True)),
+        lambda: ollama_client.chat(MODEL, [{"role": "user", "content": "hello"}]),
     ):
         with pytest.raises(ollama.ResponseError) as caught:
             ask()
         assert caught.value.status_code == 400
-        assert "'demo' does not generate text, it only embeds" in caught.value.error
+        assert f"{MODEL!r} does not generate text, it only embeds" in caught.value.error
 
 
 @pytest.mark.parametrize("given", [TEXTS, TEXTS[0], TOO_LONG], ids=["list", "string", "long"])
-@pytest.mark.parametrize("model", ["demo", "BAAI/bge-m3"])
+@pytest.mark.parametrize("model", [MODEL, f"openai/{MODEL}"])
 def test_openai_embeds(server, openai_client, model, given):
     """By default it asks for base64, and decodes that itself."""
     found = openai_client.embeddings.create(model=model, input=given)
@@ -135,26 +136,26 @@ def test_openai_embeds(server, openai_client, model, given):
 
 
 def test_openais_encodings(server, openai_client):
-    found = openai_client.embeddings.create(model="demo", input=TEXTS, encoding_format="float")
+    found = openai_client.embeddings.create(model=MODEL, input=TEXTS, encoding_format="float")
     assert [row.embedding for row in found.data] == server.vectors(input=TEXTS)
-    found = openai_client.embeddings.create(model="demo", input=TEXTS, encoding_format="base64")
+    found = openai_client.embeddings.create(model=MODEL, input=TEXTS, encoding_format="base64")
     assert [base64.b64decode(row.embedding) for row in found.data] == server.bits(input=TEXTS)
 
 
 def test_openais_dimensions(server, openai_client):
-    found = openai_client.embeddings.create(model="demo", input=TEXTS, dimensions=64, user="somebody")
+    found = openai_client.embeddings.create(model=MODEL, input=TEXTS, dimensions=64, user="somebody")
     assert float32(row.embedding for row in found.data) == server.bits(input=TEXTS, dimensions=64)
 
 
 def test_openai_reaches_our_own_fields(server, openai_client):
-    found = openai_client.embeddings.create(model="demo", input=TEXTS, extra_body={"pooling": "cls"})
+    found = openai_client.embeddings.create(model=MODEL, input=TEXTS, extra_body={"pooling": "cls"})
     expected = server.bits(input=TEXTS, pooling="cls")
     assert float32(row.embedding for row in found.data) == expected != server.bits(input=TEXTS)
 
 
 def test_openais_models(openai_client):
-    assert [model.id for model in openai_client.models.list()] == ["demo"]
-    for name in ("demo", "BAAI/bge-m3"):
+    assert [model.id for model in openai_client.models.list()] == [MODEL]
+    for name in (MODEL, f"openai/{MODEL}"):
         assert openai_client.models.retrieve(name).id == name
 
 
@@ -187,7 +188,7 @@ def test_openai_hears_that_another_model_is_served(openai_client):
 )
 def test_openai_hears_what_is_wrong(openai_client, sent, param, words):
     with pytest.raises(openai.BadRequestError) as caught:
-        openai_client.embeddings.create(model="demo", **sent)
+        openai_client.embeddings.create(model=MODEL, **sent)
     assert words in caught.value.message
     assert (caught.value.type, caught.value.param) == ("invalid_request_error", param)
 
@@ -203,7 +204,7 @@ def test_hugging_faces_client_embeds(server):
     ("sent", "words"),
     [
         ({"text": TOO_LONG, "truncate": False}, "text 0 has 602 tokens, the limit is 512"),
-        ({"text": "a", "truncation_direction": "left"}, "must be Right"),
+        ({"text": "a", "truncation_direction": "both"}, "must be one of right, left"),
         ({"text": ["a"] * (MAX_TEXTS + 1)}, f"the limit is {MAX_TEXTS}"),
     ],
 )
@@ -226,15 +227,15 @@ def test_a_wrong_key_is_heard_and_the_right_one_opens(tmp_path, demo_folder):
 
         native, compatible, hugging = clients("wrong")
         with pytest.raises(ollama.ResponseError, match="the API key is missing or wrong") as caught:
-            native.embed(model="demo", input="a")
+            native.embed(model=MODEL, input="a")
         assert caught.value.status_code == 401
         with pytest.raises(openai.AuthenticationError, match="the API key is missing or wrong"):
-            compatible.embeddings.create(model="demo", input="a")
+            compatible.embeddings.create(model=MODEL, input="a")
         with pytest.raises(HfHubHTTPError, match="401"):
             hugging.feature_extraction("a")
         native, compatible, hugging = clients("the-key")
-        row = list(native.embed(model="demo", input="a").embeddings[0])
-        assert compatible.embeddings.create(model="demo", input="a", encoding_format="float").data[
+        row = list(native.embed(model=MODEL, input="a").embeddings[0])
+        assert compatible.embeddings.create(model=MODEL, input="a", encoding_format="float").data[
             0
         ].embedding == pytest.approx(row, abs=1e-7)
         assert hugging.feature_extraction("a").shape == (1, len(row))

@@ -3,10 +3,15 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from app import create_app
+from app.api import protocols
+from app.config import Settings
 
 ROOT = Path(__file__).parent.parent
 FORBIDDEN = {
@@ -23,8 +28,12 @@ ALLOWED = {
 }
 
 
-def imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+def whole(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def imports(path: Path, read: Callable[[Path], ast.Module] = whole) -> Iterator[str]:
+    for node in ast.walk(read(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -48,6 +57,106 @@ def test_imports_run_one_way(room):
         if under(name, FORBIDDEN[room]) and not under(name, ALLOWED.get(room, ()))
     ]
     assert not wrong
+
+
+def modules(room: str) -> dict[str, Path]:
+    """The files of a room by the name under which they are imported."""
+    found = {}
+    for file in (ROOT / room).rglob("*.py"):
+        parts = file.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return found
+
+
+def at_the_top(path: Path) -> ast.Module:
+    """What a file does when it is imported: not what its functions do, nor what only a type checker reads."""
+    tree = ast.parse(path.read_text())
+    tree.body = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    return tree
+
+
+@pytest.mark.parametrize("room", ["app/api", "app/engine", "app/bulk", "app/server"])
+def test_no_imports_run_in_a_circle(room):
+    files = modules(room)
+    graph: dict[str, set[str]] = {}
+    for name, file in files.items():
+        wanted = {one if one in files else one.rpartition(".")[0] for one in imports(file, at_the_top)}
+        graph[name] = wanted & set(files) - {name, room.replace("/", ".")}  # a room's door imports them all
+    with_circle = None
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        with_circle = error.args[1]
+    assert not with_circle
+
+
+TOY = """
+from marshmallow import Schema, fields
+
+from app.api.answer import answer
+from app.api.ask import encode
+from app.api.body import read_json
+from app.api.documented import documented
+from app.api.fields import Request, Text, required
+from app.api.protocol import Protocol
+
+
+class Said(Request):
+    said = Text(**required("a string"))
+
+
+class Fault(Schema):
+    fault = fields.String(required=True)
+
+
+toy = Protocol(
+    "toy", __name__, error=lambda status, sentence, details: {"fault": sentence}, schema=Fault,
+    statuses={422: 418}, prefix="/toy/", quick={"nothing"}, open={"ready"},
+)
+
+
+@toy.post("/toy/vector")
+@documented("A toy", request=Said, responses={200: (Schema, "a vector"), **toy.refusals()}, tag="Toy")
+def vector():
+    found = encode([Said.checked(read_json())["said"]], field="said")
+    return answer({"vector": found.dense[0]}, found)
+
+
+@toy.post("/toy/nothing")
+@documented("Nothing", responses={200: (Schema, "nothing")}, tag="Toy")
+def nothing():
+    return {}
+
+
+@toy.get("/toy/ready")
+@documented("Is it there", responses={200: (Schema, "it is")}, tag="Toy")
+def ready():
+    return {}
+"""
+
+
+def test_a_protocol_is_one_file(tmp_path, monkeypatch, fake):
+    (tmp_path / "toy.py").write_text(TOY)
+    monkeypatch.setattr(protocols, "__path__", [*protocols.__path__, str(tmp_path)])
+    try:
+        client = create_app(Settings(model_name="fake", api_keys=("key",)), fake).test_client()
+    finally:
+        sys.modules.pop("app.api.protocols.toy", None)
+    assert client.get("/toy/ready").status_code == 200
+    assert client.post("/toy/vector", json={"said": "a"}).json == {
+        "fault": "the API key is missing or wrong: send Authorization: Bearer <key>"
+    }
+    key = {"X-API-Key": "key"}
+    assert len(client.post("/toy/vector", json={"said": "a"}, headers=key).json["vector"]) == 16
+    refused = client.post("/toy/vector", json={}, headers=key)
+    assert (refused.status_code, refused.json) == (418, {"fault": "said: is required: a string"})
+    assert set(client.get("/toy/vector", headers=key).json) == {"fault"}
+    assert set(client.get("/toy/elsewhere", headers=key).json) == {"fault"}
+    described = client.get("/apispec_1.json").json["paths"]["/toy/vector"]["post"]
+    assert "418" in described["responses"]
+    fake.turns(full=frozenset({"interactive", "bulk"}))
+    assert set(client.post("/toy/vector", json={"said": "a"}, headers=key).json) == {"fault"}
+    assert client.post("/toy/nothing", json={}, headers=key).status_code == 200
 
 
 def loaded(modules: str, names: tuple[str, ...]) -> list[str]:

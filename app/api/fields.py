@@ -16,7 +16,8 @@ from app.engine.embeddings import PRIORITIES, Pooling, Side
 
 LOOKED_AT = 16  # of the fields of a request that nobody declared: whether one is misspelt
 ALIKE = 0.8  # of 1, where it is; difflib's ratio
-PLAIN_NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
+NAME_CHARACTERS = 64  # of a field's name, where an error or the log repeats it
+PLAIN_NAME = re.compile(rf"[\w.-]{{1,{NAME_CHARACTERS}}}", re.ASCII)
 JSON_NAMES = {bool: "a boolean", int: "a number", float: "a number", dict: "an object"}
 
 
@@ -297,8 +298,13 @@ class Request(Schema):
 def _unknown(body: dict[str, Any], known: set[str]) -> dict[str, str | None]:
     """Some fields that nobody declared, each with the one it is close to, if any."""
     names = islice((name for name in body if name not in known), LOOKED_AT)
-    plain = (name for name in names if PLAIN_NAME.fullmatch(name))
-    return {name: next(iter(difflib.get_close_matches(name, known, 1, ALIKE)), None) for name in plain}
+    return {name[:NAME_CHARACTERS]: _closest(name, known) for name in names}
+
+
+def _closest(name: str, known: set[str]) -> str | None:
+    if not PLAIN_NAME.fullmatch(name):
+        return None
+    return next(iter(difflib.get_close_matches(name, known, 1, ALIKE)), None)
 
 
 class TextsRequest(Request):

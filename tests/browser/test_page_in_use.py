@@ -33,7 +33,7 @@ def test_it_opens_at_its_top(new_page, server, place):
 def test_the_strip_says_what_is_served(open_page, server):
     page = open_page()
     expect(page.locator("#status-state")).to_have_text("up")
-    expect(page.locator("#status-model")).to_have_text("demo")
+    expect(page.locator("#status-model")).to_have_text("multilingual-e5-small")
     info = server.post("/api/show", {})[1]["model_info"]
     for name in ("pooling", "precision", "engine"):
         expect(page.locator(f"#status-{name}")).to_have_text(info[name])

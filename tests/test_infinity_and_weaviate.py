@@ -1,0 +1,65 @@
+"""Infinity's paths without /v1, and what Weaviate asks of its inference container."""
+
+import numpy as np
+import pytest
+
+TEXTS = ["one two", "three"]
+
+
+def test_infinitys_paths_have_no_v1(client):
+    expected = client.post("/v1/embeddings", json={"input": TEXTS}).json
+    for path in ("/embeddings", "/embeddings/"):
+        body = {"input": TEXTS, "model": "fake", "dimensions": 0, "modality": "text"}
+        assert client.post(path, json=body).json == expected
+    assert (
+        len(client.post("/embeddings", json={"input": "a", "dimensions": 4}).json["data"][0]["embedding"])
+        == 4
+    )
+    answer = client.post("/embeddings", json={"input": TEXTS, "modality": "image"})
+    assert answer.status_code == 400
+    assert answer.json["error"]["param"] == "modality"
+
+
+def test_infinitys_models_tell_how_much_waits(client, fake):
+    fake.turns(waiting={"interactive": 1024, "bulk": 64512})
+    (model,) = client.get("/models").json["data"]
+    assert (model["id"], model["owned_by"]) == ("fake", "infinity")
+    assert model["stats"]["queue_fraction"] == 0.25
+    assert model["stats"]["queue_absolute"] == 65536
+    assert client.get("/models/fake").json == model
+    assert client.get("/v1/models").json["data"][0]["owned_by"] == "local"
+
+
+def test_weaviate_gets_a_vector(client):
+    (expected,) = client.post("/api/embed", json={"input": "one two"}).json["embeddings"]
+    body = {
+        "text": "one two",
+        "dims": 0,
+        "vector": None,
+        "error": "",
+        "config": {"pooling_strategy": "masked_mean"},
+    }
+    for path in ("/vectors", "/vectors/"):
+        found = client.post(path, data=client.application.json.dumps(body)).json  # without a content type
+        np.testing.assert_array_equal(found["vector"], expected)
+        assert (found["text"], found["dim"], found["dims"]) == ("one two", 16, 16)
+    assert client.post("/vectors", json={}).json["error"].startswith("text: is required")
+
+
+def test_weaviate_waits_until_it_is_ready(client, fake):
+    assert client.get("/.well-known/ready").status_code == 204
+    assert client.get("/meta").json == {"model": "fake", "dimensions": 16, "max_tokens": 8}
+    fake.turns(ready=False)
+    answer = client.get("/.well-known/ready")
+    assert (answer.status_code, answer.json["error"]) == (503, "the model is not loaded")
+    assert client.get("/.well-known/live").status_code == 204
+
+
+@pytest.mark.parametrize("path", ["/.well-known/ready", "/.well-known/live"])
+def test_weaviate_asks_that_without_a_key(fake, path):
+    from app import create_app
+    from app.config import Settings
+
+    client = create_app(Settings(api_keys=("secret",)), fake).test_client()
+    assert client.get(path).status_code == 204
+    assert client.post("/vectors", json={"text": "a"}).status_code == 401

@@ -1,0 +1,54 @@
+"""The same ranking in the shape of whoever asks: told by the fields of the body, at every path."""
+
+import pytest
+
+QUERY = "one"
+TEXTS = ["one two", "three", "four four four"]
+
+
+@pytest.fixture
+def order(client):
+    found = client.post("/v1/rerank", json={"query": QUERY, "documents": TEXTS}).json
+    return [(one["index"], one["relevance_score"]) for one in found["results"]]
+
+
+@pytest.mark.parametrize("path", ["/rerank", "/reranker/rerank", "/v1/rerank"])
+def test_texts_are_answered_as_tei_does(client, order, path):
+    found = client.post(path, json={"query": QUERY, "texts": TEXTS}).json
+    assert [(one["index"], one["score"]) for one in found] == order
+
+
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank"])
+def test_documents_are_answered_as_jina_and_cohere_do(client, order, path):
+    found = client.post(path, json={"query": QUERY, "documents": TEXTS, "return_documents": "true"}).json
+    assert [(one["index"], one["relevance_score"]) for one in found["results"]] == order
+    assert [one["document"]["text"] for one in found["results"]] == [TEXTS[index] for index, _ in order]
+
+
+def test_top_k_is_answered_as_voyage_does(client, order):
+    found = client.post("/v1/rerank", json={"query": QUERY, "documents": TEXTS, "top_k": 2}).json
+    assert [(one["index"], one["relevance_score"]) for one in found["data"]] == order[:2]
+    assert "results" not in found
+
+
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank"])
+def test_both_are_too_much(client, path):
+    answer = client.post(path, json={"query": QUERY, "documents": TEXTS, "texts": TEXTS})
+    assert answer.status_code == 400
+    assert answer.json["detail"] == "texts: cannot be given together with documents"
+
+
+@pytest.mark.parametrize("body", [{"texts": TEXTS}, {"documents": TEXTS}])
+@pytest.mark.parametrize(
+    ("sent", "side"),
+    [
+        ({}, "right"),
+        ({"truncation_direction": "Left"}, "left"),
+        ({"truncation_direction": "Right"}, "right"),
+        ({"truncate": False, "truncation_direction": "left"}, None),
+        ({"truncate": "START"}, "left"),
+    ],
+)
+def test_texts_are_cut_where_asked(client, fake, body, sent, side):
+    assert client.post("/rerank", json={"query": QUERY, **body, **sent}).status_code == 200
+    assert fake.calls[-1]["truncate"] == side
