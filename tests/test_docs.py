@@ -33,9 +33,15 @@ schema = schemathesis.openapi.from_wsgi("/apispec_1.json", fake_app)
 
 @schema.hook
 def map_body(context, body):
-    """The document cannot say how wide the model's vectors are: it is made before one is loaded."""
-    if isinstance(body, dict) and isinstance(body.get("dimensions"), int):
-        body["dimensions"] = min(body["dimensions"], FakeEncoder.width)
+    """The document cannot say how wide the model's vectors are: it is made before one is loaded.
+
+    Nor that what is strict forbids other fields.
+    """
+    if isinstance(body, dict):
+        for name in ("dimensions", "output_dimension"):
+            if isinstance(body.get(name), int):
+                body[name] = min(body[name], FakeEncoder.width)
+        body.pop("strict", None)
     return body
 
 

@@ -39,9 +39,9 @@ class OrjsonProvider(JSONProvider):
         return orjson.loads(s)
 
     def response(self, *args: Any, **kwargs: Any) -> Any:
-        pieces = list(_written(self._prepare_response_obj(args, kwargs), encoder().give_way))
-        response = Response(pieces, mimetype="application/json")
-        response.content_length = sum(map(len, pieces))
+        written = list(in_pieces(self._prepare_response_obj(args, kwargs), encoder().give_way))
+        response = Response(written, mimetype="application/json")
+        response.content_length = sum(map(len, written))
         return response
 
 
@@ -92,7 +92,7 @@ def answer(content: Any, done: Embeddings | Scores) -> Response:
 
     response: Response
     if g.get("answers"):
-        response = Response(_written(content, encoder().give_way), mimetype="application/json")
+        response = Response(in_pieces(content, encoder().give_way), mimetype="application/json")
         until_sent(response, "answers")
         response.call_on_close(lambda: count(spent | {"serialize": time.perf_counter_ns() - start}))
         shown = spent
@@ -104,7 +104,7 @@ def answer(content: Any, done: Embeddings | Scores) -> Response:
     return response
 
 
-def _written(content: Any, give_way: Callable[[], None]) -> Iterator[bytes]:
+def in_pieces(content: Any, give_way: Callable[[], None]) -> Iterator[bytes]:
     """Content as JSON in pieces; questions go first before each."""
     for piece in _joined(_pieces(content)):
         if len(piece) >= PIECE_BYTES:

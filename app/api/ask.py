@@ -79,10 +79,7 @@ def encode(
     Without `unit` vectors keep the length that the model gave them. Where no `priority` is given the
     request's header may say it. A ValidationError names `field`, where the texts came from.
     """
-    if dimensions and dimensions > encoder().width:
-        raise ValidationError(
-            {"dimensions": [f"must be at most {encoder().width}, the width of this model's vectors"]}
-        )
+    check_width(dimensions)
     with _named(field):
         found = encoder().encode(
             texts,
@@ -93,6 +90,19 @@ def encode(
             gone=client_gone(),
             expect=expect,
         )
+    return shaped(found, dimensions, unit)
+
+
+def check_width(dimensions: int | None) -> None:
+    """ValidationError where vectors do not have so many numbers."""
+    if dimensions and dimensions > encoder().width:
+        raise ValidationError(
+            {"dimensions": [f"must be at most {encoder().width}, the width of this model's vectors"]}
+        )
+
+
+def shaped(found: Embeddings, dimensions: int | None, unit: bool) -> Embeddings:
+    """The same with dense vectors of so many numbers, of length 1 or of that which the model gave them."""
     if not unit:
         return replace(found, dense=(found.dense * found.lengths[:, None])[:, : dimensions or None])
     return replace(found, dense=cut(found.dense, dimensions))

@@ -1,7 +1,8 @@
 """The body of a request: read within its limits, and the JSON object in it."""
 
+import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from typing import Any
 
@@ -14,6 +15,8 @@ from werkzeug.exceptions import (
     RequestTimeout,
     UnsupportedMediaType,
 )
+from werkzeug.sansio.multipart import Data, Epilogue, Field, MultipartDecoder, NeedData
+from werkzeug.sansio.multipart import File as FormFile
 
 from app.api.context import client, encoder, settings
 from app.api.errors import Busy
@@ -36,6 +39,9 @@ SLICE = 1 << 20
 # One large body at a time: each holds the interpreter's lock for milliseconds, and whoever waits for that
 # competes with all others.
 PARSING = threading.Lock()
+FORM_BYTES = 1 << 20  # of a form that are held at a time
+FORM_PARTS = 16
+FIELD_BYTES = 1 << 12
 PLAIN = bytes(set(range(256)) - set(b'",:[{'))
 
 
@@ -99,6 +105,44 @@ def has_more_values(body: bytes | bytearray, most: int, give_way: Callable[[], N
         if values > most:
             return True
     return False
+
+
+def read_form() -> Iterator[tuple[str, str | None, bytes]]:
+    """A multipart form by and by: a part's name, its file's name if it has one, and some of its bytes.
+
+    Nothing is kept, so neither its size nor what it holds is bounded here.
+    """
+    boundary = request.mimetype_params.get("boundary")
+    if request.mimetype != "multipart/form-data" or not boundary:
+        raise UnsupportedMediaType("the content type must be multipart/form-data, with a boundary")
+    if _comes_from_a_page():
+        raise UnsupportedMediaType("files are taken from programs, and from no web page")
+    return _parts(MultipartDecoder(boundary.encode(), FORM_BYTES, max_parts=FORM_PARTS))
+
+
+def _parts(decoder: MultipartDecoder) -> Iterator[tuple[str, str | None, bytes]]:
+    part: Field | FormFile | None = None
+    held = bytearray()  # of a field, which is told whole
+    try:
+        for chunk in itertools.chain(iter(lambda: request.stream.read(CHUNK), b""), [None]):
+            encoder().give_way()
+            decoder.receive_data(chunk)
+            while not isinstance(event := decoder.next_event(), NeedData | Epilogue):
+                if isinstance(event, Field | FormFile):
+                    part = event
+                elif isinstance(event, Data) and isinstance(part, FormFile):
+                    yield part.name, part.filename, event.data
+                elif isinstance(event, Data) and part:
+                    held += event.data
+                    if len(held) > FIELD_BYTES:
+                        raise BadRequest(f"a field of the form is longer than {FIELD_BYTES} bytes")
+                    if not event.more_data:
+                        yield part.name, None, bytes(held)
+                        held.clear()
+    except (ValueError, ClientDisconnected, OSError) as error:
+        if (connection := client()) and connection.late:
+            raise RequestTimeout from None
+        raise BadRequest(f"the form ended early, or cannot be read: {error}") from None
 
 
 def discard_body() -> None:

@@ -127,11 +127,11 @@ class Choice(Text):
     """One of a few words, in small or capital letters."""
 
     def __init__(self, *words: str, **options: Any) -> None:
-        super().__init__(allow_none=True, **options)
+        super().__init__(allow_none=not options.get("required"), **options)
         self.words = words
 
     def openapi(self, most: int) -> dict[str, Any]:
-        return {"type": "string", "enum": [*self.words, None]}
+        return {"type": "string", "enum": [*self.words, *([None] if self.allow_none else [])]}
 
     def _deserialize(
         self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **options: Any

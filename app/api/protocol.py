@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from flask import Blueprint
+from flask import Blueprint, Flask
 from marshmallow import Schema, fields
 
 # A status, one sentence a person can act on, and what is wrong with which field -> the JSON of the answer.
@@ -58,17 +58,20 @@ class Protocol(Blueprint):
         prefix: str = "",
         quick: Collection[str] = (),
         open: Collection[str] = (),
+        begin: Callable[[Flask], Callable[[], None] | None] | None = None,
     ) -> None:
         """`error` makes an error's body, `schema` documents it, `statuses` replaces some statuses.
 
         Paths below `prefix` that nothing is at are its errors too. Of its views the `quick` take a body and
-        cost next to nothing, and the `open` need no key.
+        cost next to nothing, and the `open` need no key. `begin` starts what runs beside the requests, once
+        the encoder is loaded, and returns what ends it.
         """
         super().__init__(name, module)
         self.error = error
         self.schema = schema
         self.statuses = statuses or {}
         self.prefix = prefix
+        self.begin = begin
         self.quick = {f"{name}.{view}" for view in quick}
         self.open = {f"{name}.{view}" for view in open}
 

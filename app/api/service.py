@@ -1,6 +1,7 @@
 """What the process asks of the application: app.server.worker.Service."""
 
 import logging
+from collections.abc import Callable
 
 from flask import Flask
 
@@ -10,6 +11,7 @@ from app.api.context import Encoder
 from app.api.errors import unread
 from app.api.health import hangs
 from app.api.metrics import announce
+from app.api.protocol import Protocol
 from app.api.request_log import HEADERS, record, request_id
 from app.engine.errors import EngineError
 
@@ -23,6 +25,7 @@ class Service:
         self._app = app
         self._encoder: Encoder = app.extensions["encoder"]
         self._seats: Seats = app.extensions["seats"]
+        self._ends: list[Callable[[], None]] = []
         self._refusals: dict[int, tuple[str, bytes]] = {}  # by status: the head but for its end, the body
 
     @property
@@ -49,9 +52,19 @@ class Service:
             log.exception("the encoder cannot be loaded")
             return False
         announce(self._app)
+        for protocol in self._app.blueprints.values():
+            if isinstance(protocol, Protocol) and protocol.begin:
+                try:
+                    end = protocol.begin(self._app)
+                except OSError as error:
+                    log.critical("%s", error)
+                    return False
+                self._ends += [end] if end else []
         return True
 
     def close(self) -> None:
+        for end in self._ends:
+            end()
         self._encoder.close()
         tracing.close(self._app)
 

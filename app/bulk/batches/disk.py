@@ -1,0 +1,73 @@
+"""Writes that are there whole or not at all, and locks that end with the process that holds them."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+UNFINISHED = ".new"
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Wait for the lock and hold it, among threads as well as processes; for milliseconds, as others wait."""
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def locked_if_free(path: Path) -> Iterator[bool]:
+    """Hold the lock, or be told that somebody else does."""
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def create_locked(path: Path) -> BinaryIO:
+    """A new file, locked until it is closed or the process has ended."""
+    file = path.open("xb")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return file
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove files of `create_locked` whose process has ended."""
+    for path in list(folder.iterdir()):
+        # Another process may be writing it, or have finished just now.
+        with suppress(BlockingIOError, FileNotFoundError), path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that survives a power cut; until then the old one is there.
+
+    Only one at a time may write it: what is unfinished has one name.
+    """
+    unfinished = path.with_name(path.name + UNFINISHED)
+    try:
+        with unfinished.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
+    flush_folder(path.parent)
+
+
+def flush_folder(folder: Path) -> None:
+    """Put the names in it onto the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,76 @@
+"""The thread that works off the batches of a folder, in one of the processes that share it."""
+
+import logging
+import threading
+
+from app.bulk.batches.disk import locked_if_free
+from app.bulk.batches.errors import Unknown
+from app.bulk.batches.store import Store
+from app.bulk.batches.work import FIRST_WAIT, LONGEST_WAIT, Answer, BatchWork
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0  # between two looks for a batch, or whether another process has given up the lock
+STOP_SECONDS = 5.0  # to wait for the thread at most; it looks as often as an answer does
+
+
+class Runner:
+    """Answers the oldest batch first, one at a time, while no other process does."""
+
+    def __init__(self, store: Store, answer: Answer) -> None:
+        self._store = store
+        self._answer = answer
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="batches", daemon=True)
+        self._wait = FIRST_WAIT  # seconds until the next attempt, where the last one failed
+        self._troubled = False  # whether it did
+
+    def start(self) -> None:
+        """Begin, in a thread; once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Give up what is under way, for the next runner; return after STOP_SECONDS at the latest."""
+        self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join(STOP_SECONDS)
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                with locked_if_free(self._store.lock) as free:
+                    if free:
+                        self._store.sweep()
+                        self._work()
+                self._stopped.wait(LOOK_SECONDS)
+            except Exception as error:
+                self._report(error)
+                self._stopped.wait(self._wait)
+                self._wait = min(2 * self._wait, LONGEST_WAIT)
+
+    def _work(self) -> None:
+        while not self._stopped.is_set():
+            if waiting := self._store.unfinished():
+                self._work_on(waiting[0])
+            else:
+                self._stopped.wait(LOOK_SECONDS)
+
+    def _work_on(self, id: str) -> None:
+        try:
+            work = BatchWork(self._store, id, self._answer, self._stopped)
+        except Unknown:  # the process that queued it was killed, or the record is damaged
+            self._store.clear(id)
+            return
+        if not self._troubled:
+            work.announce()
+        work.run()
+        self._troubled = False
+        self._wait = FIRST_WAIT
+
+    def _report(self, error: Exception) -> None:
+        """Once, until the work goes on."""
+        if not isinstance(error, OSError):
+            log.exception("the work on batches failed and is tried again")
+        elif not self._troubled:
+            log.error("the work on batches waits, it is tried again when the disk lets it: %s", error)
+        self._troubled = True

@@ -1,0 +1,249 @@
+"""The folder of files and batches, which several processes use at once."""
+
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from app.bulk.batches.disk import (
+    UNFINISHED,
+    create_locked,
+    flush_folder,
+    locked,
+    remove_abandoned,
+    write_whole,
+)
+from app.bulk.batches.errors import FileTooLarge, InUse, Unknown
+from app.bulk.batches.records import BATCH_ID, FILE_ID, Record, new_batch, new_file, new_id
+
+log = logging.getLogger(__name__)
+
+
+class Store:
+    """Files and batches as OpenAI's objects; OSError from any method is the disk's, such as when it is full.
+
+    Reading waits for nobody: a record is replaced whole.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Make the folder if it is missing."""
+        self.lock = folder / "lock"  # of the runner that works
+        self._records = folder / "records.lock"
+        self._files = folder / "files"
+        self._batches = folder / "batches"
+        self._unfinished = folder / "unfinished"
+        self._incoming = folder / "incoming"
+        for place in (self._files, self._batches, self._unfinished, self._incoming):
+            place.mkdir(parents=True, exist_ok=True)
+
+    def add_file(self, name: str, purpose: str, chunks: Iterable[bytes], most: int) -> dict[str, Any]:
+        """Keep what `chunks` bring; FileTooLarge over `most` bytes. If anything fails, nothing is left."""
+        id = new_id("file-")
+        incoming = self._incoming / id
+        try:
+            with locked(self._records):  # a sweep must not come before the file has its own lock
+                file = create_locked(incoming)
+            with file:
+                size = 0
+                for chunk in chunks:
+                    size += len(chunk)
+                    if size > most:
+                        raise FileTooLarge(most)
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+                added = new_file(id, name, purpose, size)
+                with locked(self._records):
+                    self._keep(incoming, added)
+            return added
+        except BaseException:
+            self._remove(id)
+            incoming.unlink(missing_ok=True)
+            raise
+
+    def file(self, id: str) -> dict[str, Any]:
+        """Unknown if there is none."""
+        if not FILE_ID.fullmatch(id):
+            raise Unknown("file", id)
+        try:
+            found = json.loads(self._file_record(id).read_bytes())
+        except FileNotFoundError:
+            raise Unknown("file", id) from None
+        except ValueError:
+            log.error("%s is damaged", self._file_record(id))
+            raise Unknown("file", id) from None
+        return dict(found)
+
+    def files(self) -> list[dict[str, Any]]:
+        """All of them, the newest first."""
+        found = []
+        for id in _newest_first(self._files, FILE_ID):
+            with suppress(Unknown):  # deleted just now
+                found.append(self.file(id))
+        return found
+
+    def content(self, id: str) -> Path:
+        """Where a file's content is; Unknown if there is no such file."""
+        self.file(id)
+        return self._files / id
+
+    def delete_file(self, id: str) -> None:
+        """Unknown if there is none, InUse if a batch that is not finished needs it."""
+        with locked(self._records):
+            self.file(id)
+            if batch_id := self._used().get(id):
+                raise InUse(id, batch_id)
+            self._remove(id)
+            flush_folder(self._files)
+
+    def add_batch(
+        self, input_file_id: str, endpoint: str, window: str, metadata: dict[str, str] | None
+    ) -> dict[str, Any]:
+        """Queue a batch; Unknown if there is no such file, ValueError if `window` is not "24h"."""
+        id = new_id("batch_")
+        batch = new_batch(id, input_file_id, endpoint, window, metadata)
+        with locked(self._records):
+            self.file(input_file_id)
+            folder = self._unfinished / id
+            folder.mkdir()
+            try:
+                flush_folder(self._unfinished)  # before there is a record, or nobody would work it off
+                write_whole(self._batch_record(id), Record(batch).as_json())
+            except OSError:
+                folder.rmdir()
+                raise
+        return batch
+
+    def batch(self, id: str) -> dict[str, Any]:
+        """Unknown if there is none."""
+        return self.record(id).batch
+
+    def batches(self) -> list[dict[str, Any]]:
+        """All of them, the newest first."""
+        found = []
+        for id in _newest_first(self._batches, BATCH_ID):
+            with suppress(Unknown):  # damaged
+                found.append(self.batch(id))
+        return found
+
+    def cancel(self, id: str) -> dict[str, Any]:
+        """Ask for its end, which comes at once if no line is answered yet; too late at the end of the work.
+
+        Unknown if there is none.
+        """
+        with self.changing(id) as record:
+            if record.finished or record.progress.ending or record.batch["status"] == "cancelling":
+                return record.batch
+            begun = record.batch["status"] != "validating"
+            record.become("cancelling")
+            if not begun:
+                record.become("cancelled")
+        return record.batch
+
+    # What the runner needs
+
+    def record(self, id: str) -> Record:
+        """A batch and how far it has come; Unknown if there is none."""
+        if not BATCH_ID.fullmatch(id):
+            raise Unknown("batch", id)
+        path = self._batch_record(id)
+        try:
+            return Record.from_json(path.read_bytes())
+        except FileNotFoundError:
+            raise Unknown("batch", id) from None
+        except (ValueError, KeyError, TypeError):
+            log.error("%s is damaged", path)
+            raise Unknown("batch", id) from None
+
+    @contextmanager
+    def changing(self, id: str) -> Iterator[Record]:
+        """A batch's record, which is written when the block ends well; nobody else changes one meanwhile."""
+        with locked(self._records):
+            record = self.record(id)
+            before = record.as_json()
+            yield record
+            if record.as_json() != before:
+                write_whole(self._batch_record(id), record.as_json())
+
+    def unfinished(self) -> list[str]:
+        """Ids of the batches that are not finished, and of those not cleared away; the oldest first."""
+        return sorted(path.name for path in self._unfinished.iterdir() if BATCH_ID.fullmatch(path.name))
+
+    def part(self, id: str, kind: str) -> Path:
+        """Where results of an unfinished batch gather, "output" or "errors"."""
+        return self._unfinished / id / kind
+
+    def adopt(self, part: Path, size: int, id: str, name: str) -> bool:
+        """Make the first `size` bytes of results a file, if that is not done yet; False if they are lost."""
+        with locked(self._records):
+            if part.exists() and part.stat().st_size >= size:
+                os.truncate(part, size)
+                self._keep(part, new_file(id, name, "batch_output", size))
+            elif (self._files / id).exists():  # killed between the two steps
+                self._keep(None, new_file(id, name, "batch_output", size))
+            else:
+                return False
+        return True
+
+    def clear(self, id: str) -> None:
+        """Remove what is left of the work on a batch that is finished or has no record."""
+        with locked(self._records):
+            with suppress(Unknown):
+                if not self.record(id).finished:
+                    return
+            shutil.rmtree(self._unfinished / id)
+            flush_folder(self._unfinished)
+
+    def sweep(self) -> None:
+        """Remove what killed processes left; only the runner that works may."""
+        with locked(self._records):
+            for folder in (self._files, self._batches):
+                for path in folder.glob(f"*{UNFINISHED}"):
+                    path.unlink()
+            used = self._used()
+            for path in list(self._files.iterdir()):
+                id = path.name
+                if FILE_ID.fullmatch(id) and id not in used and not self._file_record(id).exists():
+                    path.unlink()
+            remove_abandoned(self._incoming)
+
+    def _file_record(self, id: str) -> Path:
+        return self._files / f"{id}.json"
+
+    def _batch_record(self, id: str) -> Path:
+        return self._batches / f"{id}.json"
+
+    def _keep(self, path: Path | None, file: dict[str, Any]) -> None:
+        """Take the content from `path`, unless it is there, and write the record, under the lock."""
+        if path is not None:
+            os.replace(path, self._files / file["id"])
+        write_whole(self._file_record(file["id"]), json.dumps(file).encode())
+
+    def _remove(self, id: str) -> None:
+        self._file_record(id).unlink(missing_ok=True)
+        (self._files / id).unlink(missing_ok=True)
+
+    def _used(self) -> dict[str, str]:
+        """Ids of the files that unfinished batches read or write, and of which batch."""
+        used: dict[str, str] = {}
+        for batch_id in self.unfinished():
+            with suppress(Unknown):
+                record = self.record(batch_id)
+                if not record.finished:
+                    ids = (
+                        record.batch["input_file_id"],
+                        record.progress.output_file_id,
+                        record.progress.error_file_id,
+                    )
+                    used |= {id: batch_id for id in ids if id}
+        return used
+
+
+def _newest_first(folder: Path, ids: re.Pattern[str]) -> list[str]:
+    found = (path.stem for path in folder.glob("*.json"))
+    return sorted(filter(ids.fullmatch, found), reverse=True)

@@ -1,0 +1,240 @@
+"""The work on one batch, which can be killed at any moment and is gone on with by another process.
+
+Results are appended to two files; now and then those are flushed, and then it is recorded how much of the
+input they answer and how long they are. Whoever goes on cuts them to that length first.
+"""
+
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import orjson
+
+from app.bulk.batches.disk import flush_folder
+from app.bulk.batches.errors import BatchFault, Unknown
+from app.bulk.batches.lines import changed, check, read_group
+from app.bulk.batches.records import new_id
+from app.bulk.batches.store import Store
+from app.bulk.errors import Stopped
+from app.engine.errors import Abandoned, EngineError, NotLoaded, Overloaded, TooLate
+
+log = logging.getLogger(__name__)
+
+SAVE_SECONDS = 1.0  # between two records of the progress; what came after the last one is done again
+FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds, before something is tried again
+
+
+@dataclass(frozen=True)
+class Result:
+    """What becomes of a request: a line of JSON for the file of results, or for that of errors."""
+
+    line: bytes  # without its end
+    failed: bool
+
+
+# Lines of the input -> a result for each, in their order. The second argument says whether to stop: then it
+# raises Abandoned. Overloaded, TooLate and NotLoaded: it is asked again later.
+Answer = Callable[[list[bytes], Callable[[], bool]], list[Result]]
+
+
+class BatchWork:
+    """One batch, from where it stands to its end."""
+
+    def __init__(self, store: Store, id: str, answer: Answer, stopped: threading.Event) -> None:
+        """Unknown if there is no such batch."""
+        self._store = store
+        self._id = id
+        self._answer = answer
+        self._stopped = stopped
+        self._record = store.record(id)  # what is counted in it is ahead of the one on disk
+
+    def run(self) -> None:
+        """Return when the batch is finished or `stopped` is set; OSError if the disk takes no more."""
+        if not self._record.finished and self._record.progress.ending is None:
+            try:
+                self._end(*self._work())
+            except Stopped:
+                return
+            except BatchFault as fault:
+                self._end("failed", [fault.listed()])
+        if not self._record.finished:
+            self._finish()
+        self._log("is", self._record.batch["status"])
+        self._store.clear(self._id)
+
+    def announce(self) -> None:
+        """Log that the work begins or goes on."""
+        if not self._record.finished:
+            self._log("begins" if self._record.batch["status"] == "validating" else "goes on")
+
+    def _work(self) -> tuple[str, list[dict[str, Any]]]:
+        """Answer what is not answered; how the batch ends, and what is wrong with its input."""
+        with ExitStack() as stack:
+            source = stack.enter_context(self._source())
+            if self._record.batch["status"] == "validating":
+                lines, faults = check(source, self._record.batch["endpoint"], self._stopped.is_set)
+                if faults:
+                    return "failed", faults
+                with self._store.changing(self._id) as self._record:
+                    if self._record.finished:
+                        return "cancelled", []
+                    self._record.batch["request_counts"]["total"] = lines
+                    self._record.become("in_progress")
+            progress = self._record.progress
+            parts = (
+                stack.enter_context(self._part("output", progress.output_bytes)),
+                stack.enter_context(self._part("error", progress.error_bytes)),
+            )
+            flush_folder(self._store.part(self._id, "output").parent)
+            source.seek(progress.read)
+            try:
+                return self._answer_all(source, *parts), []
+            finally:
+                self._save(*parts)
+
+    def _answer_all(self, source: BinaryIO, output: BinaryIO, error: BinaryIO) -> str:
+        """Answer line after line; how the batch ends."""
+        progress, counts = self._record.progress, self._record.batch["request_counts"]
+        saved = time.monotonic()
+        while lines := read_group(source):
+            results = self._results(lines)
+            if results is None:
+                return "cancelled"
+            failures = [result for result in results if result.failed]
+            written = _append(output, [result for result in results if not result.failed])
+            failed = _append(error, failures)
+            # Only now: were one of the two counted without the other, these lines would be there twice.
+            progress.output_bytes += written
+            progress.error_bytes += failed
+            progress.read = source.tell()
+            counts["completed"] += len(results) - len(failures)
+            counts["failed"] += len(failures)
+            if time.monotonic() >= saved + SAVE_SECONDS:
+                self._save(output, error)
+                saved = time.monotonic()
+        if counts["completed"] + counts["failed"] != counts["total"]:
+            raise changed()
+        return "expired" if progress.expired else "completed"
+
+    def _results(self, lines: list[bytes]) -> list[Result] | None:
+        """A result for each line, however long it takes; None if the batch is to be cancelled first."""
+        wait = FIRST_WAIT
+        while not self._stopped.is_set():
+            batch = self._store.batch(self._id)
+            if batch["status"] == "cancelling":
+                return None
+            try:
+                if time.time() >= batch["expires_at"]:
+                    self._record.progress.expired += len(lines)
+                    return [_expired(line) for line in lines]
+                results = self._answer(lines, self._stopped.is_set)
+                if len(results) != len(lines):
+                    raise ValueError(f"{len(results)} results for {len(lines)} lines")
+                return results
+            except (Overloaded, TooLate, NotLoaded, Abandoned):
+                self._stopped.wait(wait)
+                wait = min(2 * wait, LONGEST_WAIT)
+            except EngineError as error:
+                log.exception("%s failed", self._id)
+                raise BatchFault("server_error", str(error)) from error
+            except Exception as error:
+                log.exception("%s failed", self._id)
+                raise BatchFault("server_error", "an internal error; the server's log has more") from error
+        raise Stopped
+
+    def _log(self, *what: str) -> None:
+        counts = self._record.batch["request_counts"]
+        log.info(
+            "%s %s, %d of %d lines answered, %d failed",
+            self._id,
+            " ".join(what),
+            counts["completed"] + counts["failed"],
+            counts["total"],
+            counts["failed"],
+        )
+
+    def _save(self, *parts: BinaryIO) -> None:
+        """Record the progress, after what it counts is on the disk."""
+        for part in parts:
+            part.flush()
+            os.fsync(part.fileno())
+        with self._store.changing(self._id) as record:
+            record.progress = self._record.progress
+            record.batch["request_counts"] = self._record.batch["request_counts"]
+
+    def _end(self, ending: str, faults: list[dict[str, Any]]) -> None:
+        """Record how the batch will end; from here on nothing is answered."""
+        with self._store.changing(self._id) as self._record:
+            if self._record.finished:  # cancelled while its input was checked
+                return
+            batch, progress = self._record.batch, self._record.progress
+            progress.ending = "cancelled" if batch["status"] == "cancelling" else ending
+            progress.output_file_id = new_id("file-") if progress.output_bytes else None
+            progress.error_file_id = new_id("file-") if progress.error_bytes else None
+            if faults:
+                batch["errors"] = {"object": "list", "data": faults}
+            if progress.ending == "completed":
+                self._record.become("finalizing")
+
+    def _finish(self) -> None:
+        """Make files of the results."""
+        progress = self._record.progress
+        output = self._file("output", progress.output_bytes, progress.output_file_id)
+        error = self._file("error", progress.error_bytes, progress.error_file_id)
+        with self._store.changing(self._id) as self._record:
+            self._record.batch |= {"output_file_id": output, "error_file_id": error}
+            self._record.become(str(progress.ending))
+
+    def _file(self, kind: str, size: int, id: str | None) -> str | None:
+        """The id of the file that results become, None where there are none or they are lost."""
+        part = self._store.part(self._id, kind)
+        return id if id and self._store.adopt(part, size, id, f"{self._id}_{kind}.jsonl") else None
+
+    def _part(self, kind: str, size: int) -> BinaryIO:
+        """The results so far, cut to what is recorded of them; BatchFault if there are fewer."""
+        file = self._store.part(self._id, kind).open("ab")
+        if file.tell() < size:
+            file.close()
+            raise BatchFault("server_error", "the results so far are lost: send the batch again")
+        file.truncate(size)
+        return file
+
+    def _source(self) -> BinaryIO:
+        """The input, as it was when it came; BatchFault if it is gone or damaged."""
+        id = self._record.batch["input_file_id"]
+        try:
+            size = self._store.file(id)["bytes"]
+            source = self._store.content(id).open("rb")
+        except (Unknown, FileNotFoundError):
+            raise BatchFault("input_file_missing", f"the input file {id} is gone") from None
+        if os.fstat(source.fileno()).st_size != size:
+            source.close()
+            raise BatchFault("input_file_damaged", f"the input file {id} is damaged: send it again")
+        return source
+
+
+def _append(file: BinaryIO, results: list[Result]) -> int:
+    """Write the lines; how many bytes that were."""
+    for result in results:
+        file.write(result.line)
+        file.write(b"\n")
+    return sum(len(result.line) + 1 for result in results)
+
+
+def _expired(line: bytes) -> Result:
+    told = {
+        "id": f"batch_req_{secrets.token_hex(16)}",
+        "custom_id": orjson.loads(line)["custom_id"],
+        "response": None,
+        "error": {
+            "code": "batch_expired",
+            "message": "This request could not be executed before the completion window expired.",
+        },
+    }
+    return Result(orjson.dumps(told), failed=True)
