@@ -2,14 +2,19 @@
 
 import io
 import json
+import os
+import signal
 import time
 from dataclasses import replace
 
+import numpy as np
+import openai
 import pytest
 
 from app import create_app
 from app.config import Settings
 from app.engine.errors import NotFinite
+from tests.server import serving, starting, wait_for
 
 TEXTS = ["one two", "three"]
 
@@ -269,3 +274,53 @@ def test_a_folder_that_cannot_be_used_is_said_at_the_start(tmp_path, fake, caplo
     app = create_app(replace(Settings(), model_name="fake", batch_dir=tmp_path / "file"), fake)
     assert not app.extensions["service"].load()
     assert "EMBED_BATCH_DIR" in caplog.text
+
+
+ROWS = 20_000
+WORDS = ["library", "机器学习", "Bibliothek", "weather", "tiempo"]
+
+
+@pytest.mark.faults
+def test_openais_client_finishes_a_batch_across_kills(tmp_path, demo_folder):
+    """Once the worker is killed, once the whole server; each row is there once, in order, with its vector."""
+    texts = [f"{number} {WORDS[number % len(WORDS)]}" for number in range(ROWS)]
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text(
+        "".join(json.dumps(line(f"row-{row}", input=text)) + "\n" for row, text in enumerate(texts))
+    )
+    environ = {
+        "EMBED_MODEL_PATH": str(demo_folder),
+        "EMBED_PRECISION": "fp32",
+        "EMBED_BATCH_DIR": str(tmp_path / "kept"),
+    }
+
+    def progress(client, id, least):
+        found = client.batches.retrieve(id)
+        return found.status == "completed" or (found.request_counts.completed >= least and found)
+
+    with starting(tmp_path / "first", **environ) as server:
+        server.wait_until_ready()
+        with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none") as client:
+            file = client.files.create(file=corpus, purpose="batch")
+            batch = client.batches.create(
+                input_file_id=file.id, endpoint="/v1/embeddings", completion_window="24h"
+            )
+            wait_for(lambda: progress(client, batch.id, 500), 120)
+            (worker,) = server.workers
+            os.kill(worker, signal.SIGKILL)
+            wait_for(lambda: progress(client, batch.id, 4000), 240)
+            (worker,) = server.workers
+            os.kill(server.process.pid, signal.SIGKILL)
+            os.kill(worker, signal.SIGKILL)
+    with serving(tmp_path / "second", **environ) as server:
+        with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none") as client:
+            wait_for(lambda: client.batches.retrieve(batch.id).status == "completed", 600)
+            done = client.batches.retrieve(batch.id)
+            assert done.request_counts.to_dict() == {"total": ROWS, "completed": ROWS, "failed": 0}
+            assert done.error_file_id is None
+            rows = [json.loads(row) for row in client.files.content(done.output_file_id).text.splitlines()]
+        assert [row["custom_id"] for row in rows] == [f"row-{row}" for row in range(ROWS)]
+        some = range(0, ROWS, 997)
+        found = [rows[row]["response"]["body"]["data"][0]["embedding"] for row in some]
+        assert found == pytest.approx(np.array(server.vectors(input=[texts[row] for row in some])), abs=1e-5)
+        assert "batch_" in (tmp_path / "second").read_text()
