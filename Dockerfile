@@ -14,11 +14,11 @@ WORKDIR /app
 # Before the code, so that a change of the code does not install everything again. torch comes first and
 # from the index of builds without CUDA: the other builds bring gigabytes that a CPU has no use for.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-COPY requirements.txt requirements-build.lock requirements.lock ./
+COPY requirements.txt requirements-build.lock requirements.lock requirements-tracing.lock ./
 RUN echo "$(grep '^torch==' requirements.txt)+cpu" >torch.txt \
     && pip install --no-cache-dir --no-deps --retries 1 --timeout 20 --extra-index-url "$TORCH_INDEX" -r torch.txt \
     && pip install --no-cache-dir --no-deps --require-hashes -r requirements-build.lock \
-    && pip install --no-cache-dir --no-deps --require-hashes --no-build-isolation -r requirements.lock \
+    && pip install --no-cache-dir --no-deps --require-hashes --no-build-isolation -r requirements.lock -r requirements-tracing.lock \
     && pip check \
     && rm torch.txt
 

@@ -18,7 +18,7 @@ def test_texts_are_answered_as_tei_does(client, order, path):
     assert [(one["index"], one["score"]) for one in found] == order
 
 
-@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank"])
+@pytest.mark.parametrize("path", ["/rerank", "/api/rerank", "/v1/rerank", "/v2/rerank"])
 def test_documents_are_answered_as_jina_and_cohere_do(client, order, path):
     found = client.post(path, json={"query": QUERY, "documents": TEXTS, "return_documents": "true"}).json
     assert [(one["index"], one["relevance_score"]) for one in found["results"]] == order
@@ -29,6 +29,14 @@ def test_top_k_is_answered_as_voyage_does(client, order):
     found = client.post("/v1/rerank", json={"query": QUERY, "documents": TEXTS, "top_k": 2}).json
     assert [(one["index"], one["relevance_score"]) for one in found["data"]] == order[:2]
     assert "results" not in found
+
+
+def test_weaviates_reranker_gets_scores(client, order):
+    body = {"query": QUERY, "documents": TEXTS, "property": ""}
+    found = client.post("/rerank", data=client.application.json.dumps(body)).json  # without a content type
+    assert [(one["document"], one["score"]) for one in found["scores"]] == [
+        (TEXTS[index], score) for index, score in order
+    ]
 
 
 @pytest.mark.parametrize("path", ["/rerank", "/v1/rerank"])

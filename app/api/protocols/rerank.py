@@ -61,6 +61,11 @@ class DocumentsToRank(TextsRequest):
     top_n = positive("So many of the best; all if left out.", most=MOST)
     top_k = positive("Voyage's `top_n`: then so is the answer, `data` in place of `results`.", most=MOST)
     return_documents = switch(False, "Each document beside its score.")
+    property = Text(
+        load_default=None,
+        allow_none=True,
+        metadata={"description": "Weaviate's: then documents and scores are in `scores` too."},
+    )
     rank_fields = Unserved("documents are compared by their `text`", ["text"])
     max_tokens_per_doc = ignored("Cohere's; a document is read to the server's limit")
 
@@ -75,6 +80,7 @@ class Ranking(Schema):
     id = fields.String(required=True, metadata={"description": "The request's, as in the log."})
     model = fields.String(required=True, metadata={"example": "bge-m3"})
     object = fields.String(required=True, metadata={"example": "rerank"})
+    scores = fields.List(fields.Dict(), metadata={"description": "For Weaviate's reranker."})
     data = fields.List(fields.Dict(), metadata={"description": "`results`, for Voyage's clients."})
     results = fields.List(
         fields.Dict(),
@@ -150,7 +156,9 @@ v1_rerank_protocol = Protocol("v1_rerank", __name__, error=_v1_error, schema=V1R
 EITHER = {"oneOf": [{"type": "array", "items": Ranked}, Ranking]}
 
 
+# At /api/rerank for Dify's Ollama plugin; for /reranker see /reranker/info.
 @rerank_protocol.post("/rerank")
+@rerank_protocol.post("/api/rerank")
 @rerank_protocol.post("/reranker/rerank")
 @documented(
     "Order texts by how well they answer a query, in the protocol of text-embeddings-inference, or of Jina",
@@ -224,7 +232,7 @@ def _rank_documents(body: dict[str, Any]) -> Response:
         if asked["return_documents"]:
             result["document"] = {"text": asked["documents"][index]}
         results.append(result)
-    content = {
+    content: dict[str, Any] = {
         "id": g.request_id,
         "model": name,
         "object": "list" if asked["top_k"] else "rerank",
@@ -237,8 +245,13 @@ def _rank_documents(body: dict[str, Any]) -> Response:
         },
         "model_info": {"ranked_by": found.best},
     }
+    if asked["property"] is not None:
+        content["scores"] = [
+            {"document": asked["documents"][one["index"]], "score": one["relevance_score"]} for one in results
+        ]
     response = answer(content, found)
-    return until_sent(response, "bodies") if asked["return_documents"] else response
+    repeats = asked["return_documents"] or asked["property"] is not None
+    return until_sent(response, "bodies") if repeats else response
 
 
 def _compare(asked: dict[str, Any], texts: str) -> Scores:

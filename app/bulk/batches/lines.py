@@ -14,6 +14,7 @@ LINE_BYTES = 32 << 20  # of one line at most
 # again after a restart.
 GROUP_LINES = 64
 GROUP_BYTES = 1 << 20  # after this many no line is added
+GROUP_QUOTES = 1 << 12  # nor after so many quotation marks: a text has two, and its vector takes kilobytes
 MOST_LINES = 50_000  # of a batch, OpenAI's limit
 MOST_FAULTS = 100  # that are listed
 BLANK = b" \t\r\n"
@@ -35,8 +36,8 @@ def read_line(file: BinaryIO) -> bytes | None:
 def read_group(file: BinaryIO) -> list[bytes]:
     """The next lines that are not blank, without their ends; none after the last."""
     lines: list[bytes] = []
-    size = 0
-    while len(lines) < GROUP_LINES and size < GROUP_BYTES:
+    size = quotes = 0
+    while len(lines) < GROUP_LINES and size < GROUP_BYTES and quotes < GROUP_QUOTES:
         line = read_line(file)
         if line is None:
             raise changed()
@@ -45,6 +46,7 @@ def read_group(file: BinaryIO) -> list[bytes]:
         if line := line.strip(BLANK):
             lines.append(line)
             size += len(line)
+            quotes += line.count(b'"')
     return lines
 
 

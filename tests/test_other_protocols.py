@@ -1,4 +1,4 @@
-"""Infinity's paths without /v1, and what Weaviate asks of its inference container."""
+"""Infinity's paths without /v1, what Weaviate asks of its inference container, and Xinference's client."""
 
 import numpy as np
 import pytest
@@ -63,3 +63,9 @@ def test_weaviate_asks_that_without_a_key(fake, path):
     client = create_app(Settings(api_keys=("secret",)), fake).test_client()
     assert client.get(path).status_code == 204
     assert client.post("/vectors", json={"text": "a"}).status_code == 401
+
+
+def test_xinference_asks_whether_to_log_in_and_what_the_model_is_for(client):
+    assert client.get("/v1/cluster/auth").json == {"auth": False}
+    found = client.get("/v1/models/fake").json
+    assert (found["model_type"], found["dimensions"], found["max_tokens"]) == ("embedding", 16, 8)
