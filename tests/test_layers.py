@@ -97,7 +97,8 @@ from app.api.answer import answer
 from app.api.ask import encode
 from app.api.body import read_json
 from app.api.documented import documented
-from app.api.fields import Request, Text, required
+from app.api.fields import Text, required
+from app.api.schema import Request
 from app.api.protocol import Protocol
 
 

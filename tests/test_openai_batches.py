@@ -218,7 +218,7 @@ def test_no_page_and_no_json_is_taken_for_a_file(client):
 
 
 def test_a_file_has_a_limit(client, monkeypatch):
-    monkeypatch.setattr("app.api.protocols.openai.batches.MOST_FILE_BYTES", 100_000)
+    monkeypatch.setattr("app.api.protocols.openai.files.MOST_FILE_BYTES", 100_000)
     assert upload(client, b"a" * 100_000).status_code == 200
     answer = upload(client, b"a" * 100_001)
     assert answer.status_code == 413

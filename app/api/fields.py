@@ -1,23 +1,14 @@
 """What requests are made of: fields that say what is wrong in words, and are documented as they check."""
 
-import difflib
-import re
 from collections.abc import Mapping
-from functools import cache
-from itertools import islice
-from typing import Any, ClassVar, Self, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
-from flask import g
-from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_load, pre_load, validate
+from marshmallow import ValidationError, fields, validate
 
 from app.api.context import settings
 from app.api.errors import MODEL_CHARACTERS
 from app.engine.embeddings import PRIORITIES, Pooling, Side
 
-LOOKED_AT = 16  # of the fields of a request that nobody declared: whether one is misspelt
-ALIKE = 0.8  # of 1, where it is; difflib's ratio
-NAME_CHARACTERS = 64  # of a field's name, where an error or the log repeats it
-PLAIN_NAME = re.compile(rf"[\w.-]{{1,{NAME_CHARACTERS}}}", re.ASCII)
 JSON_NAMES = {bool: "a boolean", int: "a number", float: "a number", dict: "an object"}
 
 
@@ -257,77 +248,3 @@ def priority() -> Choice:
             "`u=0`, `u=1` and `u=6`, `u=7`), else its size: up to 64 tokens are interactive."
         },
     )
-
-
-class Request(Schema):
-    """Fields nobody declared are ignored, and null means not given: clients send plenty of both."""
-
-    synonyms: ClassVar[Mapping[str, str]] = {}  # other clients' names of fields
-
-    class Meta:
-        unknown = EXCLUDE
-
-    @pre_load
-    def prepare(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
-        given = {name: value for name, value in data.items() if value is not None}
-        renamed = {known: given[name] for name, known in self.synonyms.items() if name in given}
-        return renamed | given
-
-    @classmethod
-    def checked(cls, body: dict[str, Any]) -> dict[str, Any]:
-        """What a body holds, checked; ValidationError. Misspelt names of fields are noted in `g.misspelt`."""
-        schema = cls._instance()
-        unknown = _unknown(body, {*schema.fields, *cls.synonyms})
-        g.misspelt = {name: near for name, near in unknown.items() if near}
-        found: dict[str, Any] = schema.load(body)
-        if found.get("strict") and unknown:
-            raise ValidationError(
-                {
-                    name: ["is no field of this request" + (f": did you mean {near!r}?" if near else "")]
-                    for name, near in unknown.items()
-                }
-            )
-        return found
-
-    @classmethod
-    @cache  # to make one copies all of its fields
-    def _instance(cls) -> Self:
-        return cls()
-
-
-def _unknown(body: dict[str, Any], known: set[str]) -> dict[str, str | None]:
-    """Some fields that nobody declared, each with the one it is close to, if any."""
-    names = islice((name for name in body if name not in known), LOOKED_AT)
-    return {name[:NAME_CHARACTERS]: _closest(name, known) for name in names}
-
-
-def _closest(name: str, known: set[str]) -> str | None:
-    if not PLAIN_NAME.fullmatch(name):
-        return None
-    return next(iter(difflib.get_close_matches(name, known, 1, ALIKE)), None)
-
-
-class TextsRequest(Request):
-    """A request with texts, which may be too long."""
-
-    truncate = Truncate(
-        load_default="right",
-        allow_none=True,
-        metadata={
-            "default": True,
-            "description": "true, or `END`, cuts a text that is too long at its end, `START` at its "
-            "beginning; false, or `NONE`, refuses it.",
-        },
-    )
-    truncation_direction = Choice(
-        "right",
-        "left",
-        load_default="right",
-        metadata={"description": "Where a text is cut: `right`, at its end, or `left`, at its beginning."},
-    )
-
-    @post_load
-    def join_direction(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
-        if data.pop("truncation_direction") == "left" and data["truncate"]:
-            data["truncate"] = "left"
-        return data

@@ -10,19 +10,10 @@ from app.api.answer import answer
 from app.api.ask import encode, served_name
 from app.api.body import read_json
 from app.api.documented import documented
-from app.api.fields import (
-    OwnField,
-    Texts,
-    TextsRequest,
-    Unserved,
-    ignored,
-    json_name,
-    model_name,
-    positive,
-    required,
-)
+from app.api.fields import OwnField, Texts, Unserved, ignored, json_name, model_name, positive, required
 from app.api.protocol import Protocol
 from app.api.room import until_sent
+from app.api.schema import TextsRequest
 from app.engine.embeddings import Embeddings
 from app.engine.encodings import ENCODINGS
 

@@ -14,19 +14,9 @@ from app.api.ask import encode, served_name
 from app.api.body import read_json
 from app.api.context import encoder
 from app.api.documented import documented
-from app.api.fields import (
-    Choice,
-    TextOrTexts,
-    TextsRequest,
-    ignored,
-    model_name,
-    pooling,
-    priority,
-    switch,
-    texts,
-    whole,
-)
+from app.api.fields import Choice, TextOrTexts, ignored, model_name, pooling, priority, switch, texts, whole
 from app.api.protocol import Protocol
+from app.api.schema import TextsRequest
 from app.engine.embeddings import FloatArray, Output
 from app.engine.encodings import ENCODINGS, matrix
 

@@ -13,8 +13,9 @@ from app.api.ask import encode, served_name
 from app.api.body import read_json
 from app.api.context import encoder, settings
 from app.api.documented import documented
-from app.api.fields import Request, Text, ignored, model_name, switch
+from app.api.fields import Text, ignored, model_name, switch
 from app.api.protocol import Protocol
+from app.api.schema import Request
 
 # Clients look under "<architecture>.context_length" and the like; Ollama files BGE-M3 under this name.
 ARCHITECTURE = "bert"

@@ -10,19 +10,10 @@ from app.api.answer import answer
 from app.api.ask import ranking, score, served_name
 from app.api.body import read_json
 from app.api.documented import documented
-from app.api.fields import (
-    Text,
-    Texts,
-    TextsRequest,
-    Unserved,
-    ignored,
-    model_name,
-    positive,
-    required,
-    switch,
-)
+from app.api.fields import Text, Texts, Unserved, ignored, model_name, positive, required, switch
 from app.api.protocol import Protocol
 from app.api.room import until_sent
+from app.api.schema import TextsRequest
 from app.engine.embeddings import Scores
 
 MOST = (1 << 31) - 1  # whole numbers of more than 64 bits are read as others

@@ -14,19 +14,9 @@ from app.api.ask import score, served_name
 from app.api.body import read_json
 from app.api.context import encoder, settings
 from app.api.documented import documented
-from app.api.fields import (
-    OwnField,
-    Text,
-    Texts,
-    TextsRequest,
-    json_name,
-    model_name,
-    pooling,
-    priority,
-    required,
-    switch,
-)
+from app.api.fields import OwnField, Text, Texts, json_name, model_name, pooling, priority, required, switch
 from app.api.protocol import Protocol
+from app.api.schema import TextsRequest
 from app.engine.embeddings import HYBRID
 from app.engine.errors import MissingHead
 

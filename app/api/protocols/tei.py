@@ -10,9 +10,10 @@ from app.api.ask import client_gone, encode, served_name
 from app.api.body import read_json
 from app.api.context import encoder, settings
 from app.api.documented import documented
-from app.api.fields import Request, TextOrTexts, TextsRequest, Unserved, positive, switch, texts
+from app.api.fields import TextOrTexts, Unserved, positive, switch, texts
 from app.api.protocol import Protocol
 from app.api.room import until_sent
+from app.api.schema import Request, TextsRequest
 from app.engine.encodings import as_float
 
 MOST_TOKENS = 1 << 16  # in one answer of /tokenize

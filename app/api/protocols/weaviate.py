@@ -10,10 +10,11 @@ from app.api.ask import encode, served_name
 from app.api.body import read_json
 from app.api.context import encoder
 from app.api.documented import documented
-from app.api.fields import Request, Text, ignored, required
+from app.api.fields import Text, ignored, required
 from app.api.health import ready as check
 from app.api.protocol import Protocol
 from app.api.room import until_sent
+from app.api.schema import Request
 
 
 class VectorRequest(Request):

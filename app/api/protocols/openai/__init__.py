@@ -14,7 +14,6 @@ from app.api.documented import documented
 from app.api.fields import (
     Choice,
     TextOrTexts,
-    TextsRequest,
     Unserved,
     ignored,
     model_name,
@@ -24,6 +23,7 @@ from app.api.fields import (
     texts,
 )
 from app.api.protocol import Protocol
+from app.api.schema import TextsRequest
 from app.engine.embeddings import Embeddings
 from app.engine.encodings import ENCODINGS
 
