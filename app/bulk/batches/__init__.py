@@ -1,14 +1,14 @@
-"""Files and batches as in OpenAI's API: kept in a folder, and worked off across restarts.
+"""Files and batches of OpenAI's API: kept in a folder, worked off across restarts.
 
-    lock                 held by the runner that works; the others wait for it
-    records.lock         held while a record is written, or content is moved or removed
-    files/<id>           content of a file
-    files/<id>.json      the file's record; the file exists when this does
-    batches/<id>.json    the batch's record: OpenAI's object, and how far the work has come
-    unfinished/<id>/     results of a batch so far; the folder exists until the batch is finished
-    incoming/<id>        a file that is being uploaded, locked by the process that writes it
+    lock                 held by the one runner that works
+    records.lock         held while a record is written, or a file moved or removed
+    files/<id>           a file's content
+    files/<id>.json      its record; without it the file does not exist
+    batches/<id>.json    a batch's record: OpenAI's object, and its progress
+    unfinished/<id>/     results of a batch so far; removed when the batch is finished
+    incoming/<id>        an upload under way, locked by the process that writes it
 
-All of it is on one file system. Needs nothing beside requirements.txt.
+The folder must be on one file system. Needs no more than requirements.txt.
 """
 
 from app.bulk.batches.errors import FileTooLarge, InUse, Unknown

@@ -12,7 +12,7 @@ UNFINISHED = ".new"
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Wait for the lock and hold it, among threads as well as processes; for milliseconds, as others wait."""
+    """Wait for the lock and hold it; it excludes threads as well as processes. Keep it short."""
     with path.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -20,7 +20,7 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def locked_if_free(path: Path) -> Iterator[bool]:
-    """Hold the lock, or be told that somebody else does."""
+    """True while holding the lock, False if somebody else holds it."""
     with path.open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -40,16 +40,16 @@ def create_locked(path: Path) -> BinaryIO:
 def remove_abandoned(folder: Path) -> None:
     """Remove files of `create_locked` whose process has ended."""
     for path in list(folder.iterdir()):
-        # Another process may be writing it, or have finished just now.
+        # A living process may hold the lock, or may just have moved the file.
         with suppress(BlockingIOError, FileNotFoundError), path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that survives a power cut; until then the old one is there.
+    """Replace a file in a way that survives a power cut: either the old content is there or the new.
 
-    Only one at a time may write it: what is unfinished has one name.
+    Callers must not write the same file at once, as the temporary name is always the same.
     """
     unfinished = path.with_name(path.name + UNFINISHED)
     try:
@@ -65,7 +65,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Put the names in it onto the disk."""
+    """Make sure that the names in it survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -10,8 +10,8 @@ from app.bulk.batches.errors import BatchFault, fault
 from app.bulk.errors import Stopped
 
 LINE_BYTES = 32 << 20  # of one line at most
-# Lines that are answered together: enough to keep an encoder busy, few enough to hold in memory and to do
-# again after a restart.
+# Lines that are answered together: enough to keep an encoder busy, few enough to fit into memory and to be
+# repeated after a restart.
 GROUP_LINES = 64
 GROUP_BYTES = 1 << 20  # after this many no line is added
 GROUP_QUOTES = 1 << 12  # nor after so many quotation marks: a text has two, and its vector takes kilobytes
@@ -51,12 +51,12 @@ def read_group(file: BinaryIO) -> list[bytes]:
 
 
 def changed() -> BatchFault:
-    """For an input that is not what it was when it was checked."""
+    """The input is not what it was when it was checked."""
     return BatchFault("input_file_damaged", "the input file changed while the batch was under way")
 
 
 def check(file: BinaryIO, endpoint: str, stopped: Callable[[], bool]) -> tuple[int, list[dict[str, Any]]]:
-    """How many requests the file has, and what is wrong with it; Stopped if `stopped` says so."""
+    """The number of requests, and what is wrong with them; raises Stopped as soon as `stopped()`."""
     seen: set[bytes] = set()
     found: list[dict[str, Any]] = []
     number = requests = 0
@@ -67,7 +67,7 @@ def check(file: BinaryIO, endpoint: str, stopped: Callable[[], bool]) -> tuple[i
             raise Stopped
         if line is None:
             requests += 1
-            found.append(fault("line_too_long", f"A line may have {LINE_BYTES} bytes.", line=number))
+            found.append(fault("line_too_long", f"This line is longer than {LINE_BYTES} bytes.", line=number))
         elif not line:
             break
         elif line := line.strip(BLANK):
@@ -75,14 +75,16 @@ def check(file: BinaryIO, endpoint: str, stopped: Callable[[], bool]) -> tuple[i
             if wrong := _wrong(line, endpoint, seen):
                 found.append(fault(*wrong, line=number))
         if requests > MOST_LINES:
-            return requests, [fault("too_many_tasks", f"A batch may have {MOST_LINES} requests: split it.")]
+            return requests, [
+                fault("too_many_tasks", f"The input file has more than {MOST_LINES} requests: split it.")
+            ]
     if not requests:
         found.append(fault("empty_file", "The input file has no requests."))
     return requests, found
 
 
 def _wrong(line: bytes, endpoint: str, seen: set[bytes]) -> tuple[str, str, str | None] | None:
-    """The code, message and field of what is wrong with a line; `seen` gathers digests of the ids."""
+    """Code, message and field of what is wrong with a line; `seen` collects digests of the ids."""
     try:
         request = orjson.loads(line)
     except orjson.JSONDecodeError:
@@ -98,7 +100,7 @@ def _wrong(line: bytes, endpoint: str, seen: set[bytes]) -> tuple[str, str, str 
         return "invalid_method", "'method' must be 'POST'.", "method"
     if request.get("url") != endpoint:
         return "invalid_url", "The URL provided for this request does not match the batch endpoint.", "url"
-    # Ids may be long, and there may be many.
+    # Digests, because ids may be long and many.
     digest = hashlib.blake2b(request["custom_id"].encode(), digest_size=16).digest()
     if digest in seen:
         return (

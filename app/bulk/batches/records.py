@@ -7,7 +7,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-# Before a client's id becomes part of a path, it is matched with one of these.
+# An id from a client must match one of these before it becomes part of a path.
 FILE_ID = re.compile("file-[0-9a-f]{32}")
 BATCH_ID = re.compile("batch_[0-9a-f]{32}")
 
@@ -37,7 +37,7 @@ def new_file(id: str, name: str, purpose: str, size: int) -> dict[str, Any]:
 def new_batch(
     id: str, input_file_id: str, endpoint: str, window: str, metadata: dict[str, str] | None
 ) -> dict[str, Any]:
-    """OpenAI's object of a batch that nobody has looked at; ValueError if `window` is none of WINDOWS."""
+    """OpenAI's object of a batch that waits; ValueError if `window` is none of WINDOWS."""
     if window not in WINDOWS:
         raise ValueError(f"the completion window must be one of {', '.join(WINDOWS)}")
     now = int(time.time())
@@ -61,14 +61,14 @@ def new_batch(
 
 @dataclass
 class Progress:
-    """How far the work on a batch has come, so that another process can go on with it."""
+    """How far the work on a batch has come, so that another process can continue it."""
 
-    read: int = 0  # bytes of the input whose results are in the two files
-    output_bytes: int = 0  # of the file of results
-    error_bytes: int = 0  # of that of lines that failed
-    expired: int = 0  # lines for which there was no time
-    ending: str | None = None  # the status it is about to have; nothing is added to the results any more
-    output_file_id: str | None = None  # of the files that the results become
+    read: int = 0  # bytes of the input whose results are in the two part files
+    output_bytes: int = 0  # of the part with results
+    error_bytes: int = 0  # of the part with failed lines
+    expired: int = 0  # lines that got no answer in time
+    ending: str | None = None  # the status it is about to get; the results are complete
+    output_file_id: str | None = None  # of the files that the parts become
     error_file_id: str | None = None
 
 

@@ -11,11 +11,11 @@ from app.bulk.batches.work import FIRST_WAIT, LONGEST_WAIT, Answer, BatchWork
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0  # between two looks for a batch, or whether another process has given up the lock
-STOP_SECONDS = 5.0  # to wait for the thread at most; it looks as often as an answer does
+STOP_SECONDS = 5.0  # to wait for the thread; an answer that ignores `gone` may take longer
 
 
 class Runner:
-    """Answers the oldest batch first, one at a time, while no other process does."""
+    """Works off the batches, the oldest first and one at a time, while no other process does."""
 
     def __init__(self, store: Store, answer: Answer) -> None:
         self._store = store
@@ -26,11 +26,11 @@ class Runner:
         self._troubled = False  # whether it did
 
     def start(self) -> None:
-        """Begin, in a thread; once."""
+        """Begin, in a thread; call it once and after the fork, which a thread does not survive."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Give up what is under way, for the next runner; return after STOP_SECONDS at the latest."""
+        """Leave what is under way to the next runner; returns after STOP_SECONDS at the latest."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join(STOP_SECONDS)
@@ -68,9 +68,11 @@ class Runner:
         self._wait = FIRST_WAIT
 
     def _report(self, error: Exception) -> None:
-        """Once, until the work goes on."""
+        """Log it; a failing disk only once until it works again."""
         if not isinstance(error, OSError):
-            log.exception("the work on batches failed and is tried again")
+            log.exception("the work on batches failed, it is retried")
         elif not self._troubled:
-            log.error("the work on batches waits, it is tried again when the disk lets it: %s", error)
+            log.error(
+                "batches are paused and retried later, their folder cannot be read or written: %s", error
+            )
         self._troubled = True

@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 
 
 class Store:
-    """Files and batches as OpenAI's objects; OSError from any method is the disk's, such as when it is full.
+    """Files and batches as OpenAI's objects. Any method may raise OSError, such as when the disk is full.
 
-    Reading waits for nobody: a record is replaced whole.
+    Reading takes no lock, because records are replaced whole.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -42,11 +42,11 @@ class Store:
             place.mkdir(parents=True, exist_ok=True)
 
     def add_file(self, name: str, purpose: str, chunks: Iterable[bytes], most: int) -> dict[str, Any]:
-        """Keep what `chunks` bring; FileTooLarge over `most` bytes. If anything fails, nothing is left."""
+        """Store the chunks as a file; FileTooLarge over `most` bytes. If anything fails, nothing is left."""
         id = new_id("file-")
         incoming = self._incoming / id
         try:
-            with locked(self._records):  # a sweep must not come before the file has its own lock
+            with locked(self._records):  # a sweep must not find the file before it is locked
                 file = create_locked(incoming)
             with file:
                 size = 0
@@ -112,9 +112,10 @@ class Store:
             folder = self._unfinished / id
             folder.mkdir()
             try:
-                flush_folder(self._unfinished)  # before there is a record, or nobody would work it off
+                flush_folder(self._unfinished)  # a record without this folder would never be worked off
                 write_whole(self._batch_record(id), Record(batch).as_json())
             except OSError:
+                self._batch_record(id).unlink(missing_ok=True)
                 folder.rmdir()
                 raise
         return batch
@@ -132,9 +133,9 @@ class Store:
         return found
 
     def cancel(self, id: str) -> dict[str, Any]:
-        """Ask for its end, which comes at once if no line is answered yet; too late at the end of the work.
+        """Cancel at once if it is not in progress yet, else after the current group of lines.
 
-        Unknown if there is none.
+        A batch that is finished, or about to be, is not changed. Unknown if there is none.
         """
         with self.changing(id) as record:
             if record.finished or record.progress.ending or record.batch["status"] == "cancelling":
@@ -162,7 +163,7 @@ class Store:
 
     @contextmanager
     def changing(self, id: str) -> Iterator[Record]:
-        """A batch's record, which is written when the block ends well; nobody else changes one meanwhile."""
+        """A batch's record, to be changed while nobody else can; written unless the block raises."""
         with locked(self._records):
             record = self.record(id)
             before = record.as_json()
@@ -171,15 +172,15 @@ class Store:
                 write_whole(self._batch_record(id), record.as_json())
 
     def unfinished(self) -> list[str]:
-        """Ids of the batches that are not finished, and of those not cleared away; the oldest first."""
+        """Ids of the batches that are not finished or not cleared yet, the oldest first."""
         return sorted(path.name for path in self._unfinished.iterdir() if BATCH_ID.fullmatch(path.name))
 
     def part(self, id: str, kind: str) -> Path:
-        """Where results of an unfinished batch gather, "output" or "errors"."""
+        """Where results of an unfinished batch are collected; `kind` is "output" or "error"."""
         return self._unfinished / id / kind
 
     def adopt(self, part: Path, size: int, id: str, name: str) -> bool:
-        """Make the first `size` bytes of results a file, if that is not done yet; False if they are lost."""
+        """Turn the first `size` bytes of a part into a file, unless that is done; False if they are lost."""
         with locked(self._records):
             if part.exists() and part.stat().st_size >= size:
                 os.truncate(part, size)
@@ -200,7 +201,7 @@ class Store:
             flush_folder(self._unfinished)
 
     def sweep(self) -> None:
-        """Remove what killed processes left; only the runner that works may."""
+        """Remove what killed processes left behind; only the runner that holds `lock` may call it."""
         with locked(self._records):
             for folder in (self._files, self._batches):
                 for path in folder.glob(f"*{UNFINISHED}"):
@@ -219,7 +220,7 @@ class Store:
         return self._batches / f"{id}.json"
 
     def _keep(self, path: Path | None, file: dict[str, Any]) -> None:
-        """Take the content from `path`, unless it is there, and write the record, under the lock."""
+        """Move the content from `path`, unless it is in place, and write the record; needs the lock."""
         if path is not None:
             os.replace(path, self._files / file["id"])
         write_whole(self._file_record(file["id"]), json.dumps(file).encode())
@@ -229,7 +230,7 @@ class Store:
         (self._files / id).unlink(missing_ok=True)
 
     def _used(self) -> dict[str, str]:
-        """Ids of the files that unfinished batches read or write, and of which batch."""
+        """Each file that an unfinished batch reads or writes -> that batch, by id."""
         used: dict[str, str] = {}
         for batch_id in self.unfinished():
             with suppress(Unknown):

@@ -1,7 +1,7 @@
-"""The work on one batch, which can be killed at any moment and is gone on with by another process.
+"""The work on one batch. It may be killed at any moment; another process then continues it.
 
-Results are appended to two files; now and then those are flushed, and then it is recorded how much of the
-input they answer and how long they are. Whoever goes on cuts them to that length first.
+Results are appended to two part files. About once a second those are flushed, and then their lengths are
+recorded, with how much of the input they answer. To continue, cut them to the recorded lengths first.
 """
 
 import logging
@@ -26,8 +26,8 @@ from app.engine.errors import Abandoned, EngineError, NotLoaded, Overloaded, Too
 
 log = logging.getLogger(__name__)
 
-SAVE_SECONDS = 1.0  # between two records of the progress; what came after the last one is done again
-FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds, before something is tried again
+SAVE_SECONDS = 1.0  # between two records of the progress; a killed process loses what came after the last
+FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds before a retry; each doubles the one before
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Result:
     failed: bool
 
 
-# Lines of the input -> a result for each, in their order. The second argument says whether to stop: then it
-# raises Abandoned. Overloaded, TooLate and NotLoaded: it is asked again later.
+# Lines of the input -> a result for each, in their order. The second argument, `gone`, tells whether to give
+# up; the answer then raises Abandoned. After Overloaded, TooLate or NotLoaded it is called again later.
 Answer = Callable[[list[bytes], Callable[[], bool]], list[Result]]
 
 
@@ -52,10 +52,10 @@ class BatchWork:
         self._id = id
         self._answer = answer
         self._stopped = stopped
-        self._record = store.record(id)  # what is counted in it is ahead of the one on disk
+        self._record = store.record(id)  # its counts are ahead of those on disk
 
     def run(self) -> None:
-        """Return when the batch is finished or `stopped` is set; OSError if the disk takes no more."""
+        """Return when the batch is finished or `stopped` is set; OSError if the disk fails or is full."""
         if not self._record.finished and self._record.progress.ending is None:
             try:
                 self._end(*self._work())
@@ -65,16 +65,18 @@ class BatchWork:
                 self._end("failed", [fault.listed()])
         if not self._record.finished:
             self._finish()
-        self._log("is", self._record.batch["status"])
+        self._log(self._record.batch["status"])
         self._store.clear(self._id)
 
     def announce(self) -> None:
-        """Log that the work begins or goes on."""
-        if not self._record.finished:
-            self._log("begins" if self._record.batch["status"] == "validating" else "goes on")
+        """Log that the work begins or continues."""
+        if self._record.batch["status"] == "validating":
+            log.info("%s begins", self._id)
+        elif not self._record.finished:
+            self._log("continues")
 
     def _work(self) -> tuple[str, list[dict[str, Any]]]:
-        """Answer what is not answered; how the batch ends, and what is wrong with its input."""
+        """Answer the lines that are left; the status to end with, and what is wrong with the input."""
         with ExitStack() as stack:
             source = stack.enter_context(self._source())
             if self._record.batch["status"] == "validating":
@@ -99,7 +101,7 @@ class BatchWork:
                 self._save(*parts)
 
     def _answer_all(self, source: BinaryIO, output: BinaryIO, error: BinaryIO) -> str:
-        """Answer line after line; how the batch ends."""
+        """Answer group after group; the status to end with."""
         progress, counts = self._record.progress, self._record.batch["request_counts"]
         saved = time.monotonic()
         while lines := read_group(source):
@@ -109,7 +111,7 @@ class BatchWork:
             failures = [result for result in results if result.failed]
             written = _append(output, [result for result in results if not result.failed])
             failed = _append(error, failures)
-            # Only now: were one of the two counted without the other, these lines would be there twice.
+            # Counted only after both are written: if the second fails, the lines are answered again.
             progress.output_bytes += written
             progress.error_bytes += failed
             progress.read = source.tell()
@@ -123,7 +125,7 @@ class BatchWork:
         return "expired" if progress.expired else "completed"
 
     def _results(self, lines: list[bytes]) -> list[Result] | None:
-        """A result for each line, however long it takes; None if the batch is to be cancelled first."""
+        """A result for each line, however long that takes; None if the batch is cancelled first."""
         wait = FIRST_WAIT
         while not self._stopped.is_set():
             batch = self._store.batch(self._id)
@@ -148,19 +150,19 @@ class BatchWork:
                 raise BatchFault("server_error", "an internal error; the server's log has more") from error
         raise Stopped
 
-    def _log(self, *what: str) -> None:
+    def _log(self, what: str) -> None:
         counts = self._record.batch["request_counts"]
         log.info(
-            "%s %s, %d of %d lines answered, %d failed",
+            "%s %s: %d of %d lines done, %d of these failed",
             self._id,
-            " ".join(what),
+            what,
             counts["completed"] + counts["failed"],
             counts["total"],
             counts["failed"],
         )
 
     def _save(self, *parts: BinaryIO) -> None:
-        """Record the progress, after what it counts is on the disk."""
+        """Record the progress, once the results that it counts are on the disk."""
         for part in parts:
             part.flush()
             os.fsync(part.fileno())
@@ -169,7 +171,7 @@ class BatchWork:
             record.batch["request_counts"] = self._record.batch["request_counts"]
 
     def _end(self, ending: str, faults: list[dict[str, Any]]) -> None:
-        """Record how the batch will end; from here on nothing is answered."""
+        """Record how the batch will end; after this no more lines are answered."""
         with self._store.changing(self._id) as self._record:
             if self._record.finished:  # cancelled while its input was checked
                 return
@@ -183,7 +185,7 @@ class BatchWork:
                 self._record.become("finalizing")
 
     def _finish(self) -> None:
-        """Make files of the results."""
+        """Turn the results into files."""
         progress = self._record.progress
         output = self._file("output", progress.output_bytes, progress.output_file_id)
         error = self._file("error", progress.error_bytes, progress.error_file_id)
@@ -192,7 +194,7 @@ class BatchWork:
             self._record.become(str(progress.ending))
 
     def _file(self, kind: str, size: int, id: str | None) -> str | None:
-        """The id of the file that results become, None where there are none or they are lost."""
+        """Turn a part into the file `id` and return that; None if there are no results or they are lost."""
         part = self._store.part(self._id, kind)
         return id if id and self._store.adopt(part, size, id, f"{self._id}_{kind}.jsonl") else None
 
