@@ -31,15 +31,10 @@ def documented(
             "responses": {
                 str(status): {
                     "description": meaning,
-                    "content": {
-                        kind: {
-                            "schema": {"type": "array", "items": schema} if many and status == 200 else schema
-                        }
-                        for kind in (media if status == 200 else ("application/json",))
-                        if schema
-                    },
+                    "content": _content(schema, many and status == 200, kinds),
                 }
                 for status, (schema, meaning) in responses.items()
+                for kinds in [media if status == 200 else ("application/json",)]
             },
         }
         if view.__doc__:
@@ -57,3 +52,13 @@ def documented(
         return view
 
     return attach
+
+
+def _content(schema: Any, many: bool, kinds: tuple[str, ...]) -> dict[str, Any]:
+    """An answer's content in OpenAPI, in each of these types; none for an answer without a body."""
+    if schema is None:
+        return {}
+    content = {"schema": {"type": "array", "items": schema} if many else schema}
+    if isinstance(schema, dict) and "example" in schema:  # ReDoc would make one of a kind that is not there
+        content["example"] = schema["example"]
+    return dict.fromkeys(kinds, content)

@@ -144,7 +144,10 @@ STATUSES = {422: 400}
 rerank_protocol = Protocol("rerank", __name__, error=_error, schema=RerankError, statuses=STATUSES)
 # Clients of vLLM read errors as from its other paths under /v1.
 v1_rerank_protocol = Protocol("v1_rerank", __name__, error=_v1_error, schema=V1RerankError, statuses=STATUSES)
-EITHER = {"oneOf": [Ranking, {"type": "array", "items": Ranked}]}
+EITHER = {
+    "oneOf": [Ranking, {"type": "array", "items": Ranked}],
+    "example": [{"index": 1, "score": 0.6014}, {"index": 0, "score": 0.2117}],
+}
 
 
 # At /api/rerank for Dify's Ollama plugin; for /reranker see /reranker/info.
