@@ -64,7 +64,7 @@ test-container: models/multilingual-e5-small  ## build the image, run it as the 
 test-parity: .venv/dev .venv/parity/installed models/multilingual-e5-small  ## every output beside FlagEmbedding's own
 	@$(BIN)/pytest -q -m parity
 
-test-clients: .venv/dev .venv/clients/installed models/multilingual-e5-small  ## LangChain, LlamaIndex, Haystack, qdrant and npm's clients
+test-clients: .venv/dev .venv/clients/installed models/multilingual-e5-small  ## clients as themselves: LangChain, LlamaIndex, Cohere, litellm, npm's and the rest
 	@$(BIN)/pytest -q -m clients
 
 test-faults: .venv/dev models/multilingual-e5-small  ## kill, vanish, overload, fuzz: what is promised when things go wrong
@@ -155,11 +155,12 @@ models/multilingual-e5-small: | .venv/demo
 	@touch $@
 
 # The list is whole, so that no dependency can bring torch along; npm's clients run in a Node.js from PyPI.
-.venv/clients/installed: requirements-clients.txt tests/package.json | .venv/torch
+.venv/clients/installed: requirements-clients.txt requirements-clients-apart.txt tests/package.json | .venv/torch
 	@echo "installing clients"
 	@test -x .venv/clients/bin/pip || $(PYTHON) -m venv .venv/clients
 	@$(@D)/bin/pip $(QUIETLY) install --no-deps -r requirements-clients.txt
 	@$(@D)/bin/pip $(QUIETLY) check
+	@$(@D)/bin/pip $(QUIETLY) install --no-deps --upgrade --target $(@D)/apart -r requirements-clients-apart.txt
 	@mkdir -p .venv/clients/npm && cp tests/package.json .venv/clients/npm/
 	@PATH="$(CURDIR)/.venv/clients/bin:$$PATH" npm install --prefix .venv/clients/npm --silent --no-package-lock
 	@touch $@

@@ -6,8 +6,7 @@ import time
 import pytest
 
 from app import create_app
-from app.api import answer, room
-from app.api.protocols import tei
+from app.api import answer, ask, room
 from app.api.room import Room
 from app.config import Settings
 from app.engine.errors import Abandoned
@@ -102,7 +101,7 @@ def test_room_is_given_back_to_the_system_when_most_of_it_is_free(monkeypatch):
 
 
 def test_tokens_of_one_answer_are_bounded(client, monkeypatch):
-    monkeypatch.setattr(tei, "MOST_TOKENS", 100)
+    monkeypatch.setattr(ask, "MOST_TOKENS", 100)
     answer = client.post("/tokenize", json={"inputs": ["a " * 101]})
     assert answer.status_code == 422
     assert "the limit is 100" in answer.json["error"]

@@ -20,17 +20,152 @@ NODE_PACKAGES = ROOT / ".venv" / "clients" / "npm"
 TEXTS = ["什么是机器学习？", "Was ist maschinelles Lernen?", "two\nlines", "¿Qué tiempo hace hoy?"]
 QUERY = "What is machine learning?"
 
+QUESTION = {
+    "query": "What is BM25?",
+    "documents": [
+        "The sun shines.",
+        "BM25 ranks documents by the words of a query.",
+        "机器学习让计算机从数据中学习。",
+        "Die Katze schläft.",
+    ],
+    "top": 3,
+}
+
 # Those that hand on the numbers they read in JSON have exactly them; the rest decode base64 or make
 # arrays of float32, and have the bits.
-EXACT = ["langchain_ollama", "llama_index_ollama", "haystack_ollama", "haystack_openai"]
-BITS = ["langchain_openai", "llama_index_openai", "haystack_hugging_face", "hugging_face_hub"]
+EXACT = [
+    "cohere_7",
+    "cohere_v1",
+    "cohere_v2",
+    "haystack_ollama",
+    "haystack_openai",
+    "infinity",
+    "langchain_cohere",
+    "langchain_infinity",
+    "langchain_nvidia",
+    "langchain_ollama",
+    "langchain_xinference",
+    "llama_index_cohere",
+    "llama_index_jina",
+    "llama_index_ollama",
+    "llama_index_tei",
+    "mem0_ollama",
+    "mem0_openai",
+]
+BITS = [
+    "chromadb_cohere",
+    "chromadb_hugging_face",
+    "chromadb_jina",
+    "chromadb_ollama",
+    "chromadb_openai",
+    "haystack_hugging_face",
+    "hugging_face_hub",
+    "langchain_openai",
+    "lightrag_jina",
+    "llama_index_nvidia",
+    "llama_index_openai",
+    "voyage",
+]
+# They make one line of a text before they send it.
+ONE_LINE = ["haystack_ollama", "llama_index_openai", "mem0_openai"]
+RERANKERS = [
+    "cohere_7_rerank",
+    "cohere_v1_rerank",
+    "cohere_v2_rerank",
+    "infinity_rerank",
+    "langchain_cohere_rerank",
+    "langchain_infinity_rerank",
+    "lightrag_rerank",
+    "llama_index_cohere_rerank",
+    "llama_index_jina_rerank",
+    "llama_index_tei_rerank",
+    "mem0_rerank",
+    "voyage_rerank",
+]
+
+NPM_EXACT = [
+    "ai_cohere",
+    "ai_openai",
+    "ai_openai_compatible",
+    "cohere_v1",
+    "cohere_v2",
+    "langchain_cohere",
+    "langchain_ollama",
+    "ollama",
+]
+NPM_BITS = ["langchain_openai", "openai"]
+NPM_RERANKERS = ["ai_cohere_rerank", "cohere_v2_rerank", "langchain_cohere_rerank"]
+
+# By provider: the address litellm is given, and what else it is told.
+LITELLM_EMBED = {
+    "cohere": {"path": "/v2/embed"},
+    "hosted_vllm": {"path": "/v1"},
+    "huggingface": {"path": "/embed", "input_type": "feature-extraction"},
+    "infinity": {"path": ""},
+    "jina_ai": {"path": "/v1"},
+    "ollama": {"path": ""},
+    "openai": {"path": "/v1"},
+    "voyage": {"path": "/v1"},
+}
+LITELLM_RERANK = {
+    "cohere": {"path": ""},
+    "hosted_vllm": {"path": "/v1"},
+    "huggingface": {"path": ""},
+    # It wants a document as a string where the other providers want an object.
+    "infinity": {"path": "", "return_documents": False},
+    "jina_ai": {"path": ""},
+    "voyage": {"path": "/v1"},
+}
+
+# For each field of an error that a client may show, one that shows no other.
+REFUSED = [
+    "chromadb_jina",
+    "cohere_v2",
+    "infinity_rerank",
+    "langchain_nvidia",
+    "llama_index_jina",
+    "llama_index_jina_rerank",
+    "voyage",
+]
+NPM_REFUSED = ["ai_cohere", "ai_cohere_rerank", "ai_openai_compatible", "cohere_v2", "langchain_ollama"]
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, demo_folder):
     log = tmp_path_factory.mktemp("log") / "server.log"
-    with serving(log, EMBED_MODEL_PATH=str(demo_folder), EMBED_PRECISION="fp32") as server:
+    environ = {"EMBED_MODEL_PATH": str(demo_folder), "EMBED_PRECISION": "fp32"}
+    # LlamaIndex's CohereEmbedding takes the names of Cohere's models only.
+    with serving(log, EMBED_MODEL_ALIASES="embed-multilingual-v3.0", **environ) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def ranking(server):
+    """What a direct POST /v1/rerank gives."""
+    asked = {"query": QUESTION["query"], "documents": QUESTION["documents"], "top_n": QUESTION["top"]}
+    status, found = server.post("/v1/rerank", asked)
+    assert status == 200, found
+    return [[row["index"], row["relevance_score"]] for row in found["results"]]
+
+
+@pytest.fixture(scope="module")
+def refusal(server):
+    """What is said of a model that is not served."""
+    status, found = server.post("/api/embed", {"model": "nobody", "input": "a"})
+    assert status == 404
+    return found["error"]
+
+
+@pytest.fixture(scope="module")
+def litellm(server):
+    """What litellm makes of every provider, by function and provider: it is imported once."""
+    texts = {"texts": TEXTS, "query": QUERY}
+    calls = [["litellm_embed", {"provider": p, **texts, **o}] for p, o in LITELLM_EMBED.items()]
+    calls += [["litellm_rerank", {"provider": p, **QUESTION, **o}] for p, o in LITELLM_RERANK.items()]
+    calls.append(["refused", {"client": "litellm_embed", "provider": "openai", "path": "/v1", **texts}])
+    calls.append(["refused", {"client": "litellm_rerank", "provider": "jina_ai", "path": "", **QUESTION}])
+    found = in_python(server, "several", calls=calls)
+    return {(function, given["provider"]): row for (function, given), row in zip(calls, found, strict=True)}
 
 
 def run(*command: str | Path, cwd: Path = ROOT, **given) -> str:
@@ -47,38 +182,93 @@ def in_python(server: Server, function: str, **given):
     )
 
 
-def in_node(server: Server, library: str):
+def in_node(server: Server, library: str, **given):
     script = ROOT / "tests" / "client_libraries.mjs"
-    given = {"texts": TEXTS, "query": QUERY}
     return json.loads(run(BIN / "node", script, library, server.url, cwd=NODE_PACKAGES, **given))
+
+
+def asked_of(library: str) -> dict:
+    return QUESTION if library.endswith("_rerank") else {"texts": TEXTS, "query": QUERY}
 
 
 @pytest.mark.parametrize("library", EXACT)
 def test_the_numbers_are_the_same(server, library):
     found, query = in_python(server, library, texts=TEXTS, query=QUERY)
-    assert found == server.vectors(input=TEXTS)
+    assert found == server.vectors(input=sent(library))
     assert [query] == server.vectors(input=QUERY)
 
 
 @pytest.mark.parametrize("library", BITS)
 def test_the_bits_are_the_same(server, library):
     found, query = in_python(server, library, texts=TEXTS, query=QUERY)
-    # It makes one line of a text before it sends it.
-    sent = [text.replace("\n", " ") for text in TEXTS] if library == "llama_index_openai" else TEXTS
-    assert float32(found) == server.bits(input=sent)
+    assert float32(found) == server.bits(input=sent(library))
     assert float32([query]) == server.bits(input=QUERY)
 
 
-def test_npms_ollama(server):
-    found, query = in_node(server, "ollama")
+def sent(library: str) -> list[str]:
+    return [text.replace("\n", " ") for text in TEXTS] if library in ONE_LINE else TEXTS
+
+
+@pytest.mark.parametrize("library", RERANKERS)
+def test_the_ranking_is_the_same(server, ranking, library):
+    assert in_python(server, library, **QUESTION) == ranking
+
+
+@pytest.mark.parametrize("library", NPM_EXACT)
+def test_the_numbers_are_the_same_in_node(server, library):
+    found, query = in_node(server, library, texts=TEXTS, query=QUERY)
     assert found == server.vectors(input=TEXTS)
     assert [query] == server.vectors(input=QUERY)
 
 
-def test_npms_openai(server):
-    found, query = in_node(server, "openai")
+@pytest.mark.parametrize("library", NPM_BITS)
+def test_the_bits_are_the_same_in_node(server, library):
+    found, query = in_node(server, library, texts=TEXTS, query=QUERY)
     assert float32(found) == server.bits(input=TEXTS)
     assert float32([query]) == server.bits(input=QUERY)
+
+
+@pytest.mark.parametrize("library", NPM_RERANKERS)
+def test_the_ranking_is_the_same_in_node(server, ranking, library):
+    assert in_node(server, library, **QUESTION) == ranking
+
+
+@pytest.mark.parametrize("provider", LITELLM_EMBED)
+def test_litellms_numbers_are_the_same(server, litellm, provider):
+    assert litellm["litellm_embed", provider] == [
+        server.vectors(input=TEXTS),
+        *server.vectors(input=QUERY),
+    ]
+
+
+@pytest.mark.parametrize("provider", LITELLM_RERANK)
+def test_litellms_ranking_is_the_same(litellm, ranking, provider):
+    assert litellm["litellm_rerank", provider] == ranking
+
+
+def test_coheres_types_are_the_same(server):
+    types = ["int8", "binary", "ubinary", "base64"]
+    found = in_python(server, "cohere_types", texts=TEXTS, types=types)
+    assert found == {name: server.vectors(input=TEXTS, encoding_format=name) for name in types}
+
+
+def test_infinitys_client_reads_the_list_of_models(server):
+    assert "multilingual-e5-small" in in_python(server, "infinity_models")
+
+
+@pytest.mark.parametrize("library", REFUSED)
+def test_the_refusal_is_heard(server, refusal, library):
+    assert refusal in in_python(server, "refused", client=library, **asked_of(library))
+
+
+@pytest.mark.parametrize("library", NPM_REFUSED)
+def test_the_refusal_is_heard_in_node(server, refusal, library):
+    assert refusal in in_node(server, library, model="nobody", **asked_of(library))
+
+
+@pytest.mark.parametrize("provider", ["openai", "jina_ai"])
+def test_the_refusal_is_heard_through_litellm(litellm, refusal, provider):
+    assert refusal in litellm["refused", provider]
 
 
 def test_langchain_openai_hears_what_to_set(server):

@@ -86,6 +86,12 @@ def test_an_unknown_path_and_model_are_told_in_its_shape(client):
     assert "'fake' is served here" in answer.json["message"]
 
 
+def test_a_text_is_cut_into_tokens(client):
+    found = client.post("/v1/tokenize", json={"text": "one three", "model": "fake"}).json
+    assert found == {"tokens": [3, 5], "token_strings": ["one", "three"]}
+    assert client.post("/v1/tokenize", json={}).json["message"].startswith("text: is required")
+
+
 def test_rerank_has_all_that_cohere_says(client):
     body = {"model": "fake", "query": "one", "documents": ["one two", "three"], "top_n": 1}
     for path, version in (("/v2/rerank", "2"), ("/v1/rerank", "1")):

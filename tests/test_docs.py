@@ -41,7 +41,8 @@ def map_body(context, body):
         for name in ("dimensions", "output_dimension"):
             if isinstance(body.get(name), int):
                 body[name] = min(body[name], FakeEncoder.width)
-        body.pop("strict", None)
+        if body.get("strict") is True:
+            body["strict"] = False
     return body
 
 

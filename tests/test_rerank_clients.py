@@ -25,6 +25,16 @@ def test_documents_are_answered_as_jina_and_cohere_do(client, order, path):
     assert [one["document"]["text"] for one in found["results"]] == [TEXTS[index] for index, _ in order]
 
 
+def test_the_second_protocol_has_documents_unasked(client):
+    """As vLLM gives them; MaxKB reads them."""
+    body = {"query": QUERY, "documents": TEXTS}
+    assert all(
+        one["document"]["text"] in TEXTS for one in client.post("/v2/rerank", json=body).json["results"]
+    )
+    body["return_documents"] = False
+    assert not any("document" in one for one in client.post("/v2/rerank", json=body).json["results"])
+
+
 def test_top_k_is_answered_as_voyage_does(client, order):
     found = client.post("/v1/rerank", json={"query": QUERY, "documents": TEXTS, "top_k": 2}).json
     assert [(one["index"], one["relevance_score"]) for one in found["data"]] == order[:2]

@@ -9,10 +9,21 @@ import numpy as np
 from flask import request
 from marshmallow import ValidationError
 
-from app.api.answer import expect
+from app.api.answer import expect, keep_room
 from app.api.context import client, encoder, settings
 from app.api.errors import UnknownModel
-from app.engine.embeddings import DENSE, HYBRID, Embeddings, Output, Pooling, Priority, Scores, Side, Weights
+from app.engine.embeddings import (
+    DENSE,
+    HYBRID,
+    Embeddings,
+    Output,
+    Pooling,
+    Priority,
+    Scores,
+    Side,
+    Token,
+    Weights,
+)
 from app.engine.encodings import cut
 from app.engine.errors import TextTooLong
 
@@ -34,6 +45,9 @@ GATEWAYS = {
     "voyage",
     "xinference",
 }
+
+MOST_TOKENS = 1 << 16  # in one answer
+TOKEN_BYTES = 340  # of one in memory, its 70 bytes of JSON included
 
 # The urgency in a Priority header, 0 to 7 (RFC 9218, 4.1). Chromium sends 1 with what a page fetches, and
 # Firefox 4: neither may put a person's question last.
@@ -87,7 +101,7 @@ def encode(
             outputs=outputs,
             truncate=truncate,
             priority=priority or _header_priority(),
-            gone=client_gone(),
+            gone=_client_gone(),
             expect=expect,
         )
     return shaped(found, dimensions, unit)
@@ -125,9 +139,15 @@ def score(
             pooling=pooling,
             truncate=truncate,
             priority=priority or _header_priority(),
-            gone=client_gone(),
+            gone=_client_gone(),
             expect=expect,
         )
+
+
+def tokens(texts: list[str], special: bool) -> list[list[Token]]:
+    """As Encoder.tokenize, MOST_TOKENS at most; Busy where others' answers leave no room for so many."""
+    keep_room(TOKEN_BYTES * min(MOST_TOKENS, sum(map(len, texts)) + 2 * len(texts)))
+    return encoder().tokenize(texts, special, MOST_TOKENS, _client_gone())
 
 
 def ranking(found: Scores) -> list[tuple[int, float]]:
@@ -136,7 +156,7 @@ def ranking(found: Scores) -> list[tuple[int, float]]:
     return [(int(index), float(scores[index])) for index in np.argsort(-scores, kind="stable")]
 
 
-def client_gone() -> Callable[[], bool] | None:
+def _client_gone() -> Callable[[], bool] | None:
     """What tells whether who sent this request has left, where the server lets us look."""
     connection = client()
     return connection.gone if connection else None

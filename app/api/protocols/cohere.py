@@ -1,19 +1,19 @@
 """Cohere's protocol: /v1/embed and /v2/embed; its rerank is in rerank.py."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
-from flask import Response, g
+from flask import Response, current_app, g
 from marshmallow import Schema, ValidationError, fields
 
 from app.api.answer import answer
-from app.api.ask import encode, served_name
+from app.api.ask import encode, served_name, tokens
 from app.api.body import read_json
 from app.api.documented import documented
-from app.api.fields import OwnField, Texts, Unserved, ignored, json_name, model_name, positive, required
+from app.api.fields import OwnField, Text, Texts, Unserved, ignored, json_name, model_name, positive, required
 from app.api.protocol import Protocol
 from app.api.room import until_sent
-from app.api.schema import TextsRequest
+from app.api.schema import Request, TextsRequest
 from app.engine.embeddings import Embeddings
 from app.engine.encodings import ENCODINGS
 
@@ -63,6 +63,16 @@ class V1EmbedRequest(TextsRequest):
 
 class V2EmbedRequest(V1EmbedRequest):
     inputs = Unserved("this model reads text only, in `texts`", [])
+
+
+class V1TokenizeRequest(Request):
+    text = Text(**required("a string", "One text."))
+    model = model_name()
+
+
+class V1TokenizeResponse(Schema):
+    tokens = fields.List(fields.Integer(), required=True, metadata={"example": [35378, 8999]})
+    token_strings = fields.List(fields.String(), required=True, metadata={"example": ["Hello", "world"]})
 
 
 class V1EmbedResponse(Schema):
@@ -133,6 +143,23 @@ def v2_embed() -> Response:
     found = _encode(asked)
     vectors = _by_type(found, asked["embedding_types"] or ["float"])
     return _answer(asked, found, {"embeddings": vectors}, "2")
+
+
+@cohere.post("/v1/tokenize")
+@documented(
+    "Cut a text into tokens, in Cohere's protocol",
+    request=V1TokenizeRequest,
+    responses={200: (V1TokenizeResponse, "their ids and strings"), **cohere.refusals()},
+    tag="Cohere",
+    examples={"one": {"summary": "A text", "value": {"text": "Hello world"}}},
+)
+def tokenize() -> Response:
+    """Up to 65536 tokens, without the first and the last that the model adds."""
+    asked = V1TokenizeRequest.checked(read_json())
+    served_name(asked["model"])
+    (found,) = tokens([asked["text"]], special=False)
+    content = {"tokens": [one.id for one in found], "token_strings": [one.text for one in found]}
+    return until_sent(cast(Response, current_app.json.response(content)), "answers")
 
 
 def _encode(asked: dict[str, Any]) -> Embeddings:

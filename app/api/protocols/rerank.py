@@ -61,6 +61,10 @@ class DocumentsToRank(TextsRequest):
     max_tokens_per_doc = ignored("Cohere's; a document is read to the server's limit")
 
 
+class V2DocumentsToRank(DocumentsToRank):
+    return_documents = switch(True, "Each document beside its score; vLLM's clients expect them unasked.")
+
+
 class Ranked(Schema):
     index = fields.Integer(required=True, metadata={"example": 1})
     score = fields.Float(required=True, metadata={"example": 0.6014})
@@ -185,13 +189,13 @@ def v1_rerank() -> Response:
 @rerank_protocol.post("/v2/rerank")
 @documented(
     "Order documents by how well they answer a query, in Cohere's protocol",
-    request=DocumentsToRank,
+    request=V2DocumentsToRank,
     responses={200: (Ranking, "the best first"), **rerank_protocol.refusals()},
     tag="Ranking",
     examples={"documents": EXAMPLES["documents"]},
 )
 def v2_rerank() -> Response:
-    return _rank_documents(read_json())
+    return _rank_documents(read_json(), V2DocumentsToRank)
 
 
 def _has_one(body: dict[str, Any], name: str) -> bool:
@@ -216,8 +220,8 @@ def _rank_texts(body: dict[str, Any]) -> Response:
     return until_sent(response, "bodies") if asked["return_text"] else response
 
 
-def _rank_documents(body: dict[str, Any]) -> Response:
-    asked = DocumentsToRank.checked(body)
+def _rank_documents(body: dict[str, Any], schema: type[DocumentsToRank] = DocumentsToRank) -> Response:
+    asked = schema.checked(body)
     name = served_name(asked["model"])
     found = _compare(asked, "documents")
     results = []

@@ -5,8 +5,8 @@ from typing import Any, cast
 from flask import Response, current_app
 from marshmallow import Schema, fields
 
-from app.api.answer import answer, keep_room
-from app.api.ask import client_gone, encode, served_name
+from app.api.answer import answer
+from app.api.ask import encode, served_name, tokens
 from app.api.body import read_json
 from app.api.context import encoder, settings
 from app.api.documented import documented
@@ -16,8 +16,6 @@ from app.api.room import until_sent
 from app.api.schema import Request, TextsRequest
 from app.engine.encodings import as_float
 
-MOST_TOKENS = 1 << 16  # in one answer of /tokenize
-TOKEN_BYTES = 340  # of one in memory, its 70 bytes of JSON included
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
 EXAMPLES = {"batch": {"summary": "Two texts", "value": {"inputs": ["a text", "一段文字"]}}}
 NUMBERS = {"type": "array", "items": {"type": "number"}}
@@ -138,9 +136,7 @@ def embed_sparse() -> Response:
 def tokenize() -> Response:
     """All tokens, up to 65536 in one answer; `start` and `stop` count a text's characters."""
     asked = TokenizeRequest.checked(read_json())
-    texts = asked["inputs"]
-    keep_room(TOKEN_BYTES * min(MOST_TOKENS, sum(map(len, texts)) + 2 * len(texts)))
-    found = encoder().tokenize(texts, asked["add_special_tokens"], MOST_TOKENS, client_gone())
+    found = tokens(asked["inputs"], asked["add_special_tokens"])
     return until_sent(cast(Response, current_app.json.response(found)), "answers")
 
 
