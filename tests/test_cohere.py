@@ -57,9 +57,19 @@ def test_it_cuts_vectors_and_texts_as_asked(client, fake):
         assert fake.calls[-1]["truncate"] == side
 
 
+def test_inputs_of_text_are_read(client, direct):
+    inputs = [{"content": [{"type": "text", "text": text}]} for text in TEXTS]
+    assert client.post("/v2/embed", json={"inputs": inputs}).json["embeddings"]["float"] == direct
+
+
 @pytest.mark.parametrize(
     ("path", "body", "field"),
     [
+        ("/v2/embed", {"inputs": [], "texts": []}, "texts"),
+        ("/v2/embed", {"inputs": ["a"]}, "inputs"),
+        ("/v2/embed", {"inputs": [{"content": []}]}, "inputs"),
+        ("/v2/embed", {"inputs": [{"content": [{"type": "image_url", "image_url": {}}]}]}, "inputs"),
+        ("/v2/embed", {"inputs": [{"content": [{"type": "text", "text": 1}]}]}, "inputs"),
         ("/v2/embed", {}, "texts"),
         ("/v2/embed", {"texts": "a"}, "texts"),
         ("/v2/embed", {"texts": ["a"], "embedding_types": ["uint8"]}, "embedding_types"),

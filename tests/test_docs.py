@@ -18,7 +18,7 @@ from tests.conftest import FakeEncoder
 
 STATIC = Path(__file__).parent.parent / "app" / "static"
 # Pages and what they are made of, and what is only refused; the rest has to be documented.
-PAGES = ("docs.docs", "docs.redoc", "flasgger.", "page.static", "ollama.generate")
+PAGES = ("docs.docs", "docs.redoc", "flasgger.", "page.static", "ollama.generate", "openai.generate")
 
 
 class Roomy(FakeEncoder):

@@ -31,7 +31,10 @@ def test_inputs_may_be_objects_with_a_text(client):
     one = client.post("/v1/embeddings", json={"input": {"text": TEXTS[0]}}).json["data"]
     assert one[0]["embedding"] == expected["data"][0]["embedding"]
     answer = client.post("/v1/embeddings", json={"input": [{"image": "a"}]})
-    assert answer.json["error"]["message"] == "input: text 0 must be a string, not null"
+    told = 'input: text 0 must be a string, or an object with a "text" and no image'
+    assert answer.json["error"]["message"] == told
+    answer = client.post("/v1/embeddings", json={"input": [{"text": "a", "image": "data:,"}]})
+    assert answer.json["error"]["message"] == told
 
 
 @pytest.mark.parametrize("name", ["embedding_type", "encoding_type", "encoding_format"])
@@ -50,10 +53,9 @@ def test_jinas_kind_goes_before_openais(client):
 
 def test_jinas_vectors_may_keep_their_length(client):
     unit = client.post("/v1/embeddings", json={"input": "a", "normalized": True}).json["data"][0]["embedding"]
-    whole = client.post("/v1/embeddings", json={"input": "a", "normalized": False}).json["data"][0][
-        "embedding"
-    ]
-    assert whole == pytest.approx([2 * value for value in unit])
+    for name in ("normalized", "normalize"):
+        found = client.post("/v1/embeddings", json={"input": "a", name: False}).json["data"][0]
+        assert found["embedding"] == pytest.approx([2 * value for value in unit])
 
 
 @pytest.mark.parametrize(
@@ -78,6 +80,63 @@ def test_what_changes_vectors_is_served_or_refused(client, harmless, harm):
     assert answer.status_code == 400
     assert answer.json["error"]["param"] in harm
     assert answer.json["detail"] == answer.json["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/embed",
+        "/v1/embeddings",
+        "/embeddings",
+        "/v1/embed",
+        "/v2/embed",
+        "/embed",
+        "/rerank",
+        "/v2/rerank",
+    ],
+)
+def test_what_is_nested_absurdly_deep_in_a_field_is_a_fault_of_the_field(client, path):
+    deep = b"[" * 1000 + b"]" * 1000
+    fields = b'"input": "a", "inputs": "a", "texts": ["a"], "query": "a", "documents": ["a"], '
+    if "rerank" in path:
+        fields = fields.replace(b'"texts": ["a"], ', b"")
+    elif path == "/v2/embed":
+        fields = fields.replace(b'"inputs": "a", ', b"")
+    body = b"{" + fields + b'"truncate": ' + deep + b"}"
+    answer = client.post(path, data=body, content_type="application/json")
+    assert answer.status_code in (400, 422)
+    assert "truncate: must be true or false" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/embed", {"input": "a"}),
+        ("/api/embeddings", {"prompt": "a"}),
+        ("/v1/embeddings", {"input": "a"}),
+        ("/embeddings", {"input": "a"}),
+        ("/embed", {"inputs": "a"}),
+        ("/v1/embed", {"texts": ["a"]}),
+        ("/v2/embed", {"texts": ["a"]}),
+        ("/vectors", {"text": "a"}),
+        ("/rerank", {"query": "a", "texts": ["b"]}),
+        ("/v1/rerank", {"query": "a", "documents": ["b"]}),
+    ],
+)
+def test_pooling_and_the_side_that_is_cut_are_taken_everywhere(client, fake, path, body):
+    assert (
+        client.post(path, json=body | {"pooling": "cls", "truncation_direction": "left"}).status_code == 200
+    )
+    assert (fake.calls[-1]["pooling"], fake.calls[-1]["truncate"]) == ("cls", "left")
+    assert client.post(path, json=body | {"truncate": False}).status_code == 200
+    assert fake.calls[-1]["truncate"] is None
+
+
+def test_two_names_of_a_field_may_not_contradict(client):
+    body = {"input": "a", "dimensions": 4, "output_dimension": 4}
+    assert client.post("/v1/embeddings", json=body).status_code == 200
+    answer = client.post("/v1/embeddings", json=body | {"output_dimension": 2})
+    assert answer.json["detail"] == "output_dimension: cannot be given together with dimensions"
 
 
 def test_other_names_of_fields(client):
@@ -118,6 +177,7 @@ def test_who_is_strict_hears_of_every_unknown_field(client, path, body):
     assert client.post(path, json=body | {"strict": False, "xyz": 1, "pooing": "cls"}).status_code == 200
     answer = client.post(path, json=body | {"strict": True, "xyz": 1, "pooing": "cls"})
     assert answer.status_code == 422
+    assert "Warning" not in answer.headers
     assert answer.json["details"] == {
         "xyz": ["is no field of this request"],
         "pooing": ["is no field of this request: did you mean 'pooling'?"],

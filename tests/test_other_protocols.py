@@ -1,5 +1,7 @@
 """Infinity's paths without /v1, what Weaviate asks of its inference container, and Xinference's client."""
 
+import logging
+
 import numpy as np
 import pytest
 
@@ -18,6 +20,11 @@ def test_infinitys_paths_have_no_v1(client):
     answer = client.post("/embeddings", json={"input": TEXTS, "modality": "image"})
     assert answer.status_code == 400
     assert answer.json["error"]["param"] == "modality"
+
+
+def test_infinitys_client_without_a_model_means_the_served_one(client):
+    found = client.post("/embeddings", json={"input": "a", "model": "default/not-specified"}).json
+    assert found["model"] == "fake"
 
 
 def test_infinitys_models_tell_how_much_waits(client, fake):
@@ -53,6 +60,16 @@ def test_weaviate_waits_until_it_is_ready(client, fake):
     answer = client.get("/.well-known/ready")
     assert (answer.status_code, answer.json["error"]) == (503, "the model is not loaded")
     assert client.get("/.well-known/live").status_code == 204
+
+
+def test_weaviates_checks_are_like_any_health_check(app, client, fake, caplog):
+    """They need no seat, and are no line in the log."""
+    app.extensions["seats"].threads = 0
+    fake.turns(full=frozenset({"interactive"}))
+    with caplog.at_level(logging.INFO, "app.api.request_log"):
+        assert client.get("/.well-known/live").status_code == 204
+        assert client.get("/.well-known/ready/").status_code == 204
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("path", ["/.well-known/ready", "/.well-known/live"])

@@ -2,6 +2,9 @@
 
 import pytest
 
+from app import create_app
+from app.config import Settings
+
 QUERY = "one"
 TEXTS = ["one two", "three", "four four four"]
 
@@ -35,6 +38,37 @@ def test_the_second_protocol_has_documents_unasked(client):
     assert not any("document" in one for one in client.post("/v2/rerank", json=body).json["results"])
 
 
+def test_raw_scores_are_left_as_they_are_in_either_shape(client, fake):
+    fake.heads = ()  # cosines, of which some are below 0
+    texts = client.post("/rerank", json={"query": QUERY, "texts": TEXTS, "raw_scores": True}).json
+    found = client.post("/rerank", json={"query": QUERY, "documents": TEXTS, "raw_scores": True}).json
+    raw = [one["score"] for one in texts]
+    assert [one["relevance_score"] for one in found["results"]] == raw
+    assert min(raw) < 0
+    bounded = client.post("/rerank", json={"query": QUERY, "documents": TEXTS}).json["results"]
+    assert [one["relevance_score"] for one in bounded] == [max(0, score) for score in raw]
+
+
+@pytest.mark.parametrize("body", [{"texts": TEXTS}, {"documents": TEXTS}])
+def test_another_model_is_refused_in_either_shape(client, body):
+    answer = client.post("/rerank", json={"query": QUERY, "model": "another", **body})
+    assert (answer.status_code, answer.json["error_type"]) == (404, "Validation")
+    assert (
+        client.post("/rerank", json={"query": QUERY, "model": "default/not-specified", **body}).status_code
+        == 200
+    )
+
+
+def test_errors_have_the_types_of_their_protocols(fake):
+    client = create_app(Settings(model_name="fake", api_keys=("key",)), fake).test_client()
+    assert client.post("/rerank", json={}).json["error_type"] == "Unauthorized"
+    assert client.post("/v1/rerank", json={}).json["error"]["type"] == "authentication_error"
+    fake.turns(full=frozenset({"interactive", "bulk"}))
+    key = {"Authorization": "Bearer key"}
+    assert client.post("/rerank", json={}, headers=key).json["error_type"] == "Overloaded"
+    assert client.post("/v1/rerank", json={}, headers=key).json["error"]["type"] == "overloaded_error"
+
+
 def test_top_k_is_answered_as_voyage_does(client, order):
     found = client.post("/v1/rerank", json={"query": QUERY, "documents": TEXTS, "top_k": 2}).json
     assert [(one["index"], one["relevance_score"]) for one in found["data"]] == order[:2]
@@ -49,7 +83,7 @@ def test_weaviates_reranker_gets_scores(client, order):
     ]
 
 
-@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank"])
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank"])
 def test_both_are_too_much(client, path):
     answer = client.post(path, json={"query": QUERY, "documents": TEXTS, "texts": TEXTS})
     assert answer.status_code == 400

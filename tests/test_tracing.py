@@ -33,6 +33,7 @@ def test_the_callers_trace_is_in_the_log(client, caplog, sent):
         f"00-{TRACE}-{'0' * 16}-01",
         f"00-{TRACE.upper()}-{SPAN}-01",
         f"00-{TRACE}-{SPAN}",
+        f"{PARENT}-more",
     ],
 )
 def test_what_is_no_trace_is_none(client, caplog, sent):

@@ -83,10 +83,13 @@ class Admission:
         self._encoder: Encoder = app.extensions["encoder"]
         self._keys: Keys = app.extensions["keys"]
         rules = [rule for rule in app.url_map.iter_rules() if not rule.arguments]
-        self._health = {rule.rule for rule in rules if rule.endpoint.startswith("health.")}
         posted = {rule.rule: rule.endpoint for rule in rules if "POST" in (rule.methods or ())}
         protocols = [one for one in app.blueprints.values() if isinstance(one, Protocol)]
         quick = {view for protocol in protocols for view in protocol.quick}
+        open_ = {view for protocol in protocols for view in protocol.open}
+        self._health = {
+            rule.rule for rule in rules if rule.endpoint.startswith("health.") or rule.endpoint in open_
+        }
         self._posted = set(posted)
         self._costly = {path for path, view in posted.items() if view not in quick}
         self._answers: dict[tuple[str, int], tuple[list[tuple[str, str]], bytes]] = {}
@@ -95,6 +98,7 @@ class Admission:
         start = time.perf_counter()
         # Of a base URL that ends with a slash clients make two.
         path = environ["PATH_INFO"] = SLASHES.sub("/", environ["PATH_INFO"])
+        path = path.rstrip("/") or "/"
         if path in self._health:
             return self._next(environ, start_response)
         size = _size(environ)

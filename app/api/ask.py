@@ -29,6 +29,7 @@ from app.engine.errors import TextTooLong
 
 # Names under which people already know the model, whatever its folder is called.
 BGE_M3 = {"bge-m3", "baai/bge-m3", "bge-m3:567m"}
+NOT_SPECIFIED = "default/not-specified"  # what Infinity's client says where nobody names a model
 # What gateways put before a model's name to tell where they send a request.
 GATEWAYS = {
     "azure",
@@ -61,7 +62,7 @@ def served_name(asked: str | None) -> str:
     BGE-M3's names mean only weights of its shape. UnknownModel for another's.
     """
     served = settings().served_name
-    if asked is None or asked == served:
+    if asked in (None, NOT_SPECIFIED, served):
         return served
     names = _spellings(asked)
     known = {name.lower().removesuffix(":latest") for name in (served, *settings().model_aliases)}

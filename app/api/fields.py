@@ -1,13 +1,13 @@
 """What requests are made of: fields that say what is wrong in words, and are documented as they check."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar
 
 from marshmallow import ValidationError, fields, validate
 
 from app.api.context import settings
 from app.api.errors import MODEL_CHARACTERS
-from app.engine.embeddings import PRIORITIES, Pooling, Side
+from app.engine.embeddings import PRIORITIES, Side
 
 JSON_NAMES = {bool: "a boolean", int: "a number", float: "a number", dict: "an object"}
 
@@ -86,7 +86,7 @@ class Texts(OwnField[list[str]]):
                 f"has {len(value)} texts, the limit is {limit}: send them in several requests"
             )
         if self.objects:
-            value = [text.get("text") if isinstance(text, dict) else text for text in value]
+            value = [_text_of(index, item) for index, item in enumerate(value)]
         for index, text in enumerate(value):
             if not isinstance(text, str):
                 raise ValidationError(f"text {index} must be a string, not {json_name(text)}")
@@ -95,6 +95,15 @@ class Texts(OwnField[list[str]]):
                     f"text {index} has {len(text)} characters, the limit is {settings().max_characters}"
                 )
         return list(value)
+
+
+def _text_of(index: int, item: Any) -> Any:
+    """The text of an object that holds one and nothing else that a model could read."""
+    if not isinstance(item, dict):
+        return item
+    if "text" not in item or "image" in item:
+        raise ValidationError(f'text {index} must be a string, or an object with a "text" and no image')
+    return item["text"]
 
 
 class TextOrTexts(Texts):
@@ -164,8 +173,8 @@ class Truncate(OwnField[Side | None]):
     def _deserialize(
         self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any
     ) -> Side | None:
-        word = str(value).lower()
-        if not isinstance(value, bool | str) or word not in self.words:
+        word = str(value).lower() if isinstance(value, bool | str) else ""
+        if word not in self.words:
             raise ValidationError("must be true or false, or one of END, START, NONE")
         return self.words[word]
 
@@ -231,10 +240,6 @@ def model_name() -> ModelName:
         allow_none=True,
         metadata={"description": "Name of the served model or an alias; may be left out."},
     )
-
-
-def pooling(description: str = "`mean` or `cls`; the server's own (EMBED_POOLING) if left out.") -> Choice:
-    return Choice(*get_args(Pooling), load_default=None, metadata={"description": description})
 
 
 def priority() -> Choice:

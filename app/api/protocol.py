@@ -63,8 +63,8 @@ class Protocol(Blueprint):
         """`error` makes an error's body, `schema` documents it, `statuses` replaces some statuses.
 
         Paths below `prefix` that nothing is at are its errors too. Of its views the `quick` take a body and
-        cost next to nothing, and the `open` need no key. `begin` starts what runs beside the requests, once
-        the encoder is loaded, and returns what ends it.
+        cost next to nothing, and the `open` are like health checks: they need no key and no seat. `begin`
+        starts what runs beside the requests, once the encoder is loaded, and returns what ends it.
         """
         super().__init__(name, module)
         self.error = error

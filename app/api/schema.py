@@ -5,12 +5,13 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from itertools import islice
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_args
 
 from flask import g
 from marshmallow import EXCLUDE, Schema, ValidationError, post_load, pre_load
 
 from app.api.fields import Choice, Truncate
+from app.engine.embeddings import Pooling
 
 LOOKED_AT = 16  # of the fields of a request that nobody declared: whether one is misspelt
 ALIKE = 0.8  # of 1, where it is; difflib's ratio
@@ -29,8 +30,10 @@ class Request(Schema):
     @pre_load
     def prepare(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
         given = {name: value for name, value in data.items() if value is not None}
-        renamed = {known: given[name] for name, known in self.synonyms.items() if name in given}
-        return renamed | given
+        for name, known in self.synonyms.items():
+            if name in given and given.setdefault(known, given[name]) != given[name]:
+                raise ValidationError({name: [f"cannot be given together with {known}"]})
+        return given
 
     @classmethod
     def checked(cls, body: dict[str, Any]) -> dict[str, Any]:
@@ -40,6 +43,7 @@ class Request(Schema):
         g.misspelt = {name: near for name, near in unknown.items() if near}
         found: dict[str, Any] = schema.load(body)
         if found.get("strict") and unknown:
+            g.misspelt = {}  # they are not ignored
             raise ValidationError(
                 {
                     name: ["is no field of this request" + (f": did you mean {near!r}?" if near else "")]
@@ -67,7 +71,7 @@ def _closest(name: str, known: set[str]) -> str | None:
 
 
 class TextsRequest(Request):
-    """A request with texts, which may be too long."""
+    """A request with texts, which may be too long, and are pooled."""
 
     truncate = Truncate(
         load_default="right",
@@ -83,6 +87,15 @@ class TextsRequest(Request):
         "left",
         load_default="right",
         metadata={"description": "Where a text is cut: `right`, at its end, or `left`, at its beginning."},
+    )
+
+    pooling = Choice(
+        *get_args(Pooling),
+        load_default=None,
+        metadata={
+            "description": "`mean` or `cls`; if left out the server's own (EMBED_POOLING), for scores that "
+            "which the model was trained for."
+        },
     )
 
     @post_load

@@ -11,9 +11,9 @@ from werkzeug.wrappers import Response
 
 log = logging.getLogger(__name__)
 
-# Version, trace id, span id, flags; a later version may say more after them. Trace Context, 3.2.2.
+# Version, trace id, span id, flags; later versions than 00 may say more after them. Trace Context, 3.2.2.
 TRACEPARENT = re.compile(
-    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?", re.ASCII
+    r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?", re.ASCII
 )
 STAGES = {"tokenize": "tokenize", "queue": "queue", "forward": "forward", "serialize": "write"}
 
@@ -50,7 +50,7 @@ def close(app: Flask) -> None:
 def trace_id(environ: Mapping[str, Any]) -> str:
     """The caller's, 32 hexadecimal digits; nothing where it sent none, or none that is one."""
     found = TRACEPARENT.fullmatch(environ.get("HTTP_TRACEPARENT", ""))
-    return found[1] if found else ""
+    return found[2] if found and not (found[1] == "00" and found[3]) else ""
 
 
 def begin(environ: Mapping[str, Any], name: str) -> str:

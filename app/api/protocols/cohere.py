@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
 from flask import Response, current_app, g
-from marshmallow import Schema, ValidationError, fields
+from marshmallow import Schema, ValidationError, fields, post_load
 
 from app.api.answer import answer
 from app.api.ask import encode, served_name, tokens
@@ -45,10 +45,9 @@ class EmbeddingTypes(OwnField[list[str]]):
         return list(dict.fromkeys(value))
 
 
-class V1EmbedRequest(TextsRequest):
+class _EmbedRequest(TextsRequest):
     synonyms: ClassVar = {"output_dimension": "dimensions"}
 
-    texts = Texts(**required("a list of strings", "The texts."))
     model = model_name()
     embedding_types = EmbeddingTypes(
         load_default=None,
@@ -61,8 +60,45 @@ class V1EmbedRequest(TextsRequest):
     images = Unserved("this model reads text only", [])
 
 
-class V2EmbedRequest(V1EmbedRequest):
-    inputs = Unserved("this model reads text only, in `texts`", [])
+class Inputs(Texts):
+    """A list of objects, of which each holds one text and nothing else to read."""
+
+    def openapi(self, most: int) -> dict[str, Any]:
+        part = {
+            "type": "object",
+            "required": ["type", "text"],
+            "properties": {"type": {"type": "string", "enum": ["text"]}, "text": {"type": "string"}},
+        }
+        parts = {"type": "array", "items": part, "minItems": 1, "maxItems": 1}
+        item = {"type": "object", "required": ["content"], "properties": {"content": parts}}
+        return {"type": "array", "items": item, "maxItems": most}
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **options: Any
+    ) -> list[str]:
+        if isinstance(value, list):
+            value = [self._text(index, item) for index, item in enumerate(value)]
+        return super()._deserialize(value, attr, data, **options)
+
+    def _text(self, index: int, item: Any) -> Any:
+        parts = item.get("content") if isinstance(item, dict) else None
+        if not isinstance(parts, list) or len(parts) != 1 or not isinstance(parts[0], dict):
+            raise ValidationError(f'text {index} must be {{"content": [{{"type": "text", "text": "..."}}]}}')
+        if parts[0].get("type") != "text":
+            raise ValidationError(f"text {index} must be of the type text: this model reads text only")
+        return parts[0].get("text")
+
+
+class EmbedTexts(_EmbedRequest):
+    texts = Texts(**required("a list of strings; at /v2/embed inputs in its place", "The texts."))
+
+
+class EmbedInputs(_EmbedRequest):
+    inputs = Inputs(**required("a list of objects, or texts in its place", "In place of `texts`."))
+
+    @post_load
+    def as_texts(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        return data | {"texts": data.pop("inputs")}
 
 
 class V1TokenizeRequest(Request):
@@ -113,13 +149,13 @@ cohere = Protocol("cohere", __name__, error=_error, schema=CohereError, prefix="
 @cohere.post("/v1/embed")
 @documented(
     "Turn texts into vectors, in Cohere's first protocol",
-    request=V1EmbedRequest,
+    request=EmbedTexts,
     responses={200: (V1EmbedResponse, "one vector for each text, in their order"), **cohere.refusals()},
     tag="Cohere",
     examples=EXAMPLES,
 )
 def v1_embed() -> Response:
-    asked = V1EmbedRequest.checked(read_json())
+    asked = EmbedTexts.checked(read_json())
     served_name(asked["model"])
     found = _encode(asked)
     if asked["embedding_types"]:
@@ -132,13 +168,16 @@ def v1_embed() -> Response:
 @cohere.post("/v2/embed")
 @documented(
     "Turn texts into vectors, in Cohere's protocol",
-    request=V2EmbedRequest,
+    request=(EmbedTexts, EmbedInputs),
     responses={200: (V2EmbedResponse, "vectors by type, in the order of the texts"), **cohere.refusals()},
     tag="Cohere",
     examples=EXAMPLES,
 )
 def v2_embed() -> Response:
-    asked = V2EmbedRequest.checked(read_json())
+    body = read_json()
+    if body.get("texts") is not None and body.get("inputs") is not None:
+        raise ValidationError("cannot be given together with inputs", "texts")
+    asked = (EmbedTexts if body.get("inputs") is None else EmbedInputs).checked(body)
     served_name(asked["model"])
     found = _encode(asked)
     vectors = _by_type(found, asked["embedding_types"] or ["float"])
@@ -163,7 +202,13 @@ def tokenize() -> Response:
 
 
 def _encode(asked: dict[str, Any]) -> Embeddings:
-    return encode(asked["texts"], field="texts", dimensions=asked["dimensions"], truncate=asked["truncate"])
+    return encode(
+        asked["texts"],
+        field="texts",
+        dimensions=asked["dimensions"],
+        pooling=asked["pooling"],
+        truncate=asked["truncate"],
+    )
 
 
 def _by_type(found: Embeddings, types: list[str]) -> dict[str, Any]:

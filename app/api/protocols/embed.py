@@ -14,7 +14,7 @@ from app.api.ask import encode, served_name
 from app.api.body import read_json
 from app.api.context import encoder
 from app.api.documented import documented
-from app.api.fields import Choice, TextOrTexts, ignored, model_name, pooling, priority, switch, texts, whole
+from app.api.fields import Choice, TextOrTexts, ignored, model_name, priority, switch, texts, whole
 from app.api.protocol import Protocol
 from app.api.schema import TextsRequest
 from app.engine.embeddings import FloatArray, Output
@@ -67,7 +67,6 @@ class EmbedRequest(TextsRequest):
         "Keep this many numbers of each dense vector and make its length 1 again; at most the model's "
         "width. 0 keeps all.",
     )
-    pooling = pooling()
     return_dense = switch(True, "A vector for each text, in `embeddings`; false leaves the list empty.")
     return_sparse = switch(False, "Lexical weights of each text, in `sparse`, for models that have them.")
     return_colbert_vecs = switch(

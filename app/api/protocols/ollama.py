@@ -15,7 +15,7 @@ from app.api.context import encoder, settings
 from app.api.documented import documented
 from app.api.fields import Text, ignored, model_name, switch
 from app.api.protocol import Protocol
-from app.api.schema import Request
+from app.api.schema import Request, TextsRequest
 
 # Clients look under "<architecture>.context_length" and the like; Ollama files BGE-M3 under this name.
 ARCHITECTURE = "bert"
@@ -30,7 +30,9 @@ class NamedRequest(Request):
     model = model_name()
 
 
-class LegacyRequest(NamedRequest):
+class LegacyRequest(TextsRequest):
+    synonyms: ClassVar = {"name": "model"}
+    model = model_name()
     prompt = Text(load_default="", allow_none=True, metadata={"description": "One text."})
     options = ignored("clients send it")
     keep_alive = ignored("clients send it")
@@ -145,7 +147,8 @@ def show() -> dict[str, Any]:
 def embeddings() -> Response:
     asked = LegacyRequest.checked(read_json())
     served_name(asked["model"])
-    found = encode([asked["prompt"]] if asked["prompt"] else [])
+    texts = [asked["prompt"]] if asked["prompt"] else []
+    found = encode(texts, field="prompt", pooling=asked["pooling"], truncate=asked["truncate"])
     return answer({"embedding": found.dense[0] if len(found.dense) else []}, found)
 
 
@@ -170,8 +173,6 @@ def pull() -> Response | dict[str, Any]:
 
 @ollama.post("/api/generate")
 @ollama.post("/api/chat")
-@ollama.post("/v1/chat/completions")
-@ollama.post("/v1/completions")
 def generate() -> Response:
     raise BadRequest(f"{served_name(None)!r} does not generate text, it only embeds: POST /api/embed")
 

@@ -12,6 +12,8 @@ from app.api.body import read_json
 from app.api.documented import documented
 from app.api.fields import Text, Texts, Unserved, ignored, model_name, positive, required, switch
 from app.api.protocol import Protocol
+from app.api.protocols.openai import error as openai_error
+from app.api.protocols.tei import error as tei_error
 from app.api.room import until_sent
 from app.api.schema import TextsRequest
 from app.engine.embeddings import Scores
@@ -32,12 +34,16 @@ EXAMPLES = {
 }
 
 
+RAW = switch(False, "true leaves scores as they are, false keeps them within 0 and 1.")
+
+
 class TextsToRank(TextsRequest):
     """The request of text-embeddings-inference, known by `texts`."""
 
     query = Text(**required("a string"))
     texts = Texts(**required("a list of strings; or documents in its place"))
-    raw_scores = switch(False, "true leaves scores as they are, false keeps them within 0 and 1.")
+    model = model_name()
+    raw_scores = RAW
     return_text = switch(False, "Each text beside its score.")
 
 
@@ -51,6 +57,7 @@ class DocumentsToRank(TextsRequest):
     documents = Texts(objects=True, **required('a list of strings, or of objects with a string under "text"'))
     top_n = positive("So many of the best; all if left out.", most=MOST)
     top_k = positive("Voyage's `top_n`: then so is the answer, `data` in place of `results`.", most=MOST)
+    raw_scores = RAW
     return_documents = switch(False, "Each document beside its score.")
     property = Text(
         load_default=None,
@@ -128,19 +135,12 @@ class V1RerankError(Schema):
     detail = fields.String(required=True, metadata={"description": "The same, for Jina's clients."})
 
 
-def _error(status: int, sentence: str, _details: dict[str, Any]) -> dict[str, Any]:
-    kind = "Validation" if status < 500 else "Backend"
-    return {"error": sentence, "error_type": kind, "message": sentence, "detail": sentence}
+def _error(status: int, sentence: str, details: dict[str, Any]) -> dict[str, Any]:
+    return tei_error(status, sentence, details) | {"message": sentence, "detail": sentence}
 
 
 def _v1_error(status: int, sentence: str, details: dict[str, Any]) -> dict[str, Any]:
-    about = {
-        "message": sentence,
-        "type": "server_error" if status >= 500 else "invalid_request_error",
-        "param": next(iter(details), None),
-        "code": "model_not_found" if status == 404 and "model" in details else None,
-    }
-    return {"error": about, "message": sentence, "detail": sentence}
+    return openai_error(status, sentence, details) | {"message": sentence}
 
 
 # Infinity's client takes a 422 for FastAPI's own list of faults.
@@ -195,7 +195,9 @@ def v1_rerank() -> Response:
     examples={"documents": EXAMPLES["documents"]},
 )
 def v2_rerank() -> Response:
-    return _rank_documents(read_json(), V2DocumentsToRank)
+    body = read_json()
+    _has_one(body, "documents")
+    return _rank_documents(body, V2DocumentsToRank)
 
 
 def _has_one(body: dict[str, Any], name: str) -> bool:
@@ -207,13 +209,14 @@ def _has_one(body: dict[str, Any], name: str) -> bool:
 
 def _rank_texts(body: dict[str, Any]) -> Response:
     asked = TextsToRank.checked(body)
+    served_name(asked["model"])
     found = _compare(asked, "texts")
     results = []
     for index, value in ranking(found):
         result: dict[str, Any] = {"index": index}
         if asked["return_text"]:
             result["text"] = asked["texts"][index]
-        result["score"] = value if asked["raw_scores"] else _bounded(value)
+        result["score"] = _shown(value, asked)
         results.append(result)
     response = answer(results, found)
     # Its texts are the answer's, and in memory as long.
@@ -226,7 +229,7 @@ def _rank_documents(body: dict[str, Any], schema: type[DocumentsToRank] = Docume
     found = _compare(asked, "documents")
     results = []
     for index, value in ranking(found)[: asked["top_n"] or asked["top_k"]]:
-        result: dict[str, Any] = {"index": index, "relevance_score": _bounded(value)}
+        result: dict[str, Any] = {"index": index, "relevance_score": _shown(value, asked)}
         if asked["return_documents"]:
             result["document"] = {"text": asked["documents"][index]}
         results.append(result)
@@ -255,9 +258,9 @@ def _rank_documents(body: dict[str, Any], schema: type[DocumentsToRank] = Docume
 def _compare(asked: dict[str, Any], texts: str) -> Scores:
     """The scores of the query and each of its texts, which are in the field of that name."""
     pairs = [(asked["query"], text) for text in asked[texts]]
-    return score(pairs, field=texts, truncate=asked["truncate"])
+    return score(pairs, field=texts, pooling=asked["pooling"], truncate=asked["truncate"])
 
 
-def _bounded(score: float) -> float:
-    """Within 0 and 1, as clients of these protocols expect it."""
-    return min(1.0, max(0.0, score))
+def _shown(score: float, asked: dict[str, Any]) -> float:
+    """Within 0 and 1, as clients of these protocols expect it, unless they ask for it as it is."""
+    return score if asked["raw_scores"] else min(1.0, max(0.0, score))

@@ -14,7 +14,7 @@ from app.api.ask import score, served_name
 from app.api.body import read_json
 from app.api.context import encoder, settings
 from app.api.documented import documented
-from app.api.fields import OwnField, Text, Texts, json_name, model_name, pooling, priority, required, switch
+from app.api.fields import OwnField, Text, Texts, json_name, model_name, priority, required, switch
 from app.api.protocol import Protocol
 from app.api.schema import TextsRequest
 from app.engine.embeddings import HYBRID
@@ -84,7 +84,6 @@ class _ScoreRequest(TextsRequest):
         metadata={"description": "What dense, sparse and colbert count for in the hybrid scores."},
     )
     model = model_name()
-    pooling = pooling("Of the dense vectors; what the model was trained for if left out.")
     priority = priority()
     strict = switch(False, "true refuses fields that nobody declared, such as misspelt ones.")
 

@@ -73,11 +73,12 @@ class TEIError(Schema):
     error_type = fields.String(required=True, metadata={"example": "Validation"})
 
 
-def _error(status: int, sentence: str, _details: dict[str, Any]) -> dict[str, Any]:
+def error(status: int, sentence: str, _details: dict[str, Any]) -> dict[str, Any]:
+    """An error in TEI's shape."""
     return {"error": sentence, "error_type": ERROR_TYPES.get(status, "Validation")}
 
 
-tei = Protocol("tei", __name__, error=_error, schema=TEIError)
+tei = Protocol("tei", __name__, error=error, schema=TEIError)
 REFUSALS = tei.refusals(400, 408, 413, 415, 422, 503, 504)  # it names no model
 
 
@@ -97,6 +98,7 @@ def embed() -> Response:
     found = encode(
         asked["inputs"],
         field="inputs",
+        pooling=asked["pooling"],
         dimensions=asked["dimensions"],
         truncate=asked["truncate"],
         unit=asked["normalize"],

@@ -14,10 +14,10 @@ from app.api.fields import Text, ignored, required
 from app.api.health import ready as check
 from app.api.protocol import Protocol
 from app.api.room import until_sent
-from app.api.schema import Request
+from app.api.schema import TextsRequest
 
 
-class VectorRequest(Request):
+class VectorRequest(TextsRequest):
     text = Text(**required("a string", "One text."))
     config = ignored(
         "a `pooling_strategy` comes from a default of Weaviate's, so the server's own pooling stands"
@@ -50,7 +50,7 @@ weaviate = Protocol("weaviate", __name__, open={"live", "ready"})
 )
 def vectors() -> Response:
     asked = VectorRequest.checked(read_json())
-    found = encode([asked["text"]], field="text")
+    found = encode([asked["text"]], field="text", pooling=asked["pooling"], truncate=asked["truncate"])
     width = found.dense.shape[1]
     content = {"text": asked["text"], "vector": found.dense[0], "dim": width, "dims": width}
     return until_sent(answer(content, found), "bodies")  # its text is the answer's

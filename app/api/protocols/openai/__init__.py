@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from flask import Response
 from marshmallow import Schema, ValidationError, fields
+from werkzeug.exceptions import BadRequest
 
 from app.api.answer import answer
 from app.api.ask import encode, served_name
@@ -17,7 +18,6 @@ from app.api.fields import (
     Unserved,
     ignored,
     model_name,
-    pooling,
     positive,
     switch,
     texts,
@@ -71,11 +71,12 @@ def _are_token_ids(value: list[Any]) -> bool:
 
 
 class EmbeddingsRequest(TextsRequest):
-    # Voyage's, and what LlamaIndex calls Jina's field.
+    # Voyage's, what LlamaIndex calls Jina's field, and vLLM's.
     synonyms: ClassVar = {
         "output_dimension": "dimensions",
         "truncation": "truncate",
         "encoding_type": "embedding_type",
+        "normalize": "normalized",
     }
 
     input = Input(**texts(objects=True))
@@ -94,7 +95,6 @@ class EmbeddingsRequest(TextsRequest):
     )
     dimensions = positive("So many numbers of each vector, its length 1 again.")
     normalized = switch(True, "Jina's: false keeps the length the model gave a vector.")
-    pooling = pooling("Not OpenAI's: `mean` or `cls`; the server's own if left out.")
     task = Choice(
         *TASKS,
         load_default=None,
@@ -173,7 +173,15 @@ def error(status: int, sentence: str, details: dict[str, Any]) -> dict[str, Any]
 
 
 STATUSES = {422: 400}  # where others say 422
-openai = Protocol("openai", __name__, error=error, schema=OpenAIError, statuses=STATUSES, prefix="/v1/")
+openai = Protocol(
+    "openai",
+    __name__,
+    error=error,
+    schema=OpenAIError,
+    statuses=STATUSES,
+    prefix="/v1/",
+    quick={"generate"},
+)
 
 
 @openai.post("/v1/embeddings")
@@ -215,6 +223,12 @@ def written(found: Embeddings, name: str, asked: dict[str, Any]) -> dict[str, An
         "model": name,
         "usage": {"prompt_tokens": found.tokens, "total_tokens": found.tokens},
     }
+
+
+@openai.post("/v1/chat/completions")
+@openai.post("/v1/completions")
+def generate() -> Response:
+    raise BadRequest(f"{served_name(None)!r} does not generate text, it only embeds: POST /v1/embeddings")
 
 
 @openai.get("/v1/models")
