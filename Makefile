@@ -17,7 +17,7 @@ TORCH := $(shell grep '^torch==' requirements.txt)$(if $(filter Linux,$(shell un
 export EMBED_MODEL_PATH ?= $(if $(wildcard models/bge-m3/config.json),models/bge-m3,models/multilingual-e5-small)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint lint-deploy format lock test-browser test-container test-parity test-clients test-faults test-bulk test-sanitized test-soak soak bench bench-peers bench-bulk bench-lanes model clean
+.PHONY: help run test test-slow lint lint-deploy format lock test-browser test-container test-parity test-clients test-faults test-bulk test-sanitized test-soak soak bench bench-peers bench-bulk bench-lanes model clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -33,6 +33,9 @@ model: .venv/serve  ## download BGE-M3 into models/bge-m3, verified
 
 test: .venv/dev models/multilingual-e5-small  ## set everything up and run every test that needs no browser or container
 	@$(BIN)/pytest -q
+
+test-slow: .venv/dev models/multilingual-e5-small  ## precision and exports of whole models, the document against more requests
+	@$(BIN)/pytest -q -m slow
 
 lint: .venv/dev  ## style, types, Dockerfile, compose file
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -8,6 +8,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -212,17 +213,45 @@ def demo_folder() -> Path:
     return DEMO
 
 
+# Tokens of the small models' vocabulary: of BGE-M3's the most frequent ones, under their own ids.
+VOCABULARY = 40_000
+
+
 @pytest.fixture(scope="session")
-def tiny_folder(tmp_path_factory, demo_folder: Path) -> Path:
-    """BGE-M3's layout, files, positions and vocabulary; two layers of random weights, 64 wide."""
+def small_tokenizer(tmp_path_factory, demo_folder: Path) -> Path:
+    """BGE-M3's tokenizer with a part of its vocabulary: it loads in a tenth of a second, not in one."""
+    content = json.loads((demo_folder / "tokenizer.json").read_text())
+    *pieces, mask = content["model"]["vocab"]
+    assert mask[0] == "<mask>"
+    content["model"]["vocab"] = [*pieces[: VOCABULARY - 1], mask]
+    for added in content["added_tokens"]:
+        if added["content"] == "<mask>":
+            added["id"] = VOCABULARY - 1
+    file = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    file.write_text(json.dumps(content, ensure_ascii=False))
+    return file
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory, small_tokenizer: Path) -> Path:
+    return make_tiny(tmp_path_factory.mktemp("models") / "tiny", small_tokenizer, VOCABULARY)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder_of_all_words(tmp_path_factory, demo_folder: Path) -> Path:
+    """The same with BGE-M3's whole vocabulary, for what depends on a server's memory."""
+    return make_tiny(tmp_path_factory.mktemp("models") / "tiny", demo_folder / "tokenizer.json", 250_002)
+
+
+def make_tiny(folder: Path, tokenizer: Path, vocabulary: int) -> Path:
+    """BGE-M3's layout, files and positions; two layers of random weights, 64 wide."""
     import torch
     from transformers import XLMRobertaConfig, XLMRobertaModel
 
-    folder = tmp_path_factory.mktemp("models") / "tiny"
     (folder / "1_Pooling").mkdir(parents=True)
     torch.manual_seed(0)
     config = XLMRobertaConfig(
-        vocab_size=250002,
+        vocab_size=vocabulary,
         hidden_size=64,
         num_hidden_layers=2,
         num_attention_heads=4,
@@ -248,24 +277,50 @@ def tiny_folder(tmp_path_factory, demo_folder: Path) -> Path:
     torch.save({"weight": torch.randn(64, 64), "bias": torch.randn(64)}, folder / "colbert_linear.pt")
     (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_cls_token": True}))
     (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 8192}))
-    shutil.copy(demo_folder / "tokenizer.json", folder)
+    shutil.copy(tokenizer, folder)
     return folder
+
+
+def add_heads(folder: Path) -> None:
+    """Of random numbers, which nobody trained, for the demo model's states."""
+    import torch
+
+    torch.manual_seed(0)
+    for name, rows, bias in (("sparse", 1, 0.3), ("colbert", 384, 0.0)):  # so that most weights are positive
+        head = {"weight": torch.randn(rows, 384) / 384**0.5, "bias": torch.full((rows,), bias)}
+        torch.save(head, folder / f"{name}_linear.pt")
 
 
 @pytest.fixture(scope="session")
 def demo_with_heads(demo_folder: Path, tmp_path_factory) -> Path:
-    """The demo model's trained states under heads of random numbers, which nobody trained."""
-    import torch
-
+    """The demo model under heads; a minute to export in 8 bits."""
     folder = tmp_path_factory.mktemp("models") / "demo"
     folder.mkdir()
     for file in demo_folder.iterdir():
         if file.name not in ("native", "openvino"):
             (folder / file.name).symlink_to(file)
-    torch.manual_seed(0)
-    for name, rows, bias in (("sparse", 1, 0.3), ("colbert", 384, 0.0)):  # so that most weights are positive
-        head = {"weight": torch.randn(rows, 384) / 384**0.5, "bias": torch.full((rows,), bias)}
-        torch.save(head, folder / f"{name}_linear.pt")
+    add_heads(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shallow_with_heads(demo_folder: Path, small_tokenizer: Path, tmp_path_factory) -> Path:
+    """The first three of the demo model's twelve layers, trained as they are, under heads."""
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path_factory.mktemp("models") / "shallow"
+    shutil.copytree(demo_folder, folder, ignore=shutil.ignore_patterns("native", "openvino", "*.safetensors"))
+    shutil.copy(small_tokenizer, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"num_hidden_layers": 3, "vocab_size": VOCABULARY}
+    (folder / "config.json").write_text(json.dumps(config))
+    kept = re.compile(r"embeddings\.|encoder\.layer\.[0-2]\.")
+    weights = load_file(demo_folder / "model.safetensors")
+    weights = {name: tensor for name, tensor in weights.items() if kept.match(name)}
+    words = "embeddings.word_embeddings.weight"
+    weights[words] = weights[words][[*range(VOCABULARY - 1), -1]]
+    save_file(weights, folder / "model.safetensors")
+    add_heads(folder)
     return folder
 
 
@@ -296,6 +351,16 @@ def load_encoder() -> Callable[..., Encoder]:
     yield load
     for encoder in loaded.values():
         encoder.close()
+
+
+# The texts that no calibration sees.
+HELD_OUT = (ROOT / "app" / "engine" / "calibration.txt").read_text().splitlines()[1::2]
+
+
+@pytest.fixture(scope="session")
+def vectors(load_encoder, demo_folder: Path) -> Callable[..., np.ndarray]:
+    """The demo model's of the texts held out, computed once for each set of settings."""
+    return cache(lambda **settings: load_encoder(demo_folder, **settings).encode(HELD_OUT).dense)
 
 
 # What is promised of vectors holds for the reference and for the fast engine where it is exact.

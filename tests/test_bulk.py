@@ -16,6 +16,9 @@ import pytest
 
 from app import create_app
 from app.config import Settings
+from app.engine.checkpoint import read_checkpoint
+from app.engine.export import ensure_export
+from app.engine.native.export import NativeExporter
 
 ROOT = Path(__file__).parent.parent
 TEXTS = [
@@ -393,10 +396,10 @@ def command(tiny_folder: Path, *arguments: object) -> tuple[list[str], dict[str,
 
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
 def test_killed_half_way_it_goes_on(tmp_path, tiny_folder, kill):
-    texts = [f"{n} {TEXTS[n % 5] * 5}" for n in range(3000)]
+    texts = [f"{n} {TEXTS[n % 5] * 5}" for n in range(1500)]
     place = write_jsonl(tmp_path / "a.jsonl", [{"n": n, "text": text} for n, text in enumerate(texts)])
     out = tmp_path / "out"
-    line, environment = command(tiny_folder, place, "--out", out, "--part-rows", 100)
+    line, environment = command(tiny_folder, place, "--out", out, "--part-rows", 50)
     process = subprocess.Popen(
         line, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -414,7 +417,7 @@ def test_killed_half_way_it_goes_on(tmp_path, tiny_folder, kill):
     done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr
     table = read(out)
-    assert table.column("n").to_pylist() == list(range(3000))
+    assert table.column("n").to_pylist() == list(range(1500))
     assert table.column("dense").null_count == 0
     assert all((out / name).stat().st_mtime_ns == stamp for name, stamp in written.items())
     assert not list(out.glob(".*"))
@@ -435,11 +438,12 @@ def test_ctrl_c_while_it_loads_is_one_sentence(tmp_path, tiny_folder):
 
 def test_a_full_disk_is_said_and_what_is_whole_stays(tmp_path, tiny_folder):
     """A limit on the size of files stands for the disk: the write fails in the same place."""
-    texts = [f"{n} {'word ' * (5 if n < 100 else 400)}" for n in range(300)]
+    ensure_export(read_checkpoint(tiny_folder), NativeExporter(), "fp32", None)  # larger than the limit
+    texts = [f"{n} {'word ' * (5 if n < 100 else 100)}" for n in range(200)]
     place = write_jsonl(tmp_path / "a.jsonl", [{"text": text} for text in texts])
     out = tmp_path / "out"
     line, environment = command(tiny_folder, place, "--out", out, "--part-rows", 100, "--outputs", "colbert")
-    environment |= {"EMBED_ENGINE": "torch", "EMBED_PRECISION": "auto"}  # which writes no export
+    environment |= {"EMBED_ENGINE": "native"}
     limited = (
         "import os, resource; resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6)); "
         f"os.execv({line[0]!r}, {line!r})"

@@ -13,6 +13,7 @@ from app.engine.checkpoint import read_checkpoint
 from app.engine.encoder import Encoder, EncoderSettings
 from app.engine.errors import ModelError
 from app.engine.weights import Weights, read_head
+from tests.conftest import VOCABULARY
 
 ENGINES = ("torch", "openvino", "native")
 ENOUGH = 20_000_000  # bytes that may hold all weights of the tiny model
@@ -223,7 +224,7 @@ def test_a_size_is_none(broken_folder, key, value):
     ("key", "value"),
     [
         ("pad_token_id", -1),
-        ("pad_token_id", 250_002),  # its row of the table of words is not there
+        ("pad_token_id", VOCABULARY),  # its row of the table of words is not there
         ("pad_token_id", None),
         ("pad_token_id", 9000),  # leaves no positions
         ("num_attention_heads", 3),
@@ -320,7 +321,7 @@ def test_the_tokenizer_is_corrupt(broken_folder):
 
 def test_the_tokenizer_is_of_a_larger_vocabulary(broken_folder):
     configure(broken_folder, vocab_size=1000)
-    refused(broken_folder, "tokenizer.json", "250002", "1000")
+    refused(broken_folder, "tokenizer.json", str(VOCABULARY), "1000")
 
 
 def test_a_head_has_another_width(broken_folder):
@@ -353,7 +354,7 @@ def test_weights_that_are_no_ordinary_numbers(broken_folder, tiny_folder, damage
     torch.save({"weight": damage(ONES), "bias": torch.zeros(1)}, broken_folder / "sparse_linear.pt")
     found = read_checkpoint(broken_folder)
     with pytest.raises(ModelError, match=rf"pytorch_model.bin .* {WORDS} .*{words}"):
-        Weights(found)(WORDS, 250_002, 64)
+        Weights(found)(WORDS, VOCABULARY, 64)
     with pytest.raises(ModelError, match=rf"sparse_linear.pt .* weight .*{words}"):
         read_head(found, "sparse")
 

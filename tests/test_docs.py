@@ -46,11 +46,22 @@ def map_body(context, body):
     return body
 
 
+def examples(count: int) -> hypothesis_settings:
+    return hypothesis_settings(
+        max_examples=count, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+
+
 @schema.parametrize()
-@hypothesis_settings(
-    max_examples=100, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
-)
+@examples(25)
 def test_the_server_keeps_to_its_document(case):
+    case.call_and_validate()
+
+
+@pytest.mark.slow
+@schema.parametrize()
+@examples(100)
+def test_the_server_keeps_to_its_document_whatever_is_asked(case):
     case.call_and_validate()
 
 

@@ -28,10 +28,8 @@ from app.engine.openvino_export import OpenVINOExporter
 from app.engine.prepare import compare, known_of_int8, prepare
 from app.engine.processor import cpu_features, kind_of
 from app.engine.smoothing import to_bf16
-from tests.conftest import ROOT
+from tests.conftest import HELD_OUT, ROOT
 from tests.server import wait_for
-
-TEXTS = (ROOT / "app" / "engine" / "calibration.txt").read_text().splitlines()[1::2]
 
 
 @pytest.fixture
@@ -292,41 +290,33 @@ def cosines(a, b):
     return (a * b).sum(axis=1)
 
 
-def vectors(load_encoder, folder, **settings):
-    return load_encoder(folder, **settings).encode(TEXTS).dense
-
-
-def test_fp32_is_fp32(load_encoder, demo_folder):
-    exact = vectors(load_encoder, demo_folder, engine="torch")
-    found = vectors(load_encoder, demo_folder, precision="fp32")
+def test_fp32_is_fp32(vectors):
+    exact, found = vectors(engine="torch"), vectors(precision="fp32")
     assert cosines(exact, found).min() >= 0.999999
 
 
-def test_bf16_is_close(load_encoder, demo_folder):
+def test_bf16_is_close(vectors):
     if resolve_precision("auto", "auto", cpu_features())[0] != "bf16":
         pytest.skip("the processor does not support bf16 in hardware")
-    exact = vectors(load_encoder, demo_folder, precision="fp32")
-    found = vectors(load_encoder, demo_folder, precision="bf16")
+    exact, found = vectors(precision="fp32"), vectors(precision="bf16")
     assert cosines(exact, found).min() >= 0.9997
 
 
-def test_int8_is_measured_and_within_its_promise(load_encoder, demo_folder):
+def test_int8_is_measured_and_within_its_promise(vectors, demo_folder):
     """The promise is for real weights on held-out text, and so is what stands beside the export."""
-    exact = vectors(load_encoder, demo_folder, precision="fp32")
-    found = vectors(load_encoder, demo_folder, precision="int8")
+    exact, found = vectors(precision="fp32"), vectors(precision="int8")
     assert cosines(exact, found).mean() >= 0.9996
     assert cosines(exact, found).min() >= 0.9990
     export = find_export(read_checkpoint(demo_folder), NativeExporter(), "int8", None)
     told = quality(export, kind_of(cpu_features()), "int8")
-    assert told["texts"] == len(TEXTS) == 100
+    assert told["texts"] == len(HELD_OUT) == 100
     assert told["cosine_mean"] == pytest.approx(cosines(exact, found).mean(), abs=1e-4)
     assert told["top10_overlap"] >= 0.965
 
 
-def test_openvinos_int8_is_measured_too(load_encoder, demo_folder):
+def test_openvinos_int8_is_measured_too(vectors, demo_folder):
     """Where it adds products in 16 bits without VNNI they overflow: what it promises depends on that."""
-    exact = vectors(load_encoder, demo_folder, precision="fp32")
-    found = vectors(load_encoder, demo_folder, engine="openvino", precision="int8")
+    exact, found = vectors(precision="fp32"), vectors(engine="openvino", precision="int8")
     exact_sums = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"} & cpu_features()
     assert cosines(exact, found).mean() >= (0.9995 if exact_sums else 0.999)
     export = find_export(read_checkpoint(demo_folder), OPENVINO, "int8", None)
@@ -449,15 +439,13 @@ def test_more_threads_than_processors_still_work(tiny_folder):
     encoder.close()
 
 
-def test_several_batches_at_a_time_give_the_same_vectors(load_encoder, demo_folder):
-    exact = load_encoder(demo_folder, precision="fp32")
+def test_several_batches_at_a_time_give_the_same_vectors(load_encoder, demo_folder, vectors):
     several = load_encoder(demo_folder, precision="fp32", throughput=True)
-    texts = [f"{text} {number}" for number, text in enumerate(TEXTS * 3)]
-    calls = [texts[start::4] for start in range(4)]
+    calls = [HELD_OUT[start::4] for start in range(4)]
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda call: several.encode(call).dense, calls))
-    for call, found in zip(calls, together, strict=True):
-        assert cosines(found, exact.encode(call).dense).min() >= 0.999999
+    for start, found in enumerate(together):
+        assert cosines(found, vectors(precision="fp32")[start::4]).min() >= 0.999999
 
 
 # Loads with several streams, and makes long the moment in which OpenVINO's bindings set themselves up.

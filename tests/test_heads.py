@@ -163,8 +163,8 @@ def test_how_many_numbers_come_is_told_before_they_are_computed(tiny):
 def test_the_numbers_that_scores_are_made_of_are_told_too(tiny):
     """All queries, and the largest group of other texts."""
     told = []
-    queries = [f"{'query ' * 100}{number}" for number in range(20)]
-    passages = [f"{'passage ' * 3000}{number}" for number in range(8)]  # of which five are a group
+    queries = [f"{'question ' * 100}{number}" for number in range(20)]
+    passages = [f"{'text ' * 3000}{number}" for number in range(8)]  # of which five are a group
     for texts in (queries, passages[:5], passages[5:]):
         tiny.encode(texts, outputs=ALL, expect=at_most(1 << 30, told))
     with pytest.raises(TooMany):
@@ -283,10 +283,14 @@ FLOORS = {"bf16": (0.98, 0.02, 0.9995), "int8": (0.95, 0.06, 0.995)}
 
 
 @pytest.mark.parametrize("precision", FLOORS)
-def test_what_lower_precision_costs_the_heads(load_encoder, demo_with_heads, precision):
+@pytest.mark.parametrize(
+    "model", ["shallow_with_heads", pytest.param("demo_with_heads", marks=pytest.mark.slow)]
+)
+def test_what_lower_precision_costs_the_heads(load_encoder, request, model, precision):
+    folder = request.getfixturevalue(model)
     texts = TEXTS + CALIBRATION.read_text(encoding="utf-8").splitlines()[1:120:2]
-    exact = load_encoder(demo_with_heads, precision="fp32").encode(texts, outputs=ALL)
-    rough = load_encoder(demo_with_heads, precision=precision).encode(texts, outputs=ALL)
+    exact = load_encoder(folder, precision="fp32").encode(texts, outputs=ALL)
+    rough = load_encoder(folder, precision=precision).encode(texts, outputs=ALL)
     overlaps, errors, cosines = [], [], []
     for (ids, weights), (others, other_weights) in zip(exact.sparse, rough.sparse, strict=True):
         if len(ids):

@@ -24,13 +24,13 @@ from app.engine.native.layout import KINDS, Linear, panels
 from app.engine.native.rounding import compensated_rounding, fits_sixteen_bits
 from app.engine.processor import cpu_features
 from app.engine.texts import calibration_sequences
-from tests.conftest import ROOT
+from tests.conftest import ROOT, VOCABULARY
 
 HERE = [found for found in INSTRUCTIONS if found.features <= cpu_features()]
 pytestmark = pytest.mark.skipif(not HERE, reason="no x86 processor with AVX2")
 each_kind = pytest.mark.parametrize("kind", HERE, ids=lambda kind: kind.name)
 
-TEXTS = (ROOT / "app" / "engine" / "calibration.txt").read_text().splitlines()[1:60:2]
+TEXTS = (ROOT / "app" / "engine" / "calibration.txt").read_text().splitlines()[1:60:4]
 
 
 def address(array):
@@ -121,17 +121,28 @@ def test_products_of_floats_are_those_of_numpy(kind, precision):
 
 
 @pytest.fixture(scope="session")
-def wide_folder(tmp_path_factory, demo_folder):
+def wide_folder(tmp_path_factory, small_tokenizer):
     """One layer as wide as BGE-M3's, random weights."""
     from benchmarks.checkpoint import SHAPE, make_checkpoint
 
     folder = tmp_path_factory.mktemp("models") / "wide"
-    make_checkpoint(folder, demo_folder / "tokenizer.json", shape=SHAPE | {"num_hidden_layers": 1})
+    shape = SHAPE | {"num_hidden_layers": 1, "vocab_size": VOCABULARY}
+    make_checkpoint(folder, small_tokenizer, shape=shape)
     return folder
 
 
-@pytest.mark.parametrize("precision", ["int8", "w8a16", "fp32"])
-@pytest.mark.parametrize("model", ["demo_with_heads", "wide_folder"])
+PRECISIONS = ("int8", "w8a16", "fp32")
+
+
+@pytest.mark.parametrize(
+    ("model", "precision"),
+    [
+        *(("shallow_with_heads", precision) for precision in PRECISIONS),
+        ("wide_folder", "fp32"),
+        *(pytest.param("wide_folder", precision, marks=pytest.mark.slow) for precision in PRECISIONS[:2]),
+        *(pytest.param("demo_with_heads", precision, marks=pytest.mark.slow) for precision in PRECISIONS),
+    ],
+)
 def test_a_text_is_the_same_alone_in_a_batch_first_or_last(load_encoder, request, model, precision):
     encoder = load_encoder(request.getfixturevalue(model), precision=precision)
     outputs = ("dense", "sparse", "colbert")
@@ -146,7 +157,7 @@ def test_a_text_is_the_same_alone_in_a_batch_first_or_last(load_encoder, request
             np.testing.assert_allclose(found.sparse[at][1], alone.sparse[0][1], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("precision", ["int8", "w8a16", "fp32"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_every_kind_of_processor_gives_the_same_vectors(demo_folder, precision):
     checkpoint = read_checkpoint(demo_folder)
     sequences = calibration_sequences(checkpoint, held_out=True)[:40]
@@ -164,16 +175,9 @@ PROMISED = {"int8": (0.9996, 0.9990, 0.965), "w8a16": (0.9999, 0.9998, 0.98)}
 
 
 @pytest.mark.parametrize("precision", PROMISED)
-def test_8_bit_weights_are_true_to_the_model(demo_folder, precision):
+def test_8_bit_weights_are_true_to_the_model(vectors, precision):
     """On this kind of processor; the others give the same, as the test above holds."""
-    checkpoint = read_checkpoint(demo_folder)
-    place = Place(threads=2)
-    backend = load_backend(checkpoint, "native", precision, place)
-    exact = load_backend(checkpoint, "torch", "fp32", place)
-    sequences = calibration_sequences(checkpoint, held_out=True)
-    rows = [
-        normalize(np.stack([of.forward([s], [(0, "mean")])[0] for s in sequences])) for of in (exact, backend)
-    ]
+    rows = [vectors(engine="torch"), vectors(precision=precision)]
     cosine = (rows[0] * rows[1]).sum(axis=1)
     near = []
     for vectors in rows:
@@ -277,12 +281,12 @@ def test_a_bias_that_is_not_finite_shows_in_every_precision(tiny_folder):
             assert np.isnan(states).any(axis=1).all(), (kind.name, precision)
 
 
-def test_a_feed_forward_part_narrower_than_the_model(tmp_path, demo_folder):
+def test_a_feed_forward_part_narrower_than_the_model(tmp_path, small_tokenizer):
     """BERT allows it, and what holds its numbers is used for attention's too."""
     from benchmarks.checkpoint import SHAPE, make_checkpoint
 
     small = {"hidden_size": 128, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    make_checkpoint(tmp_path / "narrow", demo_folder / "tokenizer.json", shape=SHAPE | small)
+    make_checkpoint(tmp_path / "narrow", small_tokenizer, shape=SHAPE | small | {"vocab_size": VOCABULARY})
     checkpoint = read_checkpoint(tmp_path / "narrow")
     sequences = [np.arange(5, 5 + length) for length in (3, 40, 300)]
     wanted = [(index, "mean") for index in range(3)]
@@ -457,7 +461,7 @@ def test_a_forward_stops_for_one_that_goes_first_and_both_are_right(tiny_folder)
 
 def test_nothing_moves_while_another_goes_first(tiny_folder):
     backend = load_backend(read_checkpoint(tiny_folder), "native", "fp32", Place(threads=2))
-    documents, question = [np.arange(5, 8005) % 9000] * 4, [np.arange(5, 25)]
+    documents, question = [np.arange(5, 8005) % 9000] * 2, [np.arange(5, 25)]
     start = time.perf_counter()
     backend.preempt(documents, [(0, "mean")])
     seconds = time.perf_counter() - start

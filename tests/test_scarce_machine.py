@@ -21,8 +21,8 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 @pytest.fixture
-def environ(tiny_folder) -> dict[str, str]:
-    return {"EMBED_MODEL_PATH": str(tiny_folder), "EMBED_PRECISION": "fp32"}
+def environ(tiny_folder_of_all_words) -> dict[str, str]:
+    return {"EMBED_MODEL_PATH": str(tiny_folder_of_all_words), "EMBED_PRECISION": "fp32"}
 
 
 def in_namespace(script: str) -> tuple[str, ...]:
@@ -158,10 +158,10 @@ def test_the_clock_may_jump(tmp_path, environ, clock, jump):
         assert server.workers == before
 
 
-def test_a_full_disk_under_the_export_is_one_sentence_and_leaves_nothing(tmp_path, tiny_folder):
+def test_a_full_disk_under_the_export_is_one_sentence_and_leaves_nothing(tmp_path, tiny_folder_of_all_words):
     """The model folder is read-only and the cache has no room; then it has."""
     model, cache = tmp_path / "model", tmp_path / "cache"
-    shutil.copytree(tiny_folder, model, ignore=shutil.ignore_patterns("native", "openvino"))
+    shutil.copytree(tiny_folder_of_all_words, model, ignore=shutil.ignore_patterns("native", "openvino"))
     cache.mkdir()
     full = in_namespace(
         f"mount --bind {model} {model} && mount -o remount,bind,ro {model} && "
