@@ -74,6 +74,7 @@ class FakeEncoder:
         priority=None,
         gone=None,
         expect=None,
+        patient=False,
     ) -> Embeddings:
         if self.fails:
             raise self.fails
@@ -84,6 +85,7 @@ class FakeEncoder:
                 "outputs": set(outputs),
                 "truncate": truncate,
                 "priority": priority,
+                "patient": patient,
             }
         )
         for head in {"sparse", "colbert"} & set(outputs):

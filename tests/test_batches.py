@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from app.bulk.batches import FileTooLarge, InUse, Result, Runner, Store, Unknown, lines, records, runner, work
+from app.bulk.errors import Stopped
 from app.engine.errors import Abandoned, NotLoaded, Overloaded, TooLate
 
 ROOT = Path(__file__).parent.parent
@@ -29,7 +30,8 @@ FINISHED = ("completed", "failed", "expired", "cancelled")
 def fast(monkeypatch):
     """Nobody waits for a second; every group is recorded."""
     monkeypatch.setattr(runner, "LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(work, "SAVE_SECONDS", 0.0)
+    for name in ("SAVE_SECONDS", "LOOK_SECONDS"):
+        monkeypatch.setattr(work, name, 0.0)
     for module in (runner, work):
         monkeypatch.setattr(module, "FIRST_WAIT", 0.01)
 
@@ -141,9 +143,40 @@ def test_a_file_is_openais_object(store):
 
 def test_the_newest_file_and_batch_come_first(store):
     files = [add(store, numbered(1)) for _ in range(5)]
-    assert store.files() == files[::-1]
+    assert store.files() == (files[::-1], False)
     batches = [store.add_batch(file["id"], URL, "24h", None) for file in files]
-    assert store.batches() == batches[::-1]
+    assert store.batches() == (batches[::-1], False)
+
+
+def test_the_folder_does_not_depend_on_where_the_server_stands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    kept = Store(Path("batches"))
+    file = add(kept, b"x")
+    monkeypatch.chdir("/")
+    assert kept.content(file["id"]).read_bytes() == b"x"
+
+
+def test_a_page_begins_after_any_id_in_either_order(store):
+    files = [add(store, b"x") for _ in range(5)]
+    ids = [file["id"] for file in files]
+    store.delete_file(ids[2])
+    assert store.files(ids[2], 1) == ([files[1]], True)
+    assert store.files(ids[2]) == ([files[1], files[0]], False)
+    assert store.files(ids[2], 1, ascending=True) == ([files[3]], True)
+    assert store.files(ids[2], 2, ascending=True) == ([files[3], files[4]], False)
+    assert store.files(purpose="batch_output") == ([], False)
+    batches = [store.add_batch(ids[0], URL, "24h", None) for _ in range(3)]
+    assert store.batches(batches[1]["id"]) == ([batches[0]], False)
+    assert store.batches(limit=2, ascending=True) == (batches[:2], True)
+
+
+def test_a_page_reads_its_own_records_only(store, monkeypatch):
+    files = [add(store, b"x") for _ in range(9)]
+    read = []
+    original = Store.file
+    monkeypatch.setattr(Store, "file", lambda self, id: read.append(id) or original(self, id))
+    assert store.files(files[6]["id"], 2) == ([files[5], files[4]], True)
+    assert read == [file["id"] for file in (files[5], files[4], files[3])]
 
 
 def test_of_a_file_that_is_too_large_nothing_is_left(store):
@@ -271,8 +304,8 @@ def test_results_are_in_use_before_the_batch_tells_of_them(store, monkeypatch):
     """Whoever goes on after a kill needs them."""
     id = queue(store, numbered(20))
     with at_its_end(store, id, monkeypatch):
-        assert [file["purpose"] for file in store.files()] == ["batch_output", "batch_output", "batch"]
-        for file in store.files():
+        assert [file["purpose"] for file in store.files()[0]] == ["batch_output", "batch_output", "batch"]
+        for file in store.files()[0]:
             with pytest.raises(InUse, match=id):
                 store.delete_file(file["id"])
     assert_all_there(store, id, 20)
@@ -384,7 +417,7 @@ def test_lines_come_in_groups_that_fit_into_memory(store):
         sizes.append(len(lines))
         return answer(lines, gone)
 
-    long = [request(str(n), body={"input": "x" * 400_000}) for n in range(4)]
+    long = [request(str(n), body={"input": "x" * 50_000}) for n in range(4)]
     short = [request(f"short {n}") for n in range(100)]
     worked_off(store, jsonl(long + short), noted)
     assert sizes == [3, lines.GROUP_LINES, 104 - 3 - lines.GROUP_LINES]
@@ -409,6 +442,23 @@ def test_blank_lines_are_no_requests(store):
     assert batch["request_counts"]["total"] == 3
 
 
+def test_the_mark_of_utf8_is_skipped(store):
+    batch = worked_off(store, b"\xef\xbb\xbf" + numbered(3))
+    assert ids(store, batch["output_file_id"]) == ["0", "1", "2"]
+
+
+def test_a_group_is_not_much_to_repeat(store):
+    """A text has a token for each four bytes or so."""
+    sizes = []
+
+    def noted(lines, gone):
+        sizes.append(sum(map(len, lines)))
+        return answer(lines, gone)
+
+    worked_off(store, jsonl([request(str(n), body={"input": "x" * 4000}) for n in range(100)]), noted)
+    assert max(sizes) < 4 * 35_000
+
+
 def test_a_last_line_needs_no_end(store):
     batch = worked_off(store, numbered(3).rstrip())
     assert ids(store, batch["output_file_id"]) == ["0", "1", "2"]
@@ -428,6 +478,8 @@ def without(name: str) -> dict:
         (b"\xff", "invalid_json_line", None),
         (b"[" * 100_000, "invalid_json_line", None),
         (b"[1]", "invalid_json_line", None),
+        (b'{"a":[' + b'{"b":0},' * 100_000 + b"0]}", "line_too_complex", None),
+        (b"x" * (lines.LINE_BYTES + 1), "line_too_long", None),
         (json.dumps(without("custom_id")).encode(), "missing_required_parameter", "custom_id"),
         (json.dumps(request(5)).encode(), "invalid_type", "custom_id"),
         (json.dumps(without("body")).encode(), "missing_required_parameter", "body"),
@@ -437,6 +489,7 @@ def without(name: str) -> dict:
         (json.dumps(request("bad", url="/v1/x")).encode(), "invalid_url", "url"),
         (json.dumps(request("0")).encode(), "duplicate_custom_id", "custom_id"),
     ],
+    ids=lambda value: "line" if isinstance(value, bytes) else None,
 )
 def test_a_bad_line_fails_the_batch_and_is_named(store, line, code, param):
     asked = []
@@ -464,6 +517,49 @@ def test_a_batch_has_so_many_requests_at_most(store, monkeypatch):
     assert worked_off(store, numbered(4))["status"] == "completed"
     batch = worked_off(store, numbered(5))
     assert [fault["code"] for fault in batch["errors"]["data"]] == ["too_many_tasks"]
+
+
+def test_a_batch_has_so_many_texts_at_most(store, monkeypatch):
+    monkeypatch.setattr(lines, "MOST_INPUTS", 6)
+    bodies = [{"input": ["a", "b", "c"]}, {"input": "a"}, {}, {"input": ["a"]}]
+    rows = [request(str(number), body=body) for number, body in enumerate(bodies)]
+    assert worked_off(store, jsonl(rows))["status"] == "completed"
+    batch = worked_off(store, jsonl([*rows, request("more")]))
+    assert [fault["code"] for fault in batch["errors"]["data"]] == ["too_many_inputs"]
+
+
+def test_a_batch_has_so_many_blank_lines_at_most(store, monkeypatch):
+    monkeypatch.setattr(lines, "MOST_BLANK", 4)
+    assert worked_off(store, numbered(2) + b"\n" * 4)["status"] == "completed"
+    batch = worked_off(store, numbered(2) + b"\n" * 5)
+    assert [fault["code"] for fault in batch["errors"]["data"]] == ["too_many_blank_lines"]
+
+
+def test_an_input_of_blank_lines_takes_no_time():
+    begin = time.monotonic()
+    assert lines.check(io.BytesIO(b"\n" * 20_000_000), URL, lambda: False)[1]
+    assert time.monotonic() < begin + 2
+
+
+def looked(read: Callable, content: bytes) -> int:
+    """How many bytes of the content are read before `gone`, asked the third time, ends it."""
+    file, calls = io.BytesIO(content), iter(range(2))
+    with pytest.raises(Stopped):
+        read(file, lambda: next(calls, None) is None)
+    return file.tell()
+
+
+BLANK_LINE = b" " * 999 + b"\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"x" * (20 << 20), BLANK_LINE * (20 << 10), numbered(64) * (3 << 10)],
+    ids=("one line", "blank lines", "requests"),
+)
+def test_whoever_reads_the_input_looks_whether_to_go_on(content):
+    assert looked(lambda file, gone: lines.check(file, URL, gone), content) <= 5 << 20
+    assert looked(lines.read_group, content) <= 5 << 20
 
 
 def test_so_many_errors_are_listed(store):
@@ -528,7 +624,7 @@ def stopping_after(groups: int) -> Callable:
     def asked(lines, gone):
         if next(calls, None) is not None:
             return answer(lines, gone)
-        gone.__self__.set()  # as `stop` does
+        gone.__self__._stopped.set()  # as `stop` does
         raise Abandoned
 
     return asked
@@ -584,7 +680,7 @@ def test_a_damaged_record_holds_nobody_up(store):
     (store.lock.parent / "batches" / f"{first}.json").write_bytes(b'{"batch": {}')
     with running(store):
         assert finished(store, second)["status"] == "completed"
-    assert [batch["id"] for batch in store.batches()] == [second]
+    assert [batch["id"] for batch in store.batches()[0]] == [second]
     with pytest.raises(Unknown):
         store.batch(first)
 
@@ -609,6 +705,44 @@ def test_a_busy_engine_is_asked_again(store, error, caplog):
     assert_all_there(store, id, 10)
     pauses = [after - before for before, after in pairwise(asked)]
     assert all(pause >= wait for pause, wait in zip(pauses, (0.01, 0.02, 0.04), strict=True))
+
+
+def test_a_group_that_is_tried_again_is_told_once(store, caplog):
+    """And again where that happens again after a group that was answered at once."""
+    steps = iter([TooLate(), TooLate(), None, None, TooLate(), None])
+
+    def busy(lines, gone):
+        if error := next(steps):
+            raise error
+        return answer(lines, gone)
+
+    id = queue(store, numbered(150))
+    with running(store, busy):
+        finished(store, id)
+    assert_all_there(store, id, 150)
+    told = f"{id} waits, its next lines are tried again: the request waited longer than it may"
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [told] * 2
+
+
+def test_fields_that_are_ignored_are_told_once(store, caplog):
+    def noted(lines, gone):
+        return [Result(one.line, one.failed, {"dimension": "dimensions"}) for one in answer(lines, gone)]
+
+    id = queue(store, numbered(100))
+    with running(store, noted):
+        finished(store, id)
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told == [f"{id}: unknown fields are ignored: dimension (dimensions?)"]
+
+
+def test_so_many_fields_that_are_ignored_are_told(store, caplog):
+    def noted(lines, gone):
+        found = zip(lines, answer(lines, gone), strict=True)
+        return [Result(one.line, one.failed, {f"x{hash(line)}": "x"}) for line, one in found]
+
+    worked_off(store, numbered(100), noted)
+    (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told.count("(x?)") == work.MOST_IGNORED
 
 
 def test_a_busy_engine_does_not_hold_up_a_stop(store, monkeypatch):
@@ -707,6 +841,54 @@ def test_a_batch_under_way_is_cancelled_and_keeps_what_is_done(store):
     assert len(ids(store, batch["output_file_id"])) == 58
     assert len(ids(store, batch["error_file_id"])) == 6
     assert batch["request_counts"] == {"total": 200, "completed": 58, "failed": 6}
+
+
+def test_a_cancelled_batch_does_not_wait_for_its_group(store):
+    id = queue(store, numbered(200))
+    calls = []
+
+    def slow(lines, gone):
+        calls.append(lines)
+        if len(calls) == 1:
+            return answer(lines, gone)
+        store.cancel(id)
+        wait_for(gone, 5)
+        raise Abandoned
+
+    with running(store, slow):
+        assert finished(store, id)["status"] == "cancelled"
+    assert len(calls) == 2
+    assert len(ids(store, store.batch(id)["output_file_id"])) == 58
+
+
+def test_a_cancelled_batch_does_not_wait_until_it_would_be_tried_again(store):
+    id = queue(store, numbered(1))
+    one = work.BatchWork(store, id, answer, threading.Event())
+    threading.Timer(0.05, store.cancel, [id]).start()
+    begin = time.monotonic()
+    one._pause(60)
+    assert time.monotonic() < begin + 5
+
+
+def test_a_batch_that_was_cancelled_before_a_restart_is_cancelled(store):
+    id = queue(store, numbered(200))
+    with running(store, stopping_after(1)) as one:
+        one._thread.join(20)
+    assert store.cancel(id)["status"] == "cancelling"
+    with running(store):
+        assert finished(store, id)["status"] == "cancelled"
+    assert store.batch(id)["request_counts"] == {"total": 200, "completed": 58, "failed": 6}
+
+
+def test_the_record_is_looked_at_once_in_a_while(store, monkeypatch):
+    monkeypatch.setattr(work, "LOOK_SECONDS", 60)
+    id = queue(store, numbered(1))
+    one = work.BatchWork(store, id, answer, threading.Event())
+    assert not one._gone()
+    store.cancel(id)
+    assert not one._gone()
+    one._looked -= 60
+    assert one._gone()
 
 
 def test_a_batch_can_be_cancelled_while_its_input_is_checked(store, monkeypatch):
@@ -828,9 +1010,9 @@ def test_a_stop_does_not_wait_until_the_input_is_checked(store, monkeypatch):
     id = queue(store, numbered(10))
     original = work.check
 
-    def checked(file, endpoint, stopped):
-        stopped.__self__.set()
-        return original(file, endpoint, stopped)
+    def checked(file, endpoint, gone):
+        gone.__self__._stopped.set()
+        return original(file, endpoint, gone)
 
     with monkeypatch.context() as patch:
         patch.setattr(work, "check", checked)
@@ -1041,11 +1223,11 @@ def test_a_kill_at_any_step_loses_nothing(tmp_path, monkeypatch):
     stages = Counter()
     for folder in tmp_path.iterdir():
         store = Store(folder)
-        before = {batch["id"]: batch["status"] for batch in store.batches()}
+        before = {batch["id"]: batch["status"] for batch in store.batches()[0]}
         with running(store):
             wait_for(lambda store=store: not store.unfinished())
             wait_for(lambda folder=folder: not list(folder.glob("incoming/*")))
-        assert {batch["id"] for batch in store.batches()} == set(before)
+        assert {batch["id"] for batch in store.batches()[0]} == set(before)
         for id in before:
             assert_all_there(store, id, 10)
         if not before:

@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from transformers import AutoModel, PreTrainedTokenizerFast
 
 from app.engine.encoder import Encoder, EncoderSettings
-from app.engine.errors import NotFinite, NotLoaded, TextTooLong
+from app.engine.errors import NotFinite, NotLoaded, TextTooLong, TooLate
 
 TEXTS = [
     "Hello world!",
@@ -179,6 +180,15 @@ def test_meaning_crosses_languages(demo):
     assert question @ statement > question @ weather
     assert question @ german > question @ weather + 0.03
     assert statement @ german > statement @ weather + 0.1
+
+
+def test_a_patient_call_has_no_deadline(load_encoder, tiny_folder, monkeypatch):
+    encoder = load_encoder(tiny_folder, engine="torch")
+    monkeypatch.setattr(encoder, "settings", replace(encoder.settings, timeout=1e-9))
+    texts = ["some words " * 2000]  # enough that it pauses while they are tokenised
+    with pytest.raises(TooLate):
+        encoder.encode(texts)
+    assert len(encoder.encode(texts, patient=True).dense) == 1
 
 
 def test_timings_add_up(demo):

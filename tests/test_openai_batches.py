@@ -6,14 +6,16 @@ import os
 import signal
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import openai
 import pytest
 
 from app import create_app
+from app.api.protocols.openai import lines as protocol_lines
 from app.config import Settings
-from app.engine.errors import NotFinite
+from app.engine.errors import Abandoned, NotFinite
 from tests.server import serving, starting, wait_for
 
 TEXTS = ["one two", "three"]
@@ -33,11 +35,11 @@ def line(custom_id, **body):
     return {"custom_id": custom_id, "method": "POST", "url": "/v1/embeddings", "body": body}
 
 
-def upload(client, content, **form):
+def upload(client, content, headers=None, **form):
     if not isinstance(content, bytes):
         content = b"".join(json.dumps(one).encode() + b"\n" for one in content)
     form = {"purpose": "batch"} | form | {"file": (io.BytesIO(content), "corpus.jsonl")}
-    return client.post("/v1/files", data=form)
+    return client.post("/v1/files", data=form, headers=headers)
 
 
 def finished(client, lines):
@@ -79,10 +81,11 @@ def test_each_line_is_answered_as_its_request_would_be(client):
     assert len({row["id"] for row in found}) == 5
 
 
-def test_lines_go_together_and_in_the_low_class(client, fake):
+def test_lines_go_together_in_the_low_class_and_have_no_deadline(client, fake):
     finished(client, [line(str(number), input=f"text {number}") for number in range(40)])
     assert [len(call["texts"]) for call in fake.calls] == [40]
     assert fake.calls[0]["priority"] == "bulk"
+    assert fake.calls[0]["patient"]
 
 
 def test_lines_that_cannot_be_answered_are_in_a_file_of_their_own(client):
@@ -121,6 +124,61 @@ def test_a_text_without_a_finite_vector_fails_its_line_alone(client, fake):
     (row,) = lines_of(client, batch["error_file_id"])
     assert row["response"]["status_code"] == 500
     assert row["response"]["body"]["error"]["message"] == "the model gave no finite vector for text 0"
+
+
+def broken(*_):
+    raise RuntimeError("a bug")
+
+
+@pytest.mark.parametrize("step", ["check_width", "written"])
+def test_a_line_that_nobody_expected_fails_alone(client, monkeypatch, caplog, step):
+    original = getattr(protocol_lines, step)
+
+    def strange(*given):
+        asked = given[-1]
+        wanted = asked["dimensions"] if isinstance(asked, dict) else asked
+        return broken() if wanted == 3 else original(*given)
+
+    monkeypatch.setattr(protocol_lines, step, strange)
+    batch = finished(client, [line("1", input="a"), line("2", input="b", dimensions=3), line("3", input="c")])
+    assert batch["status"] == "completed"
+    assert [row["custom_id"] for row in lines_of(client, batch["output_file_id"])] == ["1", "3"]
+    (row,) = lines_of(client, batch["error_file_id"])
+    assert (row["custom_id"], row["response"]["status_code"]) == ("2", 500)
+    assert "a bug" in caplog.text
+
+
+def test_a_text_that_the_engine_fails_on_fails_its_line_alone(client, fake):
+    encode = fake.encode
+    fake.encode = lambda texts, **options: broken() if "strange" in texts else encode(texts, **options)
+    batch = finished(client, [line("1", input="a"), line("2", input="strange"), line("3", input="c")])
+    assert [row["custom_id"] for row in lines_of(client, batch["output_file_id"])] == ["1", "3"]
+    assert [row["custom_id"] for row in lines_of(client, batch["error_file_id"])] == ["2"]
+
+
+def test_misspelt_fields_are_told_once_a_batch(client, caplog):
+    rows = [line(str(number), input="a", dimension=4, user="b", more="c") for number in range(70)]
+    batch = finished(client, [*rows, line("good", input="a")])
+    assert batch["request_counts"]["completed"] == 71
+    told = [message for message in caplog.messages if "ignored" in message]
+    assert told == [f"{batch['id']}: unknown fields are ignored: dimension (dimensions?)"]
+
+
+def test_a_batch_under_way_is_cancelled_within_a_second_or_two(client, fake):
+    began = []
+
+    def slow(*_, gone, **__):
+        began.append(1)
+        while not gone():
+            time.sleep(0.01)
+        raise Abandoned
+
+    fake.encode = slow
+    file = upload(client, [line("1", input="a")]).json
+    batch = client.post("/v1/batches", json={"input_file_id": file["id"], "endpoint": "/v1/embeddings"}).json
+    wait_for(lambda: began, 10)
+    assert client.post(f"/v1/batches/{batch['id']}/cancel").json["status"] == "cancelling"
+    wait_for(lambda: client.get(f"/v1/batches/{batch['id']}").json["status"] == "cancelled", 5)
 
 
 def test_a_file_that_is_none_fails_the_batch(client):
@@ -166,10 +224,45 @@ def test_batches_are_listed_and_cancelled(client, fake):
         assert client.post(f"/v1/batches/{one['id']}/cancel").json["status"] in ("cancelling", "cancelled")
 
 
+def test_a_listing_goes_on_after_a_file_that_was_deleted(client):
+    first, second, third = [upload(client, b"{}\n").json["id"] for _ in range(3)]
+    client.delete(f"/v1/files/{second}")
+    listed = client.get(f"/v1/files?after={second}").json
+    assert [one["id"] for one in listed["data"]] == [first]
+    listed = client.get(f"/v1/files?after={second}&order=asc").json
+    assert [one["id"] for one in listed["data"]] == [third]
+    assert [one["id"] for one in client.get("/v1/files?order=asc").json["data"]] == [first, third]
+
+
+@pytest.mark.parametrize(
+    ("path", "param"),
+    [
+        ("/v1/files?after=x", "after"),
+        ("/v1/files?after=batch_" + "0" * 32, "after"),
+        ("/v1/batches?after=file-" + "0" * 32, "after"),
+        ("/v1/files?order=random", "order"),
+        ("/v1/files?limit=" + "9" * 5000, "limit"),
+    ],
+)
+def test_what_is_wrong_with_a_listing_is_said(client, path, param):
+    answer = client.get(path)
+    assert (answer.status_code, answer.json["error"]["param"]) == (400, param)
+
+
+def test_a_file_that_is_deleted_while_it_is_asked_for_is_not_there(client, app, tmp_path):
+    id = upload(client, b"{}\n").json["id"]
+    (tmp_path / "kept" / "files" / id).unlink()
+    assert client.get(f"/v1/files/{id}/content").status_code == 404
+
+
 @pytest.mark.parametrize(
     ("form", "words"),
     [
         ({"purpose": "fine-tune"}, "purpose: must be batch"),
+        (
+            {"expires_after[anchor]": "created_at", "expires_after[seconds]": "3600"},
+            "expires_after: must be left out: files are kept until they are deleted",
+        ),
         ({"purpose": "b" * 5000}, "longer than 4096 bytes"),
     ],
 )
@@ -190,8 +283,12 @@ BEGUN = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (BEGUN + b"abc", "ended early"),
+        (BEGUN + b"abc", "the form ended early"),
+        (BEGUN + b"abc\r\n--x--", "purpose: is required: batch"),
+        (BEGUN + b"abc\r\n" + BEGUN + b"def\r\n--x--", "more than one part named 'file'"),
+        (BEGUN.replace(b' name="file";', b"") + b"abc\r\n--x--", "has no name"),
         (b"--x\r\n\r\n\r\nabc\r\n--x--\r\n", "Content-Disposition"),
+        (b'--x\r\nContent-Disposition: form-data; name="\xff"\r\n\r\n', "cannot be read: 'utf-8' codec"),
         (b"--x--\r\n", "file: is required"),
         (b'--x\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--x--', "file: is required"),
         (
@@ -207,14 +304,50 @@ def test_a_broken_form_leaves_nothing(client, body, words):
     assert client.get("/v1/files").json["data"] == []
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"a" * (2 << 20), "its boundary does not come"),
+        (b"--x\r\n" + b"a" * (2 << 20), "the headers of a part are too large"),
+        (BEGUN + b"abc\r\n--x--" + b"a" * (2 << 20), "too much follows its end"),
+        (
+            b"".join(
+                b'--x\r\nContent-Disposition: form-data; name="%d"\r\n\r\nbatch\r\n' % number
+                for number in range(17)
+            ),
+            "it has more than 16 parts",
+        ),
+    ],
+    ids=("boundary", "headers", "end", "parts"),
+)
+def test_a_form_without_bounds_is_refused_with_a_sentence(client, body, words):
+    answer = send(client, body)
+    assert answer.status_code == 413
+    assert answer.json["error"]["message"] == f"the form cannot be read: {words}"
+    assert client.get("/v1/files").json["data"] == []
+
+
 def test_the_purpose_may_come_after_the_file(client):
     body = BEGUN + b'abc\r\n--x\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--x--'
     assert send(client, body).json["bytes"] == 3
 
 
 def test_no_page_and_no_json_is_taken_for_a_file(client):
-    assert send(client, BEGUN + b"abc\r\n--x--", Origin="https://evil.example").status_code == 415
+    for headers in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+        answer = upload(client, b"{}\n", headers)
+        assert answer.status_code == 403
+        assert "EMBED_CORS_ORIGINS" in answer.json["error"]["message"]
     assert client.post("/v1/files", json={"file": "a"}).status_code == 415
+    assert upload(client, b"{}\n", {"Content-Encoding": "gzip"}).status_code == 415
+    assert client.get("/v1/files").json["data"] == []
+
+
+@pytest.mark.parametrize("origins", [("https://good.example", "https://b.example"), ("*",)])
+def test_a_page_that_is_let_in_may_upload(tmp_path, fake, origins):
+    settings = Settings(model_name="fake", batch_dir=tmp_path / "kept", cors_origins=origins)
+    client = create_app(settings, fake).test_client()
+    headers = {"Origin": "https://good.example", "Sec-Fetch-Site": "cross-site"}
+    assert upload(client, b"{}\n", headers).status_code == 200
 
 
 def test_a_file_has_a_limit(client, monkeypatch):
@@ -237,13 +370,29 @@ def test_a_file_has_a_limit(client, monkeypatch):
             "completion_window",
             400,
         ),
-        ({"input_file_id": "a", "endpoint": "/v1/embeddings", "metadata": {"a": 1}}, "metadata", 400),
     ],
 )
 def test_what_is_wrong_with_a_batch_is_said(client, body, param, status):
     answer = client.post("/v1/batches", json=body)
     assert answer.status_code == status
     assert answer.json["error"]["param"] == param
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ({"a": 1}, "the value of 'a' must be a string of at most 512 characters"),
+        ({"a": "b" * 512, "c": "d" * 513}, "the value of 'c' must be a string of at most 512 characters"),
+        ({"a" * 65: "b"}, f"the key '{'a' * 64}'... must have at most 64 characters"),
+        ({str(number): "" for number in range(17)}, "has 17 pairs, the limit is 16"),
+        ("a", "must be an object of strings, not a string"),
+    ],
+)
+def test_what_is_wrong_with_metadata_is_said(client, metadata, words):
+    body = {"input_file_id": "a", "endpoint": "/v1/embeddings", "metadata": metadata}
+    answer = client.post("/v1/batches", json=body)
+    assert answer.status_code == 400
+    assert answer.json["error"]["message"] == f"metadata: {words}"
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=x", "limit=101", "limit=-1"])
@@ -266,6 +415,23 @@ def test_without_a_folder_there_are_none(fake):
     for answer in (client.get("/v1/files"), client.get("/v1/batches"), upload(client, b"{}")):
         assert answer.status_code == 404
         assert "EMBED_BATCH_DIR" in answer.json["error"]["message"]
+
+
+def test_a_relative_folder_is_the_servers(tmp_path, fake, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    client = create_app(Settings(model_name="fake", batch_dir=Path("kept")), fake).test_client()
+    id = upload(client, b"abc").json["id"]
+    with client.get(f"/v1/files/{id}/content") as answer:
+        assert answer.data == b"abc"
+
+
+def test_a_folder_that_cannot_be_used_is_told_to_the_log_alone(tmp_path, fake, caplog):
+    (tmp_path / "file").write_text("")
+    client = create_app(Settings(model_name="fake", batch_dir=tmp_path / "file"), fake).test_client()
+    answer = client.get("/v1/files")
+    assert answer.status_code == 503
+    assert answer.json["error"]["message"] == "the server's folder for batches cannot be used"
+    assert str(tmp_path) in caplog.text
 
 
 def test_a_folder_that_cannot_be_used_is_said_at_the_start(tmp_path, fake, caplog):

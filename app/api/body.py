@@ -11,11 +11,12 @@ from flask import Flask, Request, current_app, g, request
 from werkzeug.exceptions import (
     BadRequest,
     ClientDisconnected,
+    Forbidden,
     RequestEntityTooLarge,
     RequestTimeout,
     UnsupportedMediaType,
 )
-from werkzeug.sansio.multipart import Data, Epilogue, Field, MultipartDecoder, NeedData
+from werkzeug.sansio.multipart import Data, Epilogue, Field, MultipartDecoder, NeedData, State
 from werkzeug.sansio.multipart import File as FormFile
 
 from app.api.context import client, encoder, settings
@@ -42,6 +43,13 @@ PARSING = threading.Lock()
 FORM_BYTES = 1 << 20  # of a form that are held at a time
 FORM_PARTS = 16
 FIELD_BYTES = 1 << 12
+FIELD_CHARACTERS = 64  # of a field's name, where an error repeats it
+# What is wrong with a form of which more than FORM_BYTES cannot be told apart.
+ENDLESS = {
+    State.PREAMBLE: "its boundary does not come",
+    State.PART: "the headers of a part are too large",
+    State.EPILOGUE: "too much follows its end",
+}
 PLAIN = bytes(set(range(256)) - set(b'",:[{'))
 
 
@@ -54,16 +62,21 @@ def read_json() -> dict[str, Any]:
     if not request.is_json and (request.mimetype not in NO_TYPES or _comes_from_a_page()):
         sent = f"not {request.mimetype!r}" if request.mimetype else "and none was sent"
         raise UnsupportedMediaType(f"the content type must be application/json, {sent}")
-    if request.content_encoding not in (None, "", "identity"):
-        raise UnsupportedMediaType(
-            f"the body must be sent plain, content encoding {request.content_encoding!r} is not read"
-        )
+    _check_encoding()
     body = _read_body(request, settings().max_body_bytes)
     with PARSING if len(body) > SMALL_BODY else nullcontext():
         content = _parse(body)
     if not isinstance(content, dict):
         raise BadRequest('the body must be a JSON object such as {"input": "a text"}')
     return content
+
+
+def _check_encoding() -> None:
+    """UnsupportedMediaType for a body that is compressed."""
+    if request.content_encoding not in (None, "", "identity"):
+        raise UnsupportedMediaType(
+            f"the body must be sent plain, content encoding {request.content_encoding!r} is not read"
+        )
 
 
 def _comes_from_a_page() -> bool:
@@ -110,19 +123,21 @@ def has_more_values(body: bytes | bytearray, most: int, give_way: Callable[[], N
 def read_form() -> Iterator[tuple[str, str | None, bytes]]:
     """A multipart form by and by: a part's name, its file's name if it has one, and some of its bytes.
 
-    Nothing is kept, so neither its size nor what it holds is bounded here.
+    No two parts have the same name. Nothing is kept, so neither its size nor what it holds is bounded here.
     """
     boundary = request.mimetype_params.get("boundary")
     if request.mimetype != "multipart/form-data" or not boundary:
         raise UnsupportedMediaType("the content type must be multipart/form-data, with a boundary")
-    if _comes_from_a_page():
-        raise UnsupportedMediaType("files are taken from programs, and from no web page")
+    _check_encoding()
+    if _comes_from_a_page() and not {"*", request.headers.get("Origin")} & {*settings().cors_origins}:
+        raise Forbidden("files are taken from programs, and from pages whose origin EMBED_CORS_ORIGINS names")
     return _parts(MultipartDecoder(boundary.encode(), FORM_BYTES, max_parts=FORM_PARTS))
 
 
 def _parts(decoder: MultipartDecoder) -> Iterator[tuple[str, str | None, bytes]]:
     part: Field | FormFile | None = None
     held = bytearray()  # of a field, which is told whole
+    names: set[str] = set()
     try:
         for chunk in itertools.chain(iter(lambda: request.stream.read(CHUNK), b""), [None]):
             encoder().give_way()
@@ -130,6 +145,12 @@ def _parts(decoder: MultipartDecoder) -> Iterator[tuple[str, str | None, bytes]]
             while not isinstance(event := decoder.next_event(), NeedData | Epilogue):
                 if isinstance(event, Field | FormFile):
                     part = event
+                    if not part.name:
+                        raise BadRequest("a part of the form has no name")
+                    if part.name in names:
+                        name = part.name[:FIELD_CHARACTERS]
+                        raise BadRequest(f"the form has more than one part named {name!r}")
+                    names.add(part.name)
                 elif isinstance(event, Data) and isinstance(part, FormFile):
                     yield part.name, part.filename, event.data
                 elif isinstance(event, Data) and part:
@@ -139,10 +160,15 @@ def _parts(decoder: MultipartDecoder) -> Iterator[tuple[str, str | None, bytes]]
                     if not event.more_data:
                         yield part.name, None, bytes(held)
                         held.clear()
+    except RequestEntityTooLarge:
+        wrong = ENDLESS.get(decoder.state, f"it has more than {FORM_PARTS} parts")
+        raise RequestEntityTooLarge(f"the form cannot be read: {wrong}") from None
     except (ValueError, ClientDisconnected, OSError) as error:
         if (connection := client()) and connection.late:
             raise RequestTimeout from None
-        raise BadRequest(f"the form ended early, or cannot be read: {error}") from None
+        if isinstance(error, ValueError) and not decoder.complete:
+            raise BadRequest(f"the form cannot be read: {error}") from None
+        raise BadRequest("the form ended early") from None
 
 
 def discard_body() -> None:

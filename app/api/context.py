@@ -55,6 +55,7 @@ class Encoder(Protocol):
         priority: Priority | None = None,
         gone: Callable[[], bool] | None = None,
         expect: Callable[[int], None] | None = None,
+        patient: bool = False,
     ) -> Embeddings: ...
 
     def score(

@@ -171,22 +171,23 @@ class Encoder:
         priority: Priority | None = None,
         gone: Callable[[], bool] | None = None,
         expect: Callable[[int], None] | None = None,
+        patient: bool = False,
     ) -> Embeddings:
         """Embed n texts; thread-safe, blocks until all are done, keeps their order.
 
         `pooling` of dense vectors overrides the encoder's own. All `outputs` come from one forward.
         A call is interactive or bulk, and goes before or after others, by its `priority` or by its size.
         `expect` is told how many numbers the outputs will hold, before they are computed; what it raises
-        ends the call. Raises TextTooLong where `truncate` is None, MissingHead for an output that the
-        checkpoint cannot give, Overloaded and TooLate where the settings limit what may wait, Abandoned
-        once `gone` says that nobody waits any more, NotFinite for a vector with NaN or infinity,
-        NotLoaded outside load() .. close().
+        ends the call. A `patient` call waits as long as it takes. Raises TextTooLong where `truncate` is
+        None, MissingHead for an output that the checkpoint cannot give, Overloaded and TooLate where the
+        settings limit what may wait, Abandoned once `gone` says that nobody waits any more, NotFinite for a
+        vector with NaN or infinity, NotLoaded outside load() .. close().
         """
         checkpoint = self._loaded()[0]
         for head in HEADS:
             if head in outputs and head not in checkpoint.heads:
                 raise MissingHead(head)
-        caller = self._caller(priority, gone)
+        caller = self._caller(priority, gone, patient)
         start = time.perf_counter_ns()
         tokens = self._tokenize(texts, truncate, caller)
         if expect:
@@ -195,8 +196,10 @@ class Encoder:
         found = self._compute(tokens, pooling or self.settings.pooling, outputs, caller)
         return replace(found, timings=spent + found.timings)
 
-    def _caller(self, priority: Priority | None, gone: Callable[[], bool] | None) -> Caller:
-        timeout = self.settings.timeout
+    def _caller(
+        self, priority: Priority | None, gone: Callable[[], bool] | None, patient: bool = False
+    ) -> Caller:
+        timeout = None if patient else self.settings.timeout
         return Caller(priority, gone, time.monotonic() + timeout if timeout else None)
 
     def _tokenize(self, texts: list[str], truncate: Side | None, caller: Caller) -> Tokens:

@@ -12,8 +12,9 @@ The folder must be on one file system. Needs no more than requirements.txt.
 """
 
 from app.bulk.batches.errors import FileTooLarge, InUse, Unknown
+from app.bulk.batches.records import IDS
 from app.bulk.batches.runner import Runner
-from app.bulk.batches.store import Store
+from app.bulk.batches.store import MOST_LISTED, Store
 from app.bulk.batches.work import Answer, Result
 
-__all__ = ["Answer", "FileTooLarge", "InUse", "Result", "Runner", "Store", "Unknown"]
+__all__ = ["IDS", "MOST_LISTED", "Answer", "FileTooLarge", "InUse", "Result", "Runner", "Store", "Unknown"]

@@ -33,15 +33,16 @@ class FileTooLarge(BulkError):
 
 
 class BatchFault(BulkError):
-    """The batch cannot go on; `code` is for programs, the message for people."""
+    """The batch cannot go on; `code` is for programs, the message for people, `param` the field at fault."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, param: str | None = None) -> None:
         super().__init__(message)
         self.code = code
+        self.param = param
 
-    def listed(self) -> dict[str, Any]:
+    def listed(self, line: int | None = None) -> dict[str, Any]:
         """As OpenAI lists it in a batch."""
-        return fault(self.code, str(self))
+        return fault(self.code, str(self), self.param, line)
 
 
 def fault(code: str, message: str, param: str | None = None, line: int | None = None) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The lines of a batch's input: read within bounds of memory, and checked as OpenAI does."""
 
+import codecs
 import hashlib
 from collections.abc import Callable
 from typing import Any, BinaryIO
@@ -9,41 +10,51 @@ import orjson
 from app.bulk.batches.errors import BatchFault, fault
 from app.bulk.errors import Stopped
 
-LINE_BYTES = 32 << 20  # of one line at most
-# Lines that are answered together: enough to keep an encoder busy, few enough to fit into memory and to be
-# repeated after a restart.
+LINE_BYTES = 4 << 20  # of one line at most
+# JSON values in a line at most: each takes some hundred bytes, and no other thread runs until all are parsed.
+LINE_VALUES = 200_000
+# Lines that are answered together: enough to keep an encoder busy, few enough to fit into memory, to end soon
+# after a batch is cancelled, and to be repeated after a restart.
 GROUP_LINES = 64
-GROUP_BYTES = 1 << 20  # after this many no line is added
+GROUP_BYTES = 1 << 17  # after this many no line is added: they are some 30 000 tokens
 GROUP_QUOTES = 1 << 12  # nor after so many quotation marks: a text has two, and its vector takes kilobytes
 MOST_LINES = 50_000  # of a batch, OpenAI's limit
+MOST_INPUTS = 50_000  # texts of all its lines, OpenAI's limit for embeddings
+MOST_BLANK = 100_000  # lines without a request
 MOST_FAULTS = 100  # that are listed
 BLANK = b" \t\r\n"
 
 
-def read_line(file: BinaryIO) -> bytes | None:
-    """The next line with its end, b"" after the last; None for one over LINE_BYTES, which is skipped."""
+def read_line(file: BinaryIO, gone: Callable[[], bool]) -> bytes | None:
+    """The next line with its end, b"" after the last; None for one over LINE_BYTES, which is skipped.
+
+    Raises Stopped as soon as `gone()`.
+    """
+    if gone():
+        raise Stopped
     try:
         line = file.readline(LINE_BYTES + 1)
         if len(line) <= LINE_BYTES or line.endswith(b"\n"):
             return line
         while (rest := file.readline(GROUP_BYTES)) and not rest.endswith(b"\n"):
-            pass
+            if gone():
+                raise Stopped
     except OSError as error:
         raise BatchFault("input_file_damaged", f"the input file cannot be read: {error.strerror}") from error
     return None
 
 
-def read_group(file: BinaryIO) -> list[bytes]:
-    """The next lines that are not blank, without their ends; none after the last."""
+def read_group(file: BinaryIO, gone: Callable[[], bool]) -> list[bytes]:
+    """The next lines that are not blank, without their ends; none after the last. Stopped once `gone()`."""
     lines: list[bytes] = []
     size = quotes = 0
     while len(lines) < GROUP_LINES and size < GROUP_BYTES and quotes < GROUP_QUOTES:
-        line = read_line(file)
-        if line is None:
+        line = read_line(file, gone)
+        if line is None or _is_complex(line):
             raise changed()
         if not line:
             break
-        if line := line.strip(BLANK):
+        if line := _stripped(line):
             lines.append(line)
             size += len(line)
             quotes += line.count(b'"')
@@ -55,59 +66,84 @@ def changed() -> BatchFault:
     return BatchFault("input_file_damaged", "the input file changed while the batch was under way")
 
 
-def check(file: BinaryIO, endpoint: str, stopped: Callable[[], bool]) -> tuple[int, list[dict[str, Any]]]:
-    """The number of requests, and what is wrong with them; raises Stopped as soon as `stopped()`."""
+def check(file: BinaryIO, endpoint: str, gone: Callable[[], bool]) -> tuple[int, list[dict[str, Any]]]:
+    """The number of requests, and what is wrong with them; raises Stopped as soon as `gone()`."""
     seen: set[bytes] = set()
     found: list[dict[str, Any]] = []
-    number = requests = 0
+    number = requests = inputs = 0
     while len(found) < MOST_FAULTS:
-        line = read_line(file)
+        line = read_line(file, gone)
         number += 1
-        if stopped():
-            raise Stopped
         if line is None:
             requests += 1
             found.append(fault("line_too_long", f"This line is longer than {LINE_BYTES} bytes.", line=number))
         elif not line:
             break
-        elif line := line.strip(BLANK):
+        elif line := _stripped(line):
             requests += 1
-            if wrong := _wrong(line, endpoint, seen):
-                found.append(fault(*wrong, line=number))
-        if requests > MOST_LINES:
-            return requests, [
-                fault("too_many_tasks", f"The input file has more than {MOST_LINES} requests: split it.")
-            ]
+            try:
+                inputs += _inputs(_request(line, endpoint, seen))
+            except BatchFault as wrong:
+                found.append(wrong.listed(number))
+        for count, most, code, what in (
+            (requests, MOST_LINES, "too_many_tasks", "requests"),
+            (inputs, MOST_INPUTS, "too_many_inputs", "texts"),
+            (number - requests, MOST_BLANK, "too_many_blank_lines", "blank lines"),
+        ):
+            if count > most:
+                return requests, [fault(code, f"The input file has more than {most} {what}: split it.")]
     if not requests:
         found.append(fault("empty_file", "The input file has no requests."))
     return requests, found
 
 
-def _wrong(line: bytes, endpoint: str, seen: set[bytes]) -> tuple[str, str, str | None] | None:
-    """Code, message and field of what is wrong with a line; `seen` collects digests of the ids."""
+def _stripped(line: bytes) -> bytes:
+    """Without blanks and the mark that some editors begin a file with."""
+    return line.removeprefix(codecs.BOM_UTF8).strip(BLANK)
+
+
+def _is_complex(line: bytes) -> bool:
+    """Whether it may have more JSON values than are parsed; those in strings count as well."""
+    return sum(map(line.count, (b",", b":", b"[", b"{"))) > LINE_VALUES
+
+
+def _request(line: bytes, endpoint: str, seen: set[bytes]) -> dict[str, Any]:
+    """What a line asks for, BatchFault if it is no request; `seen` collects digests of the ids."""
+    if _is_complex(line):
+        raise BatchFault(
+            "line_too_complex", f"This line has more than {LINE_VALUES} commas, colons and opening brackets."
+        )
     try:
         request = orjson.loads(line)
     except orjson.JSONDecodeError:
-        return "invalid_json_line", "This line is not parseable as valid JSON.", None
+        raise BatchFault("invalid_json_line", "This line is not parseable as valid JSON.") from None
     if not isinstance(request, dict):
-        return "invalid_json_line", "This line is not a JSON object.", None
+        raise BatchFault("invalid_json_line", "This line is not a JSON object.")
     for name, kind, article in (("custom_id", str, "a string"), ("body", dict, "an object")):
         if name not in request:
-            return "missing_required_parameter", f"Missing required parameter: '{name}'.", name
+            raise BatchFault("missing_required_parameter", f"Missing required parameter: '{name}'.", name)
         if not isinstance(request[name], kind):
-            return "invalid_type", f"'{name}' must be {article}.", name
+            raise BatchFault("invalid_type", f"'{name}' must be {article}.", name)
     if request.get("method") != "POST":
-        return "invalid_method", "'method' must be 'POST'.", "method"
+        raise BatchFault("invalid_method", "'method' must be 'POST'.", "method")
     if request.get("url") != endpoint:
-        return "invalid_url", "The URL provided for this request does not match the batch endpoint.", "url"
+        raise BatchFault(
+            "invalid_url", "The URL provided for this request does not match the batch endpoint.", "url"
+        )
     # Digests, because ids may be long and many.
     digest = hashlib.blake2b(request["custom_id"].encode(), digest_size=16).digest()
     if digest in seen:
-        return (
+        raise BatchFault(
             "duplicate_custom_id",
             "The custom_id for this request is a duplicate of another request. "
             "The custom_id parameter must be unique for each request in a batch.",
             "custom_id",
         )
     seen.add(digest)
-    return None
+    return request
+
+
+def _inputs(request: dict[str, Any]) -> int:
+    """How many texts it has, as far as that can be seen."""
+    texts = request["body"].get("input")
+    return len(texts) if isinstance(texts, list) else 1

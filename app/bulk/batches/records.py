@@ -10,6 +10,7 @@ from typing import Any
 # An id from a client must match one of these before it becomes part of a path.
 FILE_ID = re.compile("file-[0-9a-f]{32}")
 BATCH_ID = re.compile("batch_[0-9a-f]{32}")
+IDS = {"file": FILE_ID, "batch": BATCH_ID}
 
 WINDOWS = {"24h": 24 * 3600}  # seconds
 FINISHED = frozenset({"completed", "failed", "expired", "cancelled"})

@@ -5,7 +5,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from app.bulk.batches.records import BATCH_ID, FILE_ID, Record, new_batch, new_f
 
 log = logging.getLogger(__name__)
 
+MOST_LISTED = 10_000  # at once, OpenAI's limit
+
 
 class Store:
     """Files and batches as OpenAI's objects. Any method may raise OSError, such as when the disk is full.
@@ -32,6 +34,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         """Make the folder if it is missing."""
+        folder = folder.absolute()  # Flask takes other paths for those of a package
         self.lock = folder / "lock"  # of the runner that works
         self._records = folder / "records.lock"
         self._files = folder / "files"
@@ -79,13 +82,20 @@ class Store:
             raise Unknown("file", id) from None
         return dict(found)
 
-    def files(self) -> list[dict[str, Any]]:
-        """All of them, the newest first."""
-        found = []
-        for id in _newest_first(self._files, FILE_ID):
-            with suppress(Unknown):  # deleted just now
-                found.append(self.file(id))
-        return found
+    def files(
+        self,
+        after: str | None = None,
+        limit: int = MOST_LISTED,
+        *,
+        ascending: bool = False,
+        purpose: str | None = None,
+    ) -> tuple[list[dict[str, Any]], bool]:
+        """Up to `limit` of them, those that come after an id, and whether there are more.
+
+        The newest come first, unless `ascending`.
+        """
+        ids = _ids(self._files, FILE_ID, after, ascending)
+        return _page(ids, self.file, limit, lambda file: purpose in (None, file["purpose"]))
 
     def content(self, id: str) -> Path:
         """Where a file's content is; Unknown if there is no such file."""
@@ -124,16 +134,14 @@ class Store:
         """Unknown if there is none."""
         return self.record(id).batch
 
-    def batches(self) -> list[dict[str, Any]]:
-        """All of them, the newest first."""
-        found = []
-        for id in _newest_first(self._batches, BATCH_ID):
-            with suppress(Unknown):  # damaged
-                found.append(self.batch(id))
-        return found
+    def batches(
+        self, after: str | None = None, limit: int = MOST_LISTED, *, ascending: bool = False
+    ) -> tuple[list[dict[str, Any]], bool]:
+        """As `files`."""
+        return _page(_ids(self._batches, BATCH_ID, after, ascending), self.batch, limit)
 
     def cancel(self, id: str) -> dict[str, Any]:
-        """Cancel at once if it is not in progress yet, else after the current group of lines.
+        """Cancel at once if it is not in progress yet, else as soon as whoever works on it looks.
 
         A batch that is finished, or about to be, is not changed. Unknown if there is none.
         """
@@ -245,6 +253,28 @@ class Store:
         return used
 
 
-def _newest_first(folder: Path, ids: re.Pattern[str]) -> list[str]:
-    found = (path.stem for path in folder.glob("*.json"))
-    return sorted(filter(ids.fullmatch, found), reverse=True)
+def _ids(folder: Path, ids: re.Pattern[str], after: str | None, ascending: bool) -> list[str]:
+    """Those that a folder has records of, the newest first unless `ascending`, from `after` on."""
+    names = (name.removesuffix(".json") for name in os.listdir(folder) if name.endswith(".json"))
+    found = [id for id in names if ids.fullmatch(id)]
+    if after is not None:
+        found = [id for id in found if (id > after if ascending else id < after)]
+    return sorted(found, reverse=not ascending)
+
+
+def _page(
+    ids: Iterable[str],
+    read: Callable[[str], dict[str, Any]],
+    limit: int,
+    fits: Callable[[dict[str, Any]], bool] = lambda _: True,
+) -> tuple[list[dict[str, Any]], bool]:
+    """The first `limit` records that fit, and whether there are more; no others are read."""
+    found: list[dict[str, Any]] = []
+    for id in ids:
+        with suppress(Unknown):  # deleted just now, or damaged
+            one = read(id)
+            if fits(one):
+                if len(found) == limit:
+                    return found, True
+                found.append(one)
+    return found, False

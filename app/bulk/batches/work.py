@@ -10,8 +10,9 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, BinaryIO
 
 import orjson
@@ -27,7 +28,9 @@ from app.engine.errors import Abandoned, EngineError, NotLoaded, Overloaded, Too
 log = logging.getLogger(__name__)
 
 SAVE_SECONDS = 1.0  # between two records of the progress; a killed process loses what came after the last
+LOOK_SECONDS = 1.0  # between two looks whether the batch is cancelled
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds before a retry; each doubles the one before
+MOST_IGNORED = 16  # names of fields that are logged for a batch
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Result:
 
     line: bytes  # without its end
     failed: bool
+    ignored: dict[str, str] = field(default_factory=dict)  # fields of the request -> those they are close to
 
 
 # Lines of the input -> a result for each, in their order. The second argument, `gone`, tells whether to give
@@ -53,6 +57,10 @@ class BatchWork:
         self._answer = answer
         self._stopped = stopped
         self._record = store.record(id)  # its counts are ahead of those on disk
+        self._cancelled = False
+        self._looked = -LOOK_SECONDS  # when, whether it is
+        self._waits = False  # whether the last group had to be tried again
+        self._ignored: dict[str, str] = {}  # what the log has of them
 
     def run(self) -> None:
         """Return when the batch is finished or `stopped` is set; OSError if the disk fails or is full."""
@@ -60,7 +68,9 @@ class BatchWork:
             try:
                 self._end(*self._work())
             except Stopped:
-                return
+                if self._stopped.is_set():
+                    return
+                self._end("cancelled", [])
             except BatchFault as fault:
                 self._end("failed", [fault.listed()])
         if not self._record.finished:
@@ -80,7 +90,7 @@ class BatchWork:
         with ExitStack() as stack:
             source = stack.enter_context(self._source())
             if self._record.batch["status"] == "validating":
-                lines, faults = check(source, self._record.batch["endpoint"], self._stopped.is_set)
+                lines, faults = check(source, self._record.batch["endpoint"], self._gone)
                 if faults:
                     return "failed", faults
                 with self._store.changing(self._id) as self._record:
@@ -104,10 +114,9 @@ class BatchWork:
         """Answer group after group; the status to end with."""
         progress, counts = self._record.progress, self._record.batch["request_counts"]
         saved = time.monotonic()
-        while lines := read_group(source):
+        while lines := read_group(source, self._gone):
             results = self._results(lines)
-            if results is None:
-                return "cancelled"
+            self._log_ignored(results)
             failures = [result for result in results if result.failed]
             written = _append(output, [result for result in results if not result.failed])
             failed = _append(error, failures)
@@ -124,23 +133,35 @@ class BatchWork:
             raise changed()
         return "expired" if progress.expired else "completed"
 
-    def _results(self, lines: list[bytes]) -> list[Result] | None:
-        """A result for each line, however long that takes; None if the batch is cancelled first."""
+    def _gone(self) -> bool:
+        """Whether to give up what is under way: the runner stops, or the batch is cancelled."""
+        now = time.monotonic()
+        if not self._cancelled and now >= self._looked + LOOK_SECONDS:
+            self._looked = now
+            with suppress(Unknown, OSError):  # which the next record of the progress meets
+                self._cancelled = self._store.batch(self._id)["status"] in ("cancelling", "cancelled")
+        return self._cancelled or self._stopped.is_set()
+
+    def _results(self, lines: list[bytes]) -> list[Result]:
+        """A result for each line, however long that takes; Stopped once it is not to go on."""
         wait = FIRST_WAIT
-        while not self._stopped.is_set():
-            batch = self._store.batch(self._id)
-            if batch["status"] == "cancelling":
-                return None
+        while not self._gone():
             try:
-                if time.time() >= batch["expires_at"]:
+                if time.time() >= self._record.batch["expires_at"]:
                     self._record.progress.expired += len(lines)
                     return [_expired(line) for line in lines]
-                results = self._answer(lines, self._stopped.is_set)
+                results = self._answer(lines, self._gone)
                 if len(results) != len(lines):
                     raise ValueError(f"{len(results)} results for {len(lines)} lines")
+                self._waits = wait > FIRST_WAIT
                 return results
-            except (Overloaded, TooLate, NotLoaded, Abandoned):
-                self._stopped.wait(wait)
+            except (Overloaded, TooLate, NotLoaded, Abandoned) as error:
+                if self._gone():
+                    break
+                if not self._waits:
+                    log.warning("%s waits, its next lines are tried again: %s", self._id, error)
+                self._waits = True
+                self._pause(wait)
                 wait = min(2 * wait, LONGEST_WAIT)
             except EngineError as error:
                 log.exception("%s failed", self._id)
@@ -149,6 +170,21 @@ class BatchWork:
                 log.exception("%s failed", self._id)
                 raise BatchFault("server_error", "an internal error; the server's log has more") from error
         raise Stopped
+
+    def _pause(self, seconds: float) -> None:
+        """Return after so long, or once the batch is not to go on."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and not self._gone():
+            self._stopped.wait(min(left, FIRST_WAIT))
+
+    def _log_ignored(self, results: list[Result]) -> None:
+        """Name the fields that look misspelt, each once."""
+        found = {name: near for result in results for name, near in result.ignored.items()}
+        new = ((name, near) for name, near in found.items() if name not in self._ignored)
+        if told := dict(islice(new, MOST_IGNORED - len(self._ignored))):
+            self._ignored |= told
+            names = ", ".join(f"{name} ({near}?)" for name, near in told.items())
+            log.warning("%s: unknown fields are ignored: %s", self._id, names)
 
     def _log(self, what: str) -> None:
         counts = self._record.batch["request_counts"]

@@ -1,14 +1,14 @@
 """OpenAI's Batches for /v1/embeddings: a corpus as a file, worked off when nobody else asks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flask import Flask
-from marshmallow import Schema, ValidationError, fields, validate
+from marshmallow import Schema, ValidationError, fields
 
 from app.api.body import read_json
 from app.api.documented import documented
-from app.api.fields import Choice, Text, required
+from app.api.fields import Choice, Text, json_name, required
 from app.api.protocol import Protocol
 from app.api.protocols.openai import STATUSES, OpenAIError, error
 from app.api.protocols.openai.files import MISSING, TAG, List, page, register_errors, store
@@ -16,19 +16,39 @@ from app.api.protocols.openai.lines import ENDPOINT, Answers
 from app.api.schema import Request
 from app.bulk.batches import Runner
 
-METADATA = 16, 64, 512  # pairs, and characters of a key and of a value, OpenAI's limits
+PAIRS, KEY_CHARACTERS, VALUE_CHARACTERS = 16, 64, 512  # of metadata, OpenAI's limits
+
+
+class Metadata(fields.Dict):
+    """Pairs of strings; what is wrong with one names its key."""
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any
+    ) -> dict[str, str]:
+        if not isinstance(value, dict):
+            raise ValidationError(f"must be an object of strings, not {json_name(value)}")
+        if len(value) > PAIRS:
+            raise ValidationError(f"has {len(value)} pairs, the limit is {PAIRS}")
+        for key, text in value.items():
+            if len(key) > KEY_CHARACTERS:
+                raise ValidationError(
+                    f"the key {key[:KEY_CHARACTERS]!r}... must have at most {KEY_CHARACTERS} characters"
+                )
+            if not isinstance(text, str) or len(text) > VALUE_CHARACTERS:
+                raise ValidationError(
+                    f"the value of {key!r} must be a string of at most {VALUE_CHARACTERS} characters"
+                )
+        return value
 
 
 class BatchRequest(Request):
     input_file_id = Text(**required("the id of a file with `purpose` batch"))
     endpoint = Choice(ENDPOINT, **required(ENDPOINT))
     completion_window = Choice("24h", load_default="24h", metadata={"description": "Then the rest expires."})
-    metadata = fields.Dict(
-        keys=fields.String(validate=validate.Length(max=METADATA[1])),
-        values=fields.String(validate=validate.Length(max=METADATA[2])),
+    metadata = Metadata(
+        values=fields.String(),
         load_default=None,
         allow_none=True,
-        validate=validate.Length(max=METADATA[0]),
         metadata={"description": "Up to 16 pairs of strings to find it again by."},
     )
 
@@ -98,8 +118,8 @@ def create() -> dict[str, Any]:
 @batches.get("/v1/batches")
 @documented("All batches, the newest first", responses={200: (Batches, "them"), **MISSING}, tag=TAG)
 def list_batches() -> dict[str, Any]:
-    """`limit`, up to 100, and `after`, an id, choose among them."""
-    return page(store().batches(), 20, 100)
+    """`limit`, up to 100, and `after`, an id, choose among them; with `order` asc the oldest come first."""
+    return page("batch", store().batches, 20, 100)
 
 
 @batches.get("/v1/batches/<id>")

@@ -6,20 +6,20 @@ from dataclasses import replace
 from typing import Any
 
 import orjson
-from flask import Flask, current_app
+from flask import Flask, current_app, g
 from marshmallow import ValidationError
 
 from app.api.answer import in_pieces
 from app.api.ask import check_width, served_name, shaped
 from app.api.context import encoder
-from app.api.errors import UnknownModel
 from app.api.protocols.openai import EmbeddingsRequest, written
 from app.api.request_log import request_id
 from app.bulk.batches import Result
 from app.engine.embeddings import Embeddings
-from app.engine.errors import NotFinite, TextTooLong
+from app.engine.errors import Abandoned, NotLoaded, Overloaded, TextTooLong, TooLate
 
 ENDPOINT = "/v1/embeddings"
+LATER = Overloaded, TooLate, NotLoaded, Abandoned  # say nothing of a line
 
 
 class Answers:
@@ -29,7 +29,7 @@ class Answers:
         self._app = app
 
     def __call__(self, lines: list[bytes], gone: Callable[[], bool]) -> list[Result]:
-        """A result for each line, in order; raises what Encoder.encode does for lack of time or room."""
+        """A result for each line, in order; raises what Encoder.encode does where it may be asked again."""
         # A line is a request to that path, also for what shapes its errors.
         with self._app.test_request_context(ENDPOINT, method="POST"):
             requests = [_Line(line) for line in lines]
@@ -50,8 +50,11 @@ class _Line:
             self.asked = EmbeddingsRequest.checked(sent["body"])
             served_name(self.asked["model"])
             check_width(self.asked["dimensions"])
-        except (ValidationError, UnknownModel) as error:
+        except LATER:
+            raise
+        except Exception as error:
             self.fail(error)
+        self._misspelt: dict[str, str] = g.pop("misspelt", {})
 
     @property
     def alike(self) -> Any:
@@ -65,9 +68,14 @@ class _Line:
 
     def answer(self, found: Embeddings) -> None:
         """Write the vectors of its texts down."""
-        found = shaped(found, self.asked["dimensions"], self.asked["normalized"])
-        content = written(found, served_name(self.asked["model"]), self.asked)
-        self._body = b"".join(in_pieces(content, encoder().give_way))
+        try:
+            found = shaped(found, self.asked["dimensions"], self.asked["normalized"])
+            content = written(found, served_name(self.asked["model"]), self.asked)
+            self._body = b"".join(in_pieces(content, encoder().give_way))
+        except LATER:
+            raise
+        except Exception as error:
+            self.fail(error)
 
     def result(self) -> Result:
         number = request_id("")
@@ -81,7 +89,7 @@ class _Line:
             },
             "error": None,
         }
-        return Result(orjson.dumps(told), failed=self._status != 200)
+        return Result(orjson.dumps(told), self._status != 200, self._misspelt)
 
 
 def _encode(lines: list[_Line], gone: Callable[[], bool]) -> None:
@@ -91,8 +99,12 @@ def _encode(lines: list[_Line], gone: Callable[[], bool]) -> None:
     pooling, truncate = lines[0].alike
     texts = [text for line in lines for text in line.asked["input"]]
     try:
-        found = encoder().encode(texts, pooling=pooling, truncate=truncate, priority="bulk", gone=gone)
-    except (TextTooLong, NotFinite) as error:
+        found = encoder().encode(
+            texts, pooling=pooling, truncate=truncate, priority="bulk", gone=gone, patient=True
+        )
+    except LATER:
+        raise
+    except Exception as error:
         if len(lines) == 1:
             fault = ValidationError({"input": [str(error)]}) if isinstance(error, TextTooLong) else error
             lines[0].fail(fault)
