@@ -34,7 +34,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         """Make the folder if it is missing."""
-        folder = folder.absolute()  # Flask takes other paths for those of a package
+        folder = folder.absolute()  # Flask looks for relative paths in its package
         self.lock = folder / "lock"  # of the runner that works
         self._records = folder / "records.lock"
         self._files = folder / "files"
