@@ -137,6 +137,10 @@ def test_two_names_of_a_field_may_not_contradict(client):
     assert client.post("/v1/embeddings", json=body).status_code == 200
     answer = client.post("/v1/embeddings", json=body | {"output_dimension": 2})
     assert answer.json["detail"] == "output_dimension: cannot be given together with dimensions"
+    deep = "[" * 1000 + "]" * 1000
+    body = f'{{"input": "a", "dimensions": {deep}, "output_dimension": {deep}}}'
+    answer = client.post("/v1/embeddings", data=body, content_type="application/json")
+    assert answer.json["detail"] == "output_dimension: cannot be given together with dimensions"
 
 
 def test_other_names_of_fields(client):

@@ -22,10 +22,8 @@ log = logging.getLogger(__name__)
 # What monitors and browsers ask before anybody has a key in hand. The page asks for the key itself.
 ALWAYS_OPEN = {"health.alive", "health.ready", "health.health", "page.home", "page.static"}
 DOCS = ("docs.", "flasgger.")
-BARE = (
-    "HTTP_X_API_KEY",
-    "HTTP_API_KEY",
-)  # headers with nothing but a key, as gateways and Azure's clients send
+# Headers with nothing but a key, as gateways and Azure's clients send it.
+BARE = ("HTTP_X_API_KEY", "HTTP_API_KEY")
 LOOK_SECONDS = 1.0  # between two looks whether the file of keys has changed
 
 

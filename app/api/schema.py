@@ -31,8 +31,11 @@ class Request(Schema):
     def prepare(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
         given = {name: value for name, value in data.items() if value is not None}
         for name, known in self.synonyms.items():
-            if name in given and given.setdefault(known, given[name]) != given[name]:
+            value = given.get(name)
+            # What is not plain may be nested too deep to be compared.
+            if name in given and known in given and (isinstance(value, list | dict) or value != given[known]):
                 raise ValidationError({name: [f"cannot be given together with {known}"]})
+            given |= {known: value} if name in given else {}
         return given
 
     @classmethod
