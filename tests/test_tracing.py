@@ -1,7 +1,9 @@
 """W3C Trace Context, and OpenTelemetry's own exporter against a collector that stands in for a real one."""
 
 import logging
+import socket
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -103,6 +105,19 @@ def test_spans_say_where_the_time_went(fake, collector, monkeypatch, caplog, nam
         assert (span.trace_id, span.parent_span_id) == (root.trace_id, root.span_id)
         assert end <= span.start_time_unix_nano <= span.end_time_unix_nano
         end = span.end_time_unix_nano
+
+
+def test_a_collector_that_is_away_holds_nobody_up(fake, monkeypatch):
+    with socket.socket() as closed:  # bound, and listening to nobody
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+        monkeypatch.setattr(tracing, "CLOSE_SECONDS", 0.5)
+        app = create_app(Settings(model_name="fake", otlp_endpoint=url), fake)
+        assert app.test_client().post("/api/embed", json={"input": "a"}).status_code == 200
+        start = time.monotonic()
+        tracing.close(app)
+        assert time.monotonic() - start < 5
 
 
 def test_without_the_libraries_it_serves_and_says_so(fake, monkeypatch, caplog):

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +16,7 @@ log = logging.getLogger(__name__)
 TRACEPARENT = re.compile(
     r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?", re.ASCII
 )
+CLOSE_SECONDS = 3.0
 STAGES = {"tokenize": "tokenize", "queue": "queue", "forward": "forward", "serialize": "write"}
 
 
@@ -42,9 +44,11 @@ def init_app(app: Flask) -> None:
 
 
 def close(app: Flask) -> None:
-    """Send what is left."""
+    """Send what is left, within a few seconds: a collector that is away would be tried for ten."""
     if app.extensions["tracer"]:
-        app.extensions["tracer"].shutdown()
+        last = threading.Thread(target=app.extensions["tracer"].shutdown, daemon=True)
+        last.start()
+        last.join(CLOSE_SECONDS)
 
 
 def trace_id(environ: Mapping[str, Any]) -> str:
