@@ -21,7 +21,7 @@ from app.api.auth import Keys
 from app.api.body import discard_body
 from app.api.context import Encoder
 from app.api.errors import Busy, overloaded
-from app.api.protocol import Protocol
+from app.api.protocol import is_open, registered
 from app.engine.embeddings import Priority
 
 # A body up to here is on its way already; a client must have sent a longer one before it listens.
@@ -84,11 +84,9 @@ class Admission:
         self._keys: Keys = app.extensions["keys"]
         rules = [rule for rule in app.url_map.iter_rules() if not rule.arguments]
         posted = {rule.rule: rule.endpoint for rule in rules if "POST" in (rule.methods or ())}
-        protocols = [one for one in app.blueprints.values() if isinstance(one, Protocol)]
-        quick = {view for protocol in protocols for view in protocol.quick}
-        open_ = {view for protocol in protocols for view in protocol.open}
+        quick = {view for protocol in registered(app) for view in protocol.quick}
         self._health = {
-            rule.rule for rule in rules if rule.endpoint.startswith("health.") or rule.endpoint in open_
+            rule.rule for rule in rules if rule.endpoint.startswith("health.") or is_open(app, rule.endpoint)
         }
         self._posted = set(posted)
         self._costly = {path for path, view in posted.items() if view not in quick}

@@ -14,7 +14,7 @@ from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Unauthorized
 
 from app.api.context import settings
-from app.api.protocol import Protocol
+from app.api.protocol import is_open
 from app.config import ConfigError, Settings
 
 log = logging.getLogger(__name__)
@@ -101,8 +101,7 @@ def _check() -> None:
 
 
 def _open(endpoint: str) -> bool:
-    protocol = current_app.blueprints.get(request.blueprint or "")
-    if endpoint in ALWAYS_OPEN or (isinstance(protocol, Protocol) and endpoint in protocol.open):
+    if endpoint in ALWAYS_OPEN or is_open(current_app, endpoint):
         return True
     opened = settings().open_paths
     return ("docs" in opened and endpoint.startswith(DOCS)) or (

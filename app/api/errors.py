@@ -8,7 +8,7 @@ from flask import Flask, Response, current_app, json, request
 from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException
 
-from app.api.protocol import Protocol, plain
+from app.api.protocol import Protocol, plain, registered
 from app.engine.errors import (
     Abandoned,
     MissingHead,
@@ -87,8 +87,8 @@ def _protocol() -> Protocol | None:
             name = adapter.match(method=method)[0].rpartition(".")[0]
     found = current_app.blueprints.get(name or "")
     if found is None:
-        spoken = (one for one in current_app.blueprints.values() if isinstance(one, Protocol))
-        found = next((one for one in spoken if one.prefix and request.path.startswith(one.prefix)), None)
+        spoken = (one for one in registered(current_app) if one.prefix)
+        found = next((one for one in spoken if request.path.startswith(one.prefix)), None)
     return found if isinstance(found, Protocol) else None
 
 

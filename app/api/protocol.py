@@ -83,3 +83,14 @@ class Protocol(Blueprint):
             before = f"{found[told][1]}; or " if told in found else ""
             found[told] = self.schema, before + MEANINGS[status]
         return found
+
+
+def registered(app: Flask) -> list[Protocol]:
+    """The protocols that an application speaks."""
+    return [blueprint for blueprint in app.blueprints.values() if isinstance(blueprint, Protocol)]
+
+
+def is_open(app: Flask, endpoint: str) -> bool:
+    """Whether a view is like a health check to its protocol."""
+    found = app.blueprints.get(endpoint.rpartition(".")[0])
+    return isinstance(found, Protocol) and endpoint in found.open

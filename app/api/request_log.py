@@ -10,7 +10,7 @@ from flask import Flask, Response, current_app, g, request
 
 from app.api import metrics, tracing
 from app.api.context import encoder
-from app.api.protocol import Protocol
+from app.api.protocol import is_open
 from app.engine.embeddings import Priority
 
 log = logging.getLogger(__name__)
@@ -87,9 +87,9 @@ def _end(response: Response) -> Response:
         told = "; ".join(MISSPELT % pair for pair in misspelt.items())
         response.headers["Warning"] = f'199 - "{told}"'
     method = request.method if request.method in METHODS else "other"
-    protocol = current_app.blueprints.get(request.blueprint or "")
-    quiet = QUIET | (protocol.open if isinstance(protocol, Protocol) else set())
-    level = logging.DEBUG if request.endpoint in quiet else logging.INFO
+    endpoint = request.endpoint or ""
+    quiet = endpoint in QUIET or is_open(current_app, endpoint)
+    level = logging.DEBUG if quiet else logging.INFO
     done, waiting = g.get("done", (0, 0)), encoder().load_state.waiting
     more = {"trace_id": g.trace, "misspelt": ", ".join(misspelt)}
     record(method, route, response.status_code, seconds, g.request_id, waiting, done, level, **more)

@@ -11,7 +11,7 @@ from app.api.context import Encoder
 from app.api.errors import unread
 from app.api.health import hangs
 from app.api.metrics import announce
-from app.api.protocol import Protocol
+from app.api.protocol import registered
 from app.api.request_log import HEADERS, record, request_id
 from app.engine.errors import EngineError
 
@@ -52,8 +52,8 @@ class Service:
             log.exception("the encoder cannot be loaded")
             return False
         announce(self._app)
-        for protocol in self._app.blueprints.values():
-            if isinstance(protocol, Protocol) and protocol.begin:
+        for protocol in registered(self._app):
+            if protocol.begin:
                 try:
                     end = protocol.begin(self._app)
                 except OSError as error:

@@ -30,9 +30,7 @@ class NamedRequest(Request):
     model = model_name()
 
 
-class LegacyRequest(TextsRequest):
-    synonyms: ClassVar = {"name": "model"}
-    model = model_name()
+class LegacyRequest(NamedRequest, TextsRequest):
     prompt = Text(load_default="", allow_none=True, metadata={"description": "One text."})
     options = ignored("clients send it")
     keep_alive = ignored("clients send it")
