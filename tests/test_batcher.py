@@ -9,7 +9,7 @@ import pytest
 from app.engine.batcher import Batcher
 from app.engine.errors import Abandoned, NotLoaded, Overloaded, TooLate
 from app.engine.job import Caller
-from app.engine.lane import Padding
+from app.engine.model import Model, Padding
 from app.engine.policy import Policy
 
 
@@ -32,8 +32,19 @@ class Recorder:
         return [np.array([sequences[index][0], kind == "cls"], np.float32) for index, kind in wanted]
 
 
-def policy(max_waiting=None, preempts=False):
-    return Policy(Padding(width=64, start_tokens=15), max_waiting, preempts, budget=100)
+def policy(max_waiting=None):
+    return Policy(max_waiting, budget=100)
+
+
+class OneModel(Batcher):
+    """A batcher for one model."""
+
+    def __init__(self, forward, policy, preempt=None, **options):
+        super().__init__(policy, preempts=preempt is not None, **options)
+        self.model = Model(forward, preempt, Padding(width=64, start_tokens=15))
+
+    def submit(self, *call, **options):
+        return super().submit(self.model, *call, **options)
 
 
 def bulk(deadline=None):
@@ -47,7 +58,7 @@ def forward():
 
 @pytest.fixture
 def batcher(forward):
-    batcher = Batcher(forward, policy())
+    batcher = OneModel(forward, policy())
     yield batcher
     forward.leave.set()
     batcher.close()
@@ -115,7 +126,7 @@ def test_a_question_waits_for_one_batch_of_a_corpus(batcher, forward):
 
 def test_a_question_does_not_wait_where_the_engine_can_stop(forward):
     asked = Recorder()
-    batcher = Batcher(forward, policy(preempts=True), preempt=asked)
+    batcher = OneModel(forward, policy(), preempt=asked)
     forward.leave.clear()
     huge = batcher.submit(sequences(*[50] * 20), ("mean",), bulk())
     assert forward.entered.wait(10)
@@ -128,7 +139,7 @@ def test_a_question_does_not_wait_where_the_engine_can_stop(forward):
 
 
 def test_other_work_gives_way_to_a_question_under_way(forward):
-    batcher = Batcher(forward, policy(preempts=True), preempt=forward)
+    batcher = OneModel(forward, policy(), preempt=forward)
     forward.leave.clear()
     question = batcher.submit(sequences(3), ("mean",))
     assert forward.entered.wait(10)
@@ -143,7 +154,7 @@ def test_other_work_gives_way_to_a_question_under_way(forward):
 
 def test_who_watches_is_told_how_long_each_class_waited(forward):
     seen = []
-    batcher = Batcher(forward, policy(), watch=seen.append)
+    batcher = OneModel(forward, policy(), watch=seen.append)
     forward.leave.clear()
     jobs = [batcher.submit(sequences(60, 60), ("mean",), bulk())]
     assert forward.entered.wait(10)
@@ -187,7 +198,7 @@ def test_the_same_text_is_computed_once(batcher, forward):
 
 
 def test_more_tokens_than_may_wait_are_refused_at_once(forward):
-    batcher = Batcher(forward, policy(max_waiting=50))
+    batcher = OneModel(forward, policy(max_waiting=50))
     forward.leave.clear()
     alone = batcher.submit(sequences(80), ("mean",), bulk())  # nothing waits: let in, however large
     assert forward.entered.wait(10)
@@ -203,7 +214,7 @@ def test_more_tokens_than_may_wait_are_refused_at_once(forward):
 
 
 def test_what_has_begun_is_not_refused_half_way(forward):
-    batcher = Batcher(forward, policy(max_waiting=50))
+    batcher = OneModel(forward, policy(max_waiting=50))
     forward.leave.clear()
     jobs = [batcher.submit(sequences(60), ("mean",), bulk())]
     assert forward.entered.wait(10)
@@ -220,7 +231,7 @@ def test_who_watches_and_fails_stops_nothing(forward):
     def watch(batch):
         raise OSError("too many open files")
 
-    batcher = Batcher(forward, policy(), watch=watch)
+    batcher = OneModel(forward, policy(), watch=watch)
     assert [len(result(batcher.submit(sequences(5), ("mean",), bulk()))) for _ in range(2)] == [1, 1]
     assert batcher.load.ready
     batcher.close()
@@ -243,7 +254,7 @@ def test_a_result_that_comes_as_the_wait_ends_is_taken(batcher, monkeypatch):
 
 
 def test_a_call_larger_than_all_that_may_wait_leaves_room_for_others(forward):
-    batcher = Batcher(forward, policy(max_waiting=200))
+    batcher = OneModel(forward, policy(max_waiting=200))
     forward.leave.clear()
     giant = batcher.submit(sequences(*[50] * 20), ("mean",), bulk())
     assert forward.entered.wait(10)
@@ -296,7 +307,7 @@ def test_a_failed_calls_other_texts_are_not_computed(batcher, forward):
 
 
 def test_closing_fails_what_waits(forward):
-    batcher = Batcher(forward, policy())
+    batcher = OneModel(forward, policy())
     forward.leave.clear()
     under_way = batcher.submit(sequences(60), ("mean",), bulk())
     assert forward.entered.wait(10)
@@ -320,7 +331,7 @@ def test_nobody_waits_for_a_thread_that_has_ended():
         assert leave.wait(10)
         raise SystemExit  # stands for whatever no batch can be failed for
 
-    batcher = Batcher(forward, policy())
+    batcher = OneModel(forward, policy())
     under_way = batcher.submit(sequences(60), ("mean",), bulk())
     assert entered.wait(10)
     waiting = batcher.submit(sequences(60), ("mean",), bulk())
@@ -342,8 +353,28 @@ def test_streams_compute_at_the_same_time():
         together.wait(10)  # BrokenBarrierError, unless another batch is computed meanwhile
         return [np.array([sequences[index][0]], np.float32) for index, _ in wanted]
 
-    batcher = Batcher(forward, policy(), streams=2)
+    batcher = OneModel(forward, policy(), streams=2)
     rows = result(batcher.submit(sequences(*[90] * 20), ("mean",), bulk()))
     batcher.close()
     assert [arrays[0][0] for arrays in rows] == list(range(20))
     assert not batcher.load.ready
+
+
+def test_a_batch_is_of_one_model():
+    seen = {"encoder": Recorder(), "reranker": Recorder()}
+    models = {name: Model(forward, None, Padding(64, None)) for name, forward in seen.items()}
+    batcher = Batcher(policy())
+    seen["encoder"].leave.clear()
+    jobs = [batcher.submit(models["encoder"], sequences(60), ("mean",), bulk())]
+    assert seen["encoder"].entered.wait(10)
+    for priority in ("bulk", None):
+        for _ in range(2):
+            jobs += [
+                batcher.submit(one, sequences(9, 8), ("cls",), Caller(priority)) for one in models.values()
+            ]
+    seen["encoder"].leave.set()
+    for job in jobs:
+        result(job)
+    batcher.close()
+    assert sorted(seen["encoder"].batches) == [[8, 9], [9, 8], [60]]
+    assert sorted(seen["reranker"].batches) == [[8, 9], [9, 8]]

@@ -8,7 +8,8 @@ import pytest
 
 from app.engine.errors import Overloaded
 from app.engine.job import Job
-from app.engine.lane import TOKEN_BUDGET, Padding
+from app.engine.lane import TOKEN_BUDGET
+from app.engine.model import Model, Padding
 from app.engine.policy import (
     ASKING_SECONDS,
     BATCH_SECONDS,
@@ -23,13 +24,16 @@ START = 0.02  # seconds that a forward takes besides
 ANY = ("interactive", "bulk")
 
 
-def policy(preempts=True, max_waiting=None, start_tokens=None):
-    return Policy(Padding(1024, start_tokens), max_waiting, preempts)
+def model(preempts, start_tokens=None):
+    return Model(print, print if preempts else None, Padding(1024, start_tokens))
 
 
-def job(*lengths, at=0.0, priority=None):
+STOPS, GOES_ON = model(True), model(False)
+
+
+def job(*lengths, at=0.0, priority=None, model=STOPS):
     sequences = [np.zeros(length, np.int64) for length in lengths]
-    return Job(sequences, ("mean",), priority_of(sum(lengths), priority), at)
+    return Job(model, sequences, ("mean",), priority_of(sum(lengths), priority), at)
 
 
 def lengths(batch):
@@ -51,7 +55,7 @@ def test_the_class_of_a_call(tokens, asked, found):
 
 
 def test_questions_go_first_and_together():
-    queue = policy()
+    queue = Policy()
     for call in (job(300, 300), job(20), job(400), job(9), job(24)):
         queue.add(call, 0.0)
     assert sorted(lengths(queue.take(ANY, 1.0))) == [9, 20, 24]
@@ -60,15 +64,16 @@ def test_questions_go_first_and_together():
 
 
 def test_calls_of_a_class_take_turns():
-    queue = policy(start_tokens=0.0)  # no two lengths go together
-    first, second = job(500, 400, 300), job(510)
+    queue = Policy()
+    padded = model(True, start_tokens=0.0)  # no two lengths go together
+    first, second = job(500, 400, 300, model=padded), job(510, model=padded)
     queue.add(first, 0.0)
     queue.add(second, 0.0)
     assert [lengths(queue.take(ANY, 1.0)) for _ in range(4)] == [[500], [510], [400], [300]]
 
 
 def test_where_nothing_is_padded_any_lengths_fill_a_batch():
-    queue = policy()
+    queue = Policy()
     for call in (job(30, priority="bulk"), job(200, 100), job(150, 90)):
         queue.add(call, 0.0)
     assert sorted(lengths(queue.take(ANY, 0.0))) == [30, 90, 100, 150]
@@ -76,7 +81,7 @@ def test_where_nothing_is_padded_any_lengths_fill_a_batch():
 
 
 def test_questions_that_use_up_their_share_wait_until_the_corpus_had_its_own():
-    queue = policy()
+    queue = Policy()
     queue.add(job(*[500] * 100), 0.0)
     for _ in range(100):
         queue.add(job(64), 0.0)
@@ -94,7 +99,7 @@ def test_questions_that_use_up_their_share_wait_until_the_corpus_had_its_own():
 
 
 def test_questions_among_themselves_have_no_share_to_use_up():
-    queue = policy()
+    queue = Policy()
     for second in range(100):
         queue.add(job(64), float(second))
         batch = queue.take(("interactive",), float(second))
@@ -106,8 +111,8 @@ def test_questions_among_themselves_have_no_share_to_use_up():
 
 
 def test_where_batches_cannot_stop_they_are_short_while_somebody_asks():
-    queue = policy(preempts=False)
-    queue.add(job(*[10] * 1000), 0.0)
+    queue = Policy()
+    queue.add(job(*[10] * 1000, model=GOES_ON), 0.0)
     queue.ran("bulk", 1000, 1.0)
     assert sum(lengths(queue.take(ANY, 1.0))) == 510, "nobody has asked"
     queue.add(job(9), 2.0)
@@ -118,7 +123,7 @@ def test_where_batches_cannot_stop_they_are_short_while_somebody_asks():
 
 
 def test_each_class_has_a_limit_of_its_own():
-    queue = policy(max_waiting=8192)
+    queue = Policy(max_waiting=8192)
     queue.add(job(*[512] * 16), 0.0)
     assert {name for name, lane in queue.lanes.items() if lane.full} == {"bulk"}
     with pytest.raises(Overloaded, match="8192 tokens are waiting, the limit is 8192"):
@@ -132,7 +137,7 @@ def test_each_class_has_a_limit_of_its_own():
 
 
 def test_what_is_dropped_leaves_nothing_behind():
-    queue = policy(max_waiting=1000)
+    queue = Policy(max_waiting=1000)
     calls = [job(300, 200), job(100), job(9)]
     for call in calls:
         queue.add(call, 0.0)
@@ -209,12 +214,12 @@ def arrivals(chance, seconds, rate, make):
     return found
 
 
-def question(chance):
-    return lambda at: job(chance.randint(6, 24), at=at)
+def question(chance, model=STOPS):
+    return lambda at: job(chance.randint(6, 24), at=at, model=model)
 
 
-def corpus(chance):
-    return lambda at: job(*(chance.randint(65, 400) for _ in range(32)), at=at, priority="bulk")
+def corpus(chance, model=STOPS):
+    return lambda at: job(*(chance.randint(65, 400) for _ in range(32)), at=at, priority="bulk", model=model)
 
 
 @pytest.mark.parametrize("preempts", [True, False])
@@ -222,8 +227,10 @@ def corpus(chance):
 def test_a_question_now_and_then_waits_for_no_corpus(preempts, seed):
     """Corpora alone are more than can be computed; a question comes every two seconds."""
     chance = random.Random(seed)
-    calls = arrivals(chance, 600, 0.5, question(chance)) + arrivals(chance, 600, 0.3, corpus(chance))
-    engine = Engine(policy(preempts), preempts).run(calls, 600)
+    served = model(preempts)
+    calls = arrivals(chance, 600, 0.5, question(chance, served))
+    calls += arrivals(chance, 600, 0.3, corpus(chance, served))
+    engine = Engine(Policy(), preempts).run(calls, 600)
     waits = [
         call.started_at - call.queued_at
         for call in calls
@@ -245,10 +252,11 @@ def test_a_question_now_and_then_waits_for_no_corpus(preempts, seed):
 def test_a_flood_of_questions_leaves_a_corpus_its_share(preempts, seed):
     """Twice the questions that could be computed, several thousand of them, and one corpus."""
     chance = random.Random(seed)
-    flood = arrivals(chance, 120, 100, lambda at: job(chance.randint(6, 24), at=at))
+    served = model(preempts)
+    flood = arrivals(chance, 120, 100, question(chance, served))
     alone = 120 * 0.5  # seconds of work
-    big = job(*[250] * int(alone * RATE / 250), at=5.0, priority="bulk")
-    engine = Engine(policy(preempts), preempts).run([*flood, big], 400)
+    big = job(*[250] * int(alone * RATE / 250), at=5.0, priority="bulk", model=served)
+    engine = Engine(Policy(), preempts).run([*flood, big], 400)
     assert len(flood) > 5000
     assert big in engine.done
     most = (alone * 1.3) / (1 - QUESTION_SHARE) + 2 * SAVED_SECONDS / QUESTION_SHARE
@@ -270,12 +278,15 @@ def test_a_flood_of_questions_leaves_a_corpus_its_share(preempts, seed):
 @pytest.mark.parametrize("seed", range(3))
 def test_everything_mixed_is_done_once_and_nothing_is_forgotten(seed):
     chance = random.Random(seed)
-    calls = arrivals(chance, 300, 10, lambda at: chance.choice([question, question, corpus])(chance)(at))[
-        :1500
-    ]
+    models = [model(True), model(True)]  # an encoder and a reranker
+
+    def call(at):
+        return chance.choice([question, question, corpus])(chance, chance.choice(models))(at)
+
+    calls = arrivals(chance, 300, 10, call)[:1500]
     calls = [call for call in calls if call.queued_at < 300]
     work = sum(sum(map(len, call.sequences)) for call in calls) / RATE
-    engine = Engine(policy(), True).run(calls, 300 + 3 * work)
+    engine = Engine(Policy(), True).run(calls, 300 + 3 * work)
     assert set(engine.done) == set(calls)
     assert all(call.left == 0 for call in calls)
     assert all(lane.tokens == 0 and lane.running == 0 for lane in engine.queue.lanes.values())

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from app.engine.batcher import Forward
 from app.engine.checkpoint import Checkpoint
 from app.engine.embeddings import FloatArray, IntArray, Kind, Precision
 from app.engine.errors import ModelError
-from app.engine.export import Exporter, ensure_export
+from app.engine.export import Exporter, ensure_export, read_scoring_head
 from app.engine.measure import measured
+from app.engine.model import Forward
 from app.engine.native import compiler
 from app.engine.processor import cpu_features, kind_of
+from app.engine.scoring import Scoring
 
 log = logging.getLogger(__name__)
 
@@ -170,11 +171,14 @@ def load_backend(checkpoint: Checkpoint, engine: AskedEngine, asked: AskedPrecis
         log.warning("%s; %s takes over, in %s", chosen.better, chosen.engine, chosen.precision)
     log.info("precision %s: %s", chosen.precision, chosen.reason)
     if chosen.engine == "torch":
-        from app.engine.torch_backend import TorchBackend
+        from app.engine.torch_backend import TorchBackend, scoring_head
 
-        return TorchBackend(checkpoint, place.threads)
+        reference = TorchBackend(checkpoint, place.threads)
+        return Scoring(reference, scoring_head(checkpoint)) if checkpoint.labels else reference
     export = ensure_export(checkpoint, exporter_for(chosen.engine), chosen.precision, place.cache)
     backend = LOADERS[chosen.engine](checkpoint, export, chosen.precision, place)
+    if checkpoint.labels:
+        backend = Scoring(backend, read_scoring_head(export))
     measured(checkpoint, backend, export, kind_of(place.features))
     return backend
 

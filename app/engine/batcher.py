@@ -5,10 +5,22 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from app.engine.embeddings import PRIORITIES, BatchStats, FloatArray, IntArray, Kind, Load, Priority
-from app.engine.errors import Abandoned, NotLoaded, TooLate
+import numpy as np
+
+from app.engine.embeddings import (
+    PRIORITIES,
+    BatchStats,
+    FloatArray,
+    IntArray,
+    Kind,
+    Load,
+    Priority,
+    Timings,
+)
+from app.engine.errors import Abandoned, NotFinite, NotLoaded, TooLate
 from app.engine.job import LOOK_SECONDS, Caller, Job
 from app.engine.lane import Batch
+from app.engine.model import Model
 from app.engine.policy import Policy, priority_of
 
 log = logging.getLogger(__name__)
@@ -16,27 +28,23 @@ log = logging.getLogger(__name__)
 # For each job, what is added to LOOK_SECONDS: a look wakes a thread.
 LOOK_EACH = 0.02
 
-# Distinct sequences b x (t,), wanted r x (index of a sequence, kind) -> r arrays, shaped as for Kind
-Forward = Callable[[list[IntArray], list[tuple[int, Kind]]], list[FloatArray]]
-
 
 class Batcher:
-    """Threads that run the forward for every caller; `policy` says which texts are next.
+    """Threads that run the models for every caller; `policy` says which texts are next.
 
     An idle batcher starts at once; what arrives meanwhile forms the next batches.
     """
 
     def __init__(
         self,
-        forward: Forward,
         policy: Policy,
-        preempt: Forward | None = None,
+        preempts: bool = False,
         streams: int = 1,
         watch: Callable[[BatchStats], None] | None = None,
     ) -> None:
         """As many forwards as `streams` run at a time; `watch` is told of every batch before it is computed.
 
-        `preempt`: a forward for which the others stop; with it questions have a thread of their own.
+        `preempts`: forwards stop for others, so questions have a thread of their own.
         """
         self._policy = policy
         self._watch = watch
@@ -47,9 +55,8 @@ class Batcher:
         self._closed = False
         self._no_question = threading.Event()
         self._no_question.set()
-        self._forwards: dict[Priority, Forward] = {"bulk": forward, "interactive": preempt or forward}
-        served: list[tuple[Priority, ...]] = [("bulk",) if preempt else PRIORITIES] * streams
-        if preempt:
+        served: list[tuple[Priority, ...]] = [("bulk",) if preempts else PRIORITIES] * streams
+        if preempts:
             served.append(("interactive",))
         self._threads = [
             threading.Thread(target=self._run, args=(priorities,), name="batcher", daemon=True)
@@ -60,6 +67,7 @@ class Batcher:
 
     def submit(
         self,
+        model: Model,
         sequences: list[IntArray],
         kinds: tuple[Kind, ...],
         caller: Caller | None = None,
@@ -72,7 +80,7 @@ class Batcher:
         """
         caller = caller or Caller()
         priority = priority_of(sum(map(len, sequences)), caller.priority)
-        job = Job(sequences, kinds, priority, time.monotonic(), caller)
+        job = Job(model, sequences, kinds, priority, time.monotonic(), caller)
         if not sequences or not kinds:
             job.done.set_result(job.found)
             return job
@@ -83,6 +91,29 @@ class Batcher:
             self._jobs.add(job)
             self._changed.notify_all()
         return job
+
+    def compute(
+        self,
+        model: Model,
+        sequences: list[IntArray],
+        kinds: tuple[Kind, ...],
+        caller: Caller,
+        admitted: bool = False,
+    ) -> tuple[list[list[FloatArray]], Timings]:
+        """What `submit` gives, once it is done; NotFinite where there is NaN or infinity in it."""
+        start = time.perf_counter_ns()
+        job = self.submit(model, sequences, kinds, caller, admitted)
+        found = self.wait(job)
+        queued = round(1e9 * job.queue_seconds)
+        forward = time.perf_counter_ns() - start - queued
+        broken = [
+            index
+            for index, arrays in enumerate(found)
+            if not all(np.isfinite(array).all() for array in arrays)
+        ]
+        if broken:
+            raise NotFinite(broken)
+        return found, Timings(queue=queued, forward=max(0, forward))
 
     def check(self, tokens: int, caller: Caller) -> None:
         """Overloaded where a caller's call of so many tokens, at least, would not be let in now."""
@@ -168,7 +199,7 @@ class Batcher:
             answers.append([wanted.setdefault((place, kind), len(wanted)) for kind in job.kinds])
         self._tell(batch, [len(sequence) for sequence in sequences], now)
         try:
-            found = self._timed(batch[0][0].priority, sequences, list(wanted))
+            found = self._timed(batch[0][0], sequences, list(wanted))
         except Exception as error:
             log.exception("a batch of %d texts failed", len(batch))
             for job, _ in batch:
@@ -184,15 +215,18 @@ class Batcher:
                         job.done.set_result(job.found)
 
     def _timed(
-        self, priority: Priority, sequences: list[IntArray], wanted: list[tuple[int, Kind]]
+        self, first: Job, sequences: list[IntArray], wanted: list[tuple[int, Kind]]
     ) -> list[FloatArray]:
+        """As the model of a batch's first text computes it."""
+        priority, model = first.priority, first.model
+        forward = model.preempt if priority == "interactive" and model.preempt else model.forward
         start = time.monotonic()
         thread = threading.get_ident()
         self._started[thread] = start
         if priority == "interactive":
             self._no_question.clear()
         try:
-            return self._forwards[priority](sequences, wanted)
+            return forward(sequences, wanted)
         finally:
             del self._started[thread]
             if priority == "interactive":
@@ -208,7 +242,7 @@ class Batcher:
             return
         started = {job for job, _ in batch if job.started_at == now}
         waits = [job.queue_seconds for job in started]
-        padded = self._policy.padding.padded(lengths)
+        padded = batch[0][0].model.padding.padded(lengths)
         priority = batch[0][0].priority
         try:
             self._watch(BatchStats(priority, len(batch), sum(lengths), padded, waits))

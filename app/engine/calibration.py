@@ -29,15 +29,15 @@ class Calibration:
         self._weights = weights
         texts = calibration_sequences(checkpoint, held_out=False)
         self._seen = sum(map(len, texts))  # tokens that count; the held-out ones come after them
+        self._held_out = len(texts)
         texts = texts + calibration_sequences(checkpoint, held_out=True)
-        self._held_out = len(texts) // 2
         self._lengths = [len(text) for text in texts]
         d = checkpoint.width
         words = self._tensor("embeddings.word_embeddings.weight", checkpoint.vocabulary, d)
         table = torch.from_numpy(weights.position_table())
-        first = checkpoint.pad_id + 1 if checkpoint.offset_positions else 0
-        places = torch.cat([torch.arange(length) + first for length in self._lengths])
-        embedded = words[torch.from_numpy(np.concatenate(texts))] + table[places]
+        places = np.concatenate([checkpoint.positions_of(text) for text in texts])
+        ids = np.concatenate(texts) % checkpoint.vocabulary
+        embedded = words[torch.from_numpy(ids)] + table[torch.from_numpy(places)]
         self._states = self._norm(embedded, "embeddings.LayerNorm")  # (m, d)
 
     def layer(self, number: int) -> dict[str, Inputs]:
@@ -58,9 +58,12 @@ class Calibration:
         return seen
 
     def held_out(self) -> FloatArray:
-        """Mean states of the held-out texts, once all layers are through. (texts, d)"""
+        """What HELD_OUT keeps, once all layers are through."""
         rows = self._states.split(self._lengths)[self._held_out :]
-        return np.stack([row.mean(dim=0).numpy() for row in rows])
+        if not self._checkpoint.labels:
+            return np.stack([row.mean(dim=0).numpy() for row in rows])
+        head = self._weights.scoring_head()
+        return np.stack([head(row[0].numpy()) for row in rows])
 
     def _attend(self, projected: torch.Tensor) -> torch.Tensor:
         """softmax(q k^T / sqrt(d / h)) v for each text. (m, 3, d) -> (m, d)"""

@@ -25,6 +25,8 @@ WEIGHTS = (
     "pytorch_model.bin.index.json",
 )
 HEADS: dict[Head, str] = {"sparse": "sparse_linear.pt", "colbert": "colbert_linear.pt"}
+# What transformers' classes with a classification head end with, a cross-encoder's among them.
+CLASSIFIER = "ForSequenceClassification"
 
 LEAST_TOKENS = 3  # a text's first and last special token, and one between them
 INT32 = (1 << 31) - 1  # the engines count in it
@@ -50,6 +52,13 @@ class Checkpoint:
     weights: tuple[Path, ...]
     trained_pooling: Pooling | None  # what the folder's 1_Pooling says, if anything
     heads: tuple[Head, ...]
+    # What a cross-encoder's scores are called, one label for each; () where the folder is an encoder's.
+    labels: tuple[str, ...] = ()
+
+    @property
+    def segments(self) -> int:
+        """Kinds of tokens that are told apart: the texts of a pair, where a cross-encoder was trained so."""
+        return self.token_types if self.labels else 1
 
     @property
     def offset_positions(self) -> bool:
@@ -59,12 +68,18 @@ class Checkpoint:
     def positions_of(self, ids: IntArray) -> IntArray:
         """Where each token of a text stands in the position table. (t,) -> (t,)
 
-        XLM-RoBERTa gives a padding id in a text no place of its own.
+        XLM-RoBERTa gives a padding id in a text no place of its own. Of an id that says that its token is in
+        the second text, see `second`, the place is in the second table.
         """
         if not self.offset_positions:
-            return np.arange(len(ids))
+            return np.arange(len(ids)) + self.positions * (ids // self.vocabulary)
         counted = ids != self.pad_id
         return np.asarray(np.cumsum(counted) * counted + self.pad_id)
+
+    def second(self, ids: IntArray) -> IntArray:
+        """Ids of tokens in the second text of a pair, as backends get them: past the vocabulary, where it
+        makes a difference."""
+        return ids + self.vocabulary if self.segments > 1 else ids
 
     @property
     def tokenizer(self) -> Path:
@@ -123,6 +138,7 @@ class Checkpoint:
             pooling=pooling,
             engine=engine,
             precision=precision,
+            labels=self.labels,
         )
 
 
@@ -180,6 +196,7 @@ def _describe(path: Path) -> Checkpoint:
         weights=_weight_files(path),
         trained_pooling=_trained_pooling(path),
         heads=tuple(head for head, file in HEADS.items() if (path / file).is_file()),
+        labels=config.labels(),
     )
 
 
@@ -263,3 +280,14 @@ class _Config:
             found = f"says {key} {value!r:.40}" if isinstance(value, str) else f"has no string under {key!r}"
             raise ModelError(f"{self.file} {found}, this server knows {', '.join(known)}")
         return str(value)
+
+    def labels(self) -> tuple[str, ...]:
+        """Of a classifier, () where the weights are none's."""
+        classes = self.content.get("architectures")
+        if not isinstance(classes, list) or not any(str(name).endswith(CLASSIFIER) for name in classes):
+            return ()
+        named = self.content.get("id2label")
+        if isinstance(named, dict) and named:
+            return tuple(str(label) for label in named.values())
+        # Without a word on it transformers takes two.
+        return tuple(f"LABEL_{label}" for label in range(self.number("num_labels", 1, default=2)))

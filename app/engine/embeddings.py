@@ -15,14 +15,15 @@ Head = Literal["sparse", "colbert"]
 Output = Literal["dense", "sparse", "colbert"]
 DENSE: tuple[Output, ...] = ("dense",)
 # What a backend computes of a text of t tokens: a pooling's state (d,), or a head's value of every
-# token, (t,) for sparse and (t, d) for colbert.
-Kind = Literal["mean", "cls", "sparse", "colbert"]
+# token, (t,) for sparse and (t, d) for colbert; of a pair a cross-encoder's score (1,).
+Kind = Literal["mean", "cls", "sparse", "colbert", "score"]
 Priority = Literal["interactive", "bulk"]  # a question that somebody waits for, or part of a corpus
 PRIORITIES: tuple[Priority, ...] = get_args(Priority)
 Side = Literal["right", "left"]  # the end of a text that is cut off where it is too long
 Weights = tuple[float, float, float]  # of dense, sparse and colbert in a hybrid score
 BGE_M3 = "xlm-roberta", 24, 1024, 250002  # its family, layers, width and vocabulary
 HYBRID: Weights = (0.4, 0.2, 0.4)  # what BGE-M3's authors give for compute_score
+CROSS_ENCODER = "cross-encoder"  # the name of its score, beside those of the representations
 Lexical = tuple[NDArray[np.int32], FloatArray]  # token ids (k,) ascending, weights (k,) > 0
 
 
@@ -106,14 +107,15 @@ class Embeddings:
 class Scores:
     """How near the texts of n pairs are, in the order of the pairs."""
 
-    by_name: dict[str, FloatArray]  # (n,) each; the last, which takes in most, ranks best
-    token_counts: list[int]  # of all texts, each once
-    cut: int  # how many texts were cut
+    # (n,) each; the last, which takes in most, ranks best. NaN where a pair was not compared in this way.
+    by_name: dict[str, FloatArray]
+    token_counts: list[int]  # of all texts, each once, or of pairs that were read together
+    cut: int  # how many texts or pairs were cut
     timings: Timings = field(default_factory=Timings)
 
     @property
     def tokens(self) -> int:
-        """Of all texts."""
+        """That were computed."""
         return sum(self.token_counts)
 
     @property
@@ -152,6 +154,7 @@ class ModelInfo:
     precision: str
     # What int8 measured on this processor beside `auto`: times_as_fast, than, cosine_mean, ...; {}: unknown.
     int8: dict[str, Any] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()  # of a cross-encoder's scores; () for an encoder
 
     @property
     def is_bge_m3(self) -> bool:

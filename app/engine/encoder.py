@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from app.engine.backends import AskedEngine, AskedPrecision, Backend, Place, load_backend
+from app.engine.backends import AskedEngine, AskedPrecision, Backend, Place
 from app.engine.batcher import Batcher
 from app.engine.checkpoint import HEADS, Checkpoint, read_checkpoint
 from app.engine.embeddings import (
@@ -32,14 +32,15 @@ from app.engine.embeddings import (
     Weights,
     count_numbers,
 )
-from app.engine.errors import MissingHead, ModelError, NotFinite, NotLoaded, TextTooLong
+from app.engine.errors import MissingHead, ModelError, NotLoaded, TextTooLong
 from app.engine.heads import lexical_weights, multi_vector, normalize
 from app.engine.job import Caller
-from app.engine.lane import Padding
+from app.engine.loading import load_model, load_tokenizer
+from app.engine.model import Model
 from app.engine.policy import QUESTION_TOKENS, Policy
 from app.engine.prepare import known_of_int8
 from app.engine.scores import Plan, in_tokens, score_pairs
-from app.engine.tokenizer import Tokenizer, Tokens
+from app.engine.tokenizer import Pause, Tokenizer, Tokens
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,15 @@ class EncoderSettings:
     timeout: float | None = None  # seconds a call may wait for its last batch to start
 
 
+@dataclass(frozen=True)
+class _Loaded:
+    checkpoint: Checkpoint
+    tokenizer: Tokenizer
+    backend: Backend
+    model: Model
+    batcher: Batcher
+
+
 class Encoder:
     """Texts in, arrays out. Cheap to make; `load` is the heavy part, once, in the worker."""
 
@@ -74,65 +84,70 @@ class Encoder:
         """`watch` is told of every batch before it is computed, in the thread that computes it."""
         self.settings = settings
         self._watch = watch
-        self._tokenizer: Tokenizer | None = None
-        self._batcher: Batcher | None = None
-        self._checkpoint: Checkpoint | None = None
-        self._backend: Backend | None = None
+        self._model: _Loaded | None = None
         self._load_ns = 0
         self._int8: dict[str, Any] = {}
 
     @property
     def load_state(self) -> Load:
         """How much there is to do; not ready outside load() .. close()."""
-        return self._batcher.load if self._batcher else Load()
+        return self._model.batcher.load if self._model else Load()
 
     @property
     def max_tokens(self) -> int:
         """Longest text in tokens, special tokens included."""
-        own = self._checkpoint.max_tokens if self._checkpoint else self.settings.max_tokens
+        own = self._model.tokenizer.max_tokens if self._model else self.settings.max_tokens
         return min(self.settings.max_tokens, own)
 
     @property
     def width(self) -> int:
         """Numbers in a dense vector; NotLoaded before `load`."""
-        return self._loaded()[0].width
+        return self._loaded().checkpoint.width
 
     @property
     def heads(self) -> tuple[Head, ...]:
         """What the checkpoint has besides dense vectors; NotLoaded before `load`."""
-        return self._loaded()[0].heads
+        return self._loaded().checkpoint.heads
+
+    @property
+    def batcher(self) -> Batcher:
+        """What computes, for other models beside this one; NotLoaded before `load`."""
+        return self._loaded().batcher
+
+    @property
+    def place(self) -> Place:
+        """Where and on what this runs."""
+        settings = self.settings
+        most = MOST_STREAMS if settings.throughput else 1
+        streams = max(count for count in range(1, most + 1) if settings.threads % count == 0)
+        return Place(settings.cache, settings.threads, streams, settings.instructions)
 
     @property
     def info(self) -> ModelInfo:
         """What is served; NotLoaded before `load`."""
-        checkpoint, backend = self._loaded()[0], self._backend
-        assert backend is not None  # loaded
-        found = checkpoint.info(self.max_tokens, self.settings.pooling, backend.name, backend.precision)
+        model = self._loaded()
+        backend = model.backend
+        found = model.checkpoint.info(self.max_tokens, self.settings.pooling, backend.name, backend.precision)
         return replace(found, int8=self._int8)
 
     def load(self) -> None:
         """Read the model folder and warm it up; ModelError names the file that is at fault."""
         start = time.perf_counter_ns()
         settings = self.settings
-        checkpoint = self._checkpoint = read_checkpoint(settings.path)
+        checkpoint = read_checkpoint(settings.path)
+        if checkpoint.labels:
+            raise ModelError(
+                f"{checkpoint.path} is a classifier, not an encoder, by its config.json: "
+                "for a reranker set EMBED_RERANKER_PATH to it"
+            )
         if checkpoint.missing_head:
             log.warning("the model folder %s has no %s", checkpoint.path, checkpoint.missing_head)
-        tokenizer = Tokenizer(checkpoint.tokenizer, self.max_tokens)
-        if tokenizer.vocabulary > checkpoint.vocabulary:
-            raise ModelError(
-                f"{checkpoint.tokenizer} has {tokenizer.vocabulary} token ids, "
-                f"the weights of {checkpoint.path} have {checkpoint.vocabulary}"
-            )
-        most = MOST_STREAMS if settings.throughput else 1
-        streams = max(count for count in range(1, most + 1) if settings.threads % count == 0)
-        place = Place(settings.cache, settings.threads, streams, settings.instructions)
-        backend = load_backend(checkpoint, settings.engine, settings.precision, place)
-        self._tokenizer, self._backend = tokenizer, backend
-        padding = Padding(checkpoint.width, backend.start_tokens)
-        policy = Policy(padding, settings.max_waiting, preempts=backend.preempt is not None)
-        self._batcher = Batcher(
-            backend.forward, policy, backend.preempt, streams=backend.streams, watch=self._watch
-        )
+        tokenizer = load_tokenizer(checkpoint, min(settings.max_tokens, checkpoint.max_tokens))
+        place = self.place
+        backend, model = load_model(checkpoint, settings.engine, settings.precision, place)
+        preempts = backend.preempt is not None
+        batcher = Batcher(Policy(settings.max_waiting), preempts, backend.streams, self._watch)
+        self._model = _Loaded(checkpoint, tokenizer, backend, model, batcher)
         self.encode(["warm up", "warm up " * min(100, self.max_tokens // 4)])
         self._load_ns = time.perf_counter_ns() - start
         if settings.precision == "auto":
@@ -183,11 +198,11 @@ class Encoder:
         settings limit what may wait, Abandoned once `gone` says that nobody waits any more, NotFinite for a
         vector with NaN or infinity, NotLoaded outside load() .. close().
         """
-        checkpoint = self._loaded()[0]
+        checkpoint = self._loaded().checkpoint
         for head in HEADS:
             if head in outputs and head not in checkpoint.heads:
                 raise MissingHead(head)
-        caller = self._caller(priority, gone, patient)
+        caller = self.caller(priority, gone, patient)
         start = time.perf_counter_ns()
         tokens = self._tokenize(texts, truncate, caller)
         if expect:
@@ -196,22 +211,27 @@ class Encoder:
         found = self._compute(tokens, pooling or self.settings.pooling, outputs, caller)
         return replace(found, timings=spent + found.timings)
 
-    def _caller(
+    def caller(
         self, priority: Priority | None, gone: Callable[[], bool] | None, patient: bool = False
     ) -> Caller:
+        """Who waits for a call that starts now, see `encode`."""
         timeout = None if patient else self.settings.timeout
         return Caller(priority, gone, time.monotonic() + timeout if timeout else None)
 
     def _tokenize(self, texts: list[str], truncate: Side | None, caller: Caller) -> Tokens:
-        _, tokenizer, batcher = self._loaded()
+        pause = self.pause_for(caller, sum(map(len, texts)))
+        return self._loaded().tokenizer.encode(texts, truncate, pause)
+
+    def pause_for(self, caller: Caller, characters: int) -> Pause | None:
+        """What the tokenizer is to call between two steps of so many characters; None where it is one."""
+        batcher = self.batcher
 
         def pause(tokens: int) -> None:
             self._pause(caller)
             if tokens > QUESTION_TOKENS:  # before, it may be a question yet
                 batcher.check(tokens, caller)
 
-        large = sum(map(len, texts)) > QUESTION_CHARACTERS
-        return tokenizer.encode(texts, truncate, pause if large else None)
+        return pause if characters > QUESTION_CHARACTERS else None
 
     def _compute(
         self,
@@ -221,35 +241,24 @@ class Encoder:
         caller: Caller,
         admitted: bool = False,
     ) -> Embeddings:
-        checkpoint, tokenizer, batcher = self._loaded()
-        start = time.perf_counter_ns()
+        model = self._loaded()
         dense: list[Kind] = [pooling] if "dense" in outputs else []
         kinds: tuple[Kind, ...] = (*dense, *(head for head in HEADS if head in outputs))
-        job = batcher.submit(tokens.sequences, kinds, caller, admitted)
-        found = batcher.wait(job)
-        forward = time.perf_counter_ns() - start
-        queued = round(1e9 * job.queue_seconds)
-        broken = [
-            index
-            for index, arrays in enumerate(found)
-            if not all(np.isfinite(array).all() for array in arrays)
-        ]
-        if broken:
-            raise NotFinite(broken)
+        found, spent = model.batcher.compute(model.model, tokens.sequences, kinds, caller, admitted)
         by_kind = dict(zip(kinds, zip(*found, strict=True), strict=False))
         rows = [row for kind in dense for row in by_kind.get(kind, ())]
-        pooled = np.stack(rows) if rows else np.empty((0, checkpoint.width), np.float32)
+        pooled = np.stack(rows) if rows else np.empty((0, model.checkpoint.width), np.float32)
         return Embeddings(
             dense=normalize(pooled),
             lengths=np.linalg.norm(pooled, axis=1),
             sparse=[
-                lexical_weights(ids, values, tokenizer.special_ids)
+                lexical_weights(ids, values, model.tokenizer.special_ids)
                 for ids, values in zip(tokens.sequences, by_kind.get("sparse", ()), strict=False)
             ],
             multi_vector=[multi_vector(projected) for projected in by_kind.get("colbert", ())],
             token_counts=tokens.counts,
             truncated=tokens.truncated,
-            timings=Timings(queue=queued, forward=max(0, forward - queued)),
+            timings=spent,
         )
 
     def score(
@@ -269,10 +278,23 @@ class Encoder:
         given; `weights` are those of dense, sparse and colbert. `priority`, `gone` and `expect` as for
         `encode`, which says what this raises too; the index of a TextTooLong is that of a pair.
         """
-        checkpoint, _, batcher = self._loaded()
+        return self.score_for(self.caller(priority, gone), pairs, weights, pooling, truncate, expect)
+
+    def score_for(
+        self,
+        caller: Caller,
+        pairs: list[tuple[str, str]],
+        weights: Weights,
+        pooling: Pooling | None,
+        truncate: Side | None,
+        expect: Callable[[int], None] | None,
+        later: int = 0,
+    ) -> Scores:
+        """As `score`, for a caller for whom up to so many tokens are to be computed later."""
+        model = self._loaded()
+        checkpoint = model.checkpoint
         outputs: tuple[Output, ...] = ("dense", *checkpoint.heads)
         trained = pooling or checkpoint.trained_pooling or self.settings.pooling
-        caller = self._caller(priority, gone)
         start = time.perf_counter_ns()
         plan = Plan(pairs)
         try:
@@ -286,7 +308,7 @@ class Encoder:
             expect(sizes[0] + max(sizes[1:], default=0))
         shape = checkpoint.layers, checkpoint.width, checkpoint.inner
         compared = in_tokens(plan.token_pairs(tokens.counts), *shape) if "colbert" in outputs else 0
-        batcher.check(tokens.total + compared, caller)
+        model.batcher.check(tokens.total + compared + later, caller)
 
         def encode(indices: list[int]) -> Embeddings:
             nonlocal spent
@@ -300,8 +322,8 @@ class Encoder:
 
     def give_way(self) -> None:
         """Return when no question is being computed: for other work of this process that has time."""
-        if self._batcher:
-            self._batcher.give_way()
+        if self._model:
+            self._model.batcher.give_way()
 
     def _pause(self, caller: Caller) -> None:
         """Between two steps of a long call: questions go first; TooLate or Abandoned if it need not go on."""
@@ -310,7 +332,7 @@ class Encoder:
 
     def token_strings(self, ids: Iterable[int]) -> list[str]:
         """What each token id stands for in a text, as people read it; NotLoaded before `load`."""
-        return self._loaded()[1].strings(ids)
+        return self._loaded().tokenizer.strings(ids)
 
     def tokenize(
         self, texts: list[str], special: bool, most: int, gone: Callable[[], bool] | None = None
@@ -319,16 +341,16 @@ class Encoder:
 
         Raises TooMuchOutput where there are more than `most`; TooLate, Abandoned, NotLoaded.
         """
-        caller = self._caller(None, gone)
-        return self._loaded()[1].tokens(texts, special, most, lambda _: self._pause(caller))
+        caller = self.caller(None, gone)
+        return self._loaded().tokenizer.tokens(texts, special, most, lambda _: self._pause(caller))
 
-    def _loaded(self) -> tuple[Checkpoint, Tokenizer, Batcher]:
-        if self._checkpoint is None or self._tokenizer is None or self._batcher is None:
+    def _loaded(self) -> _Loaded:
+        if self._model is None:
             raise NotLoaded("the model is not loaded yet")
-        return self._checkpoint, self._tokenizer, self._batcher
+        return self._model
 
     def close(self) -> None:
         """Give the weights back; what still waits fails with NotLoaded. Harmless when repeated."""
-        batcher, self._batcher = self._batcher, None
-        if batcher is not None:
-            batcher.close()
+        model, self._model = self._model, None
+        if model is not None:
+            model.batcher.close()

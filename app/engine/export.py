@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from app.engine.checkpoint import Checkpoint
 from app.engine.embeddings import Precision
 from app.engine.errors import ModelError
+from app.engine.heads import ScoringHead
 
 if TYPE_CHECKING:  # it brings torch
     from app.engine.weights import Weights
@@ -27,8 +28,10 @@ if TYPE_CHECKING:  # it brings torch
 log = logging.getLogger(__name__)
 
 NOTES = "export.json"
-# Mean states of the held-out texts in fp32, (texts, d), beside what is to be measured against them.
+# Of the held-out texts in fp32, beside what is to be measured against it: mean states (texts, d), or a
+# cross-encoder's scores (pairs, 1).
 HELD_OUT = "held_out.npy"
+SCORING = "scoring."  # what the files of a cross-encoder's head begin with
 # Prefix of an unfinished export, followed by the host's name; older than this it is abandoned.
 PARTIAL = ".partial-"
 PARTIAL_SECONDS = 7200
@@ -122,6 +125,11 @@ def read_array(file: Path, mapped: bool = False) -> NDArray[Any]:
         ) from error
 
 
+def read_scoring_head(folder: Path) -> ScoringHead:
+    """A cross-encoder's head, of its export; ModelError names the file at fault."""
+    return ScoringHead(*(read_array(folder / f"{SCORING}{name}.npy") for name in ScoringHead._fields))
+
+
 def write_json(file: Path, content: dict[str, Any]) -> None:
     """Replace a file at once; OSError where its folder is read-only."""
     partial = file.with_name(f".{file.name}.{os.getpid()}")
@@ -140,7 +148,11 @@ def _export(checkpoint: Checkpoint, exporter: Exporter, stored: str, folder: Pat
     partial = Path(tempfile.mkdtemp(prefix=_own_prefix(), dir=folder.parent))
     identity = _identity(checkpoint, exporter, stored)
     try:
-        exporter.write(checkpoint, Weights(checkpoint), stored, partial)
+        weights = Weights(checkpoint)
+        if checkpoint.labels:
+            for name, array in weights.scoring_head()._asdict().items():
+                np.save(partial / f"{SCORING}{name}.npy", array)
+        exporter.write(checkpoint, weights, stored, partial)
         sizes = {file.name: file.stat().st_size for file in sorted(partial.iterdir())}
         write_json(partial / NOTES, {"identity": identity, "files": sizes})
         partial.chmod(0o755)

@@ -1,6 +1,7 @@
 """From the backbone's hidden states to what a client gets: pure functions on one text's tokens."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -47,6 +48,24 @@ def multi_vector(projected: FloatArray) -> FloatArray:
     Chen et al. 2024, 3.2, "multi-vector retrieval"; the last special token stays.
     """
     return normalize(projected[1:])
+
+
+class ScoringHead(NamedTuple):
+    """What makes a score of the state of a pair's first token."""
+
+    dense: FloatArray  # (d, d)
+    dense_bias: FloatArray  # (d,)
+    out: FloatArray  # (1, d)
+    out_bias: FloatArray  # (1,)
+
+    def __call__(self, first: FloatArray) -> FloatArray:
+        """out tanh(dense x + bias) + bias. (d,) -> (1,)
+
+        The head of BERT's pair classification (Devlin et al. 2019, 4.1), a tanh layer and a linear one;
+        XLM-RoBERTa's is the same under other names.
+        """
+        hidden = np.tanh(self.dense @ first + self.dense_bias)
+        return np.asarray(self.out @ hidden + self.out_bias, dtype=np.float32)
 
 
 POOLING: dict[Pooling, Callable[[FloatArray], FloatArray]] = {

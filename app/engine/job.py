@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from app.engine.embeddings import FloatArray, IntArray, Kind, Priority
 from app.engine.errors import Abandoned, TooLate
+from app.engine.model import Model
 
 LOOK_SECONDS = 0.5  # how often to check that a client is still connected, at least
 
@@ -37,12 +38,14 @@ class Job:
 
     def __init__(
         self,
+        model: Model,
         sequences: list[IntArray],
         kinds: tuple[Kind, ...],
         priority: Priority,
         now: float,
         caller: Caller | None = None,
     ) -> None:
+        self.model = model
         self.sequences = sequences
         self.kinds = kinds
         self.priority: Priority = priority

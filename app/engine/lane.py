@@ -7,60 +7,33 @@ import weakref
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
 
 from app.engine.errors import Overloaded
 from app.engine.job import Job
 
 # Tokens of one forward: more are no faster by measurement (256 to 2048). A longer text is a batch of its own.
 TOKEN_BUDGET = 512
-# Where an engine computes attention as if every text were as long as the longest: attention over this many
-# token pairs, for each number in a token's state, takes about as long as everything else for one token.
-PAIRS_PER_TOKEN = 3
-# What a batch may waste in that way: this share of its tokens, or what starting another would cost.
-WASTE_SHARE = 0.1
-
 Batch = list[tuple[Job, int]]  # a sequence of a job, by its index
-
-
-class Padding(NamedTuple):
-    """What it costs an engine to compute texts of several lengths together."""
-
-    width: int  # numbers in a token's state
-    # How many tokens could be computed in the time that starting a batch takes, where attention is padded;
-    # None where it is not, and any texts go together.
-    start_tokens: float | None
-
-    def too_much(self, pairs: int, tokens: int) -> bool:
-        """Whether a batch of so many tokens had better not have so many token pairs that are padding."""
-        if self.start_tokens is None:
-            return False
-        return pairs / (PAIRS_PER_TOKEN * self.width) > max(self.start_tokens, WASTE_SHARE * tokens)
-
-    def padded(self, lengths: list[int]) -> int:
-        """Tokens of a batch as attention sees them."""
-        return sum(lengths) if self.start_tokens is None else len(lengths) * max(lengths)
 
 
 class Lane:
     """The calls of one class that wait.
 
     Questions are computed in the order in which they came. Of a corpus texts of similar length go together,
-    and calls take turns: after a batch a call lets the others go first.
+    and calls take turns: after a batch a call lets the others go first. A batch is of one model.
     """
 
-    def __init__(self, padding: Padding, limit: float, turns: bool) -> None:
+    def __init__(self, limit: float, turns: bool) -> None:
         self.limit = limit  # tokens that may wait
         self.tokens = 0  # that wait
         self.rate = 0.0  # tokens a second, of late
         self.running = 0  # batches under way
         self.jobs: deque[Job] = deque()  # the next one first
-        self._padding = padding
         self._turns = turns
         self._came = 0
         self._numbered: dict[int, Job] = {}  # by the order in which they came
-        # Sorted (tokens, or 0 where there are no turns; job's number; index) of every text that waits.
-        self._texts: list[tuple[int, int, int]] = []
+        # Sorted (model; tokens, or 0 where there are no turns; job's number; index) of every text that waits.
+        self._texts: list[tuple[int, int, int, int]] = []
         self._giant: Callable[[], Job | None] = lambda: None  # let in although larger than the limit
 
     @property
@@ -104,7 +77,7 @@ class Lane:
         self.tokens -= job.tokens
         job.tokens = 0
         job.waiting.clear()
-        self._texts = [text for text in self._texts if text[1] != job.number]
+        self._texts = [text for text in self._texts if text[2] != job.number]
 
     def take(self, budget: int, now: float) -> Batch:
         """The longest text of the next call, and with it as many of any call's as the budget has room for."""
@@ -115,35 +88,36 @@ class Lane:
         first, end = self._around(text, budget)
         taken = self._texts[first:end]
         del self._texts[first:end]
-        return [self._start(self._numbered[number], index, now) for _, number, index in taken]
+        return [self._start(self._numbered[number], index, now) for *_, number, index in taken]
 
-    def _key(self, job: Job, index: int) -> tuple[int, int, int]:
-        return len(job.sequences[index]) if self._turns else 0, job.number, index
+    def _key(self, job: Job, index: int) -> tuple[int, int, int, int]:
+        return id(job.model), len(job.sequences[index]) if self._turns else 0, job.number, index
 
     def _around(self, text: int, budget: int) -> tuple[int, int]:
         """Where a batch around a text begins and ends in `_texts`: its like, then shorter, then longer."""
-        key, number, index = self._texts[text]
+        model, key, number, index = self._texts[text]
+        padding = self._numbered[number].model.padding
         longest = room = len(self._numbered[number].sequences[index])
         pairs = 0  # that are padding
 
         def fits(place: int) -> bool:
             nonlocal room, pairs
-            if not 0 <= place < len(self._texts):
+            if not 0 <= place < len(self._texts) or self._texts[place][0] != model:
                 return False
-            _, number, index = self._texts[place]
+            *_, number, index = self._texts[place]
             tokens = len(self._numbered[number].sequences[index])
             wasted = pairs + abs(longest**2 - tokens**2)
-            if room + tokens > budget or self._padding.too_much(wasted, room + tokens):
+            if room + tokens > budget or padding.too_much(wasted, room + tokens):
                 return False
             room, pairs = room + tokens, wasted
             return True
 
         first, end = text, text + 1
-        while end < len(self._texts) and self._texts[end][0] == key and fits(end):
+        while end < len(self._texts) and self._texts[end][1] == key and fits(end):
             end += 1
         while fits(first - 1):
             first -= 1
-        while self._padding.start_tokens is None and fits(end):
+        while padding.start_tokens is None and fits(end):
             end += 1
         return first, end
 

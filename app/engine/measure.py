@@ -13,7 +13,7 @@ from app.engine.checkpoint import Checkpoint
 from app.engine.embeddings import FloatArray, IntArray
 from app.engine.export import HELD_OUT, lock, read_array, read_json, write_json
 from app.engine.heads import normalize
-from app.engine.texts import calibration_sequences
+from app.engine.texts import PASSAGES, calibration_sequences
 
 if TYPE_CHECKING:
     from app.engine.backends import Backend
@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 MEASURED = "measured.json"  # beside an export
 # What it holds of a precision on a kind of processor; the latter where it was compared with another.
 ACCURACY = {"texts": int, "cosine_mean": float, "cosine_min": float, "top10_overlap": float}
+PAIR_ACCURACY = {"pairs": int, "correlation": float, "order_kept": float, "largest_difference": float}
 COMPARED = {"times_as_fast": float, "than": str}
 NEIGHBOURS = 10
 BATCH_TOKENS = 512
@@ -44,10 +45,9 @@ def measured(checkpoint: Checkpoint, backend: "Backend", export: Path, kind: str
         )
         return {}
     log.info("measuring %s on a processor with %s, once", backend.precision, kind)
-    found = accuracy(backend, read_array(export / HELD_OUT), calibration_sequences(checkpoint, held_out=True))
-    log.info(
-        "cosine of %s to fp32: %s, least %s", backend.precision, found["cosine_mean"], found["cosine_min"]
-    )
+    compare = pair_accuracy if checkpoint.labels else accuracy
+    found = compare(backend, read_array(export / HELD_OUT), calibration_sequences(checkpoint, held_out=True))
+    log.info("%s beside fp32: %s", backend.precision, found)
     keep(export, kind, backend.precision, found)
     return found
 
@@ -55,7 +55,7 @@ def measured(checkpoint: Checkpoint, backend: "Backend", export: Path, kind: str
 def quality(export: Path, kind: str, precision: str) -> dict[str, Any]:
     """What is known of an export on a kind of processor, {} if nothing is."""
     found = read_json(export / MEASURED).get(f"{precision} on {kind}")
-    cost = _those(found, ACCURACY)
+    cost = _those(found, ACCURACY) or _those(found, PAIR_ACCURACY)
     return cost and cost | _those(found, COMPARED)
 
 
@@ -89,6 +89,26 @@ def accuracy(backend: "Backend", exact: FloatArray, sequences: list[IntArray]) -
     }
 
 
+def pair_accuracy(backend: "Backend", exact: FloatArray, sequences: list[IntArray]) -> dict[str, Any]:
+    """Scores beside fp32's on the held-out pairs: Pearson's correlation, the largest difference, and how
+    much of the order is kept, of all pairs of passages of one query (Kendall's concordant ones)."""
+    scores = np.stack([backend.forward([sequence], [(0, "score")])[0] for sequence in sequences])
+    found, known = scores[:, 0], exact[:, 0]
+    signs = [_signs(rows.reshape(-1, PASSAGES)) for rows in (known, found)]
+    return {
+        "pairs": len(sequences),
+        "correlation": round(float(np.corrcoef(known, found)[0, 1]), 6),
+        "order_kept": round(float((signs[0] == signs[1]).mean()), 4),
+        "largest_difference": round(float(np.abs(known - found).max()), 4),
+    }
+
+
+def _signs(scores: FloatArray) -> Any:
+    """Which of two passages of a query is better, for all pairs of them. (queries, k) -> (queries, pairs)"""
+    first, second = np.triu_indices(scores.shape[1], 1)
+    return np.sign(scores[:, first] - scores[:, second])
+
+
 def times_as_fast(quick: "Backend", other: "Backend", sequences: list[IntArray]) -> float:
     """Tokens a second of one backend over those of another, in turns: the best of several rounds each."""
     best = [float("inf"), float("inf")]
@@ -97,7 +117,7 @@ def times_as_fast(quick: "Backend", other: "Backend", sequences: list[IntArray])
         for number, backend in enumerate((quick, other)):
             start = time.perf_counter()
             for batch in batches:
-                backend.forward(batch, [(0, "mean")])
+                backend.forward(batch, [(0, "cls")])
             best[number] = min(best[number], time.perf_counter() - start)
     return round(best[1] / best[0], 2)
 

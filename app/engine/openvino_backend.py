@@ -50,6 +50,7 @@ class OpenVINOBackend:
         self._offset = checkpoint.pad_id + 1 if checkpoint.offset_positions else 0
         self._positions_of = checkpoint.positions_of
         self._pad_id = checkpoint.pad_id
+        self._vocabulary = checkpoint.vocabulary
         core = ov.Core()
         graph = export / GRAPH
         hint = "bf16" if precision != "fp32" and supports_bf16() else "f32"
@@ -140,7 +141,7 @@ class OpenVINOBackend:
         mask = np.full((texts, 1, 1, longest), MASKED, np.float32)
         for row, sequence in enumerate(sequences):
             start, end = starts[row], starts[row + 1]
-            ids[start:end] = sequence
+            ids[start:end] = sequence % self._vocabulary
             positions[start:end] = self._positions_of(sequence)
             rows[row, : end - start] = np.arange(start, end)
             back[start:end] = row * longest + np.arange(end - start)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 
 from app.engine.embeddings import Priority
 from app.engine.job import Job
-from app.engine.lane import TOKEN_BUDGET, Batch, Lane, Padding
+from app.engine.lane import TOKEN_BUDGET, Batch, Lane
 
 # A call of up to so many tokens is taken for a question where it does not say what it is, and one that says
 # so is believed up to a whole batch.
@@ -36,21 +36,12 @@ class Policy:
     questions is paid for. So the corpus has 1 - QUESTION_SHARE of the time at least, however many ask.
     """
 
-    def __init__(
-        self,
-        padding: Padding,
-        max_waiting: int | None = None,
-        preempts: bool = False,
-        budget: int = TOKEN_BUDGET,
-    ) -> None:
-        """`preempts`: batches under way stop for questions, so they may be long."""
+    def __init__(self, max_waiting: int | None = None, budget: int = TOKEN_BUDGET) -> None:
         limit = math.inf if max_waiting is None else max_waiting  # tokens
         self.lanes: dict[Priority, Lane] = {
-            "interactive": Lane(padding, max(TOKEN_BUDGET, limit * QUESTION_QUEUE), turns=False),
-            "bulk": Lane(padding, limit, turns=True),
+            "interactive": Lane(max(TOKEN_BUDGET, limit * QUESTION_QUEUE), turns=False),
+            "bulk": Lane(limit, turns=True),
         }
-        self.padding = padding
-        self._preempts = preempts
         self._budget = budget
         self._saved = SAVED_SECONDS
         self._saved_at = 0.0
@@ -107,7 +98,8 @@ class Policy:
         return bool(corpora.jobs or corpora.running)
 
     def _bulk_budget(self, now: float) -> int:
+        """Of the next batch. One that stops for questions may be long."""
         rate = self.lanes["bulk"].rate
-        if self._preempts or not rate or now - self._asked_at > ASKING_SECONDS:
+        if self.lanes["bulk"].jobs[0].model.preempt or not rate or now - self._asked_at > ASKING_SECONDS:
             return self._budget
         return min(self._budget, max(1, int(BATCH_SECONDS * rate)))

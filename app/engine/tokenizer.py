@@ -23,6 +23,8 @@ PIECE_CHARACTERS = 1 << 12
 # that is all that is kept; then twice as many.
 TOKEN_CHARACTERS = 8
 
+FRAME = 2  # a text's first and last special token
+
 # Called before each step of a long call, with the tokens of the texts before; it may raise.
 Pause = Callable[[int], None]
 
@@ -58,7 +60,7 @@ class Tokenizer:
         # A tokenizer.json may carry the settings of whoever saved it.
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        if len(self._tokenizer.encode("").ids) != 2:
+        if len(self._tokenizer.encode("").ids) != FRAME:
             raise ModelError(f"{file} does not frame a text with one first and one last token")
         self._normalizer = self._tokenizer.normalizer
         self._turn = Turn()
@@ -71,13 +73,26 @@ class Tokenizer:
         """Number of token ids, added tokens included."""
         return int(self._tokenizer.get_vocab_size())
 
-    def encode(self, texts: list[str], truncate: Side | None = "right", pause: Pause | None = None) -> Tokens:
-        """Tokenise; a text over `max_tokens` is cut on the side `truncate`, and keeps its special tokens.
+    def pair(self, first: str, second: str) -> tuple[IntArray, IntArray, IntArray]:
+        """Two short texts framed as a pair: ids, segments 0 or 1, and the text of each token, 0, 1 or -1."""
+        found = self._tokenizer.encode(first, second)
+        texts = [-1 if text is None else text for text in found.sequence_ids]
+        return np.array(found.ids), np.array(found.type_ids), np.array(texts)
 
+    def encode(
+        self,
+        texts: list[str],
+        truncate: Side | None = "right",
+        pause: Pause | None = None,
+        limit: int | None = None,
+    ) -> Tokens:
+        """Tokenise; a text over `limit` is cut on the side `truncate`, and keeps its special tokens.
+
+        The limit is `max_tokens` where none is given.
         With `pause` one call at a time is in a step, and a step takes a quarter of a second at most.
         Raises TextTooLong for the first text that is too long where `truncate` is None.
         """
-        limit, side = self.max_tokens, truncate or "right"
+        limit, side = limit or self.max_tokens, truncate or "right"
         sequences: list[IntArray] = []
         truncated: list[int] = []
         tokens = characters = 0

@@ -11,8 +11,8 @@ from transformers.utils import logging as transformers_logging
 from app.engine.checkpoint import Checkpoint
 from app.engine.embeddings import FloatArray, IntArray, Kind, Precision
 from app.engine.errors import ModelError
-from app.engine.heads import POOLING
-from app.engine.weights import read_head
+from app.engine.heads import POOLING, ScoringHead
+from app.engine.weights import Weights, read_head
 
 
 class TorchBackend:
@@ -30,6 +30,7 @@ class TorchBackend:
         with contextlib.suppress(RuntimeError):  # it can be set once in a process
             torch.set_num_interop_threads(1)
         self._pad_id = checkpoint.pad_id
+        self._vocabulary = checkpoint.vocabulary
         self._model = _load_model(checkpoint)
         self._heads = {name: read_head(checkpoint, name) for name in checkpoint.heads}
 
@@ -42,16 +43,26 @@ class TorchBackend:
             ids[row, : len(sequence)] = sequence
             mask[row, : len(sequence)] = 1
         with torch.inference_mode():
-            output = self._model(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask))
+            output = self._model(
+                input_ids=torch.from_numpy(ids % self._vocabulary),
+                token_type_ids=torch.from_numpy(ids // self._vocabulary),
+                attention_mask=torch.from_numpy(mask),
+            )
         hidden = output.last_hidden_state.numpy()  # (b, t, d)
         return [self._one(hidden[row, : len(sequences[row])], kind) for row, kind in wanted]
 
     def _one(self, hidden: FloatArray, kind: Kind) -> FloatArray:
         if kind == "mean" or kind == "cls":
             return POOLING[kind](hidden)
+        assert kind != "score"  # see Scoring
         matrix, bias = self._heads[kind]
         projected = hidden @ matrix.T + bias
         return projected if kind == "colbert" else projected[:, 0]
+
+
+def scoring_head(checkpoint: Checkpoint) -> ScoringHead:
+    """See Weights.scoring_head."""
+    return Weights(checkpoint).scoring_head()
 
 
 def _load_model(checkpoint: Checkpoint) -> Any:

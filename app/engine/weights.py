@@ -9,9 +9,16 @@ import torch
 from app.engine.checkpoint import HEADS, Checkpoint
 from app.engine.embeddings import FloatArray, Head
 from app.engine.errors import ModelError
+from app.engine.heads import ScoringHead
 
 # What checkpoints saved from a larger model put in front of every name of the backbone.
 PREFIXES = ("", "roberta.", "bert.", "model.")
+# Of a cross-encoder's head: the layer that reads the first token's state, and the one that gives the score.
+# They stand beside the backbone, BERT's first one in it.
+CLASSIFIERS = (
+    ("classifier.dense", "classifier.out_proj"),
+    ("bert.pooler.dense", "classifier"),
+)
 # Others are of quantised checkpoints, and mean nothing without their scales.
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -31,10 +38,13 @@ class Weights:
         self._prefix = found[0]
 
     def __call__(self, name: str, *shape: int) -> FloatArray:
-        """The tensor `name`, which must have this shape."""
-        if self._prefix + name not in self._tensors:
-            raise ModelError(f"{self._checkpoint.weights_place} lacks {name}")
-        file, tensor = self._tensors[self._prefix + name]
+        """The tensor `name` of the backbone, which must have this shape."""
+        return self._tensor(self._prefix + name, *shape)
+
+    def _tensor(self, name: str, *shape: int) -> FloatArray:
+        if name not in self._tensors:
+            raise ModelError(f"{self._checkpoint.weights_place} lacks {name.removeprefix(self._prefix)}")
+        file, tensor = self._tensors[name]
         if tuple(tensor.shape) != shape:
             raise ModelError(
                 f"{file} does not fit {self._checkpoint.path / 'config.json'}: "
@@ -43,11 +53,31 @@ class Weights:
         return _numbers(file, name, tensor)
 
     def position_table(self) -> FloatArray:
-        """Position embeddings (positions, d), each with the row of type 0, which all tokens have."""
+        """Position embeddings, each with the row of its token's type. (segments * positions, d)
+
+        All tokens of an encoder's texts have type 0; those of a cross-encoder's second text type 1, and
+        their positions come after the first's.
+        """
         found = self._checkpoint
         table = self("embeddings.position_embeddings.weight", found.positions, found.width)
         types = self("embeddings.token_type_embeddings.weight", found.token_types, found.width)
-        return np.asarray(table + types[0])
+        return np.concatenate([table + types[number] for number in range(found.segments)])
+
+    def scoring_head(self) -> ScoringHead:
+        """What makes a score of a cross-encoder's first state; ModelError names the file at fault."""
+        d = self._checkpoint.width
+        for dense, out in CLASSIFIERS:
+            if f"{dense}.weight" in self._tensors and f"{out}.weight" in self._tensors:
+                return ScoringHead(
+                    self._tensor(f"{dense}.weight", d, d),
+                    self._tensor(f"{dense}.bias", d),
+                    self._tensor(f"{out}.weight", 1, d),
+                    self._tensor(f"{out}.bias", 1),
+                )
+        raise ModelError(
+            f"{self._checkpoint.weights_place} has no classification head: it lacks "
+            f"{CLASSIFIERS[0][0]}.weight or what goes with it"
+        )
 
     def head(self, name: Head) -> tuple[FloatArray, FloatArray]:
         """See read_head."""

@@ -45,6 +45,7 @@ class NativeBackend:
         )
         if "colbert" in checkpoint.heads:
             self._colbert = linear(self._arrays, "colbert", "fp32")
+        self._vocabulary = checkpoint.vocabulary
         self._positions_of = checkpoint.positions_of
 
     def forward(self, sequences: list[IntArray], wanted: list[tuple[int, Kind]]) -> list[FloatArray]:
@@ -64,7 +65,7 @@ class NativeBackend:
     def states(self, sequences: list[IntArray], preempts: bool = False) -> list[FloatArray]:
         """The last layer's states of each sequence's tokens; MemoryError without room. n x (t, d)"""
         starts = np.concatenate([[0], np.cumsum([len(sequence) for sequence in sequences])])
-        ids = np.concatenate(sequences)
+        ids = np.concatenate(sequences) % self._vocabulary
         positions = np.concatenate([self._positions_of(sequence) for sequence in sequences])
         states = embedded(self._arrays, ids, positions)
         failed = self._library.forward(
@@ -85,6 +86,7 @@ class NativeBackend:
     def _one(self, states: FloatArray, kind: Kind, preempts: bool) -> FloatArray:
         if kind == "mean" or kind == "cls":
             return POOLING[kind](states)
+        assert kind != "score"  # see Scoring
         if kind == "sparse":
             return np.asarray(states @ self._arrays["sparse.matrix"][0] + self._arrays["sparse.bias"])
         projected = np.empty_like(states)
