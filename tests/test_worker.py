@@ -1,15 +1,17 @@
 """What the worker adds to Gunicorn's, where a real server would show it by chance only."""
 
 import contextlib
+import select
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
 from gunicorn.arbiter import Arbiter
+from gunicorn.workers.gthread import PollableMethodQueue
 
 from app.server.connection import Connection
-from app.server.worker import Worker
+from app.server.worker import LATE, Worker
 from tests.server import wait_for
 
 
@@ -121,6 +123,24 @@ def _connection() -> Connection:
     connection.sock = SimpleNamespace(deadline=0.0)
     connection.client = None
     return connection
+
+
+def test_where_many_are_late_the_loop_does_not_sleep_until_all_are_closed(worker):
+    worker.looked = 0.0
+    worker._close = worker.watched.discard
+    worker.method_queue = PollableMethodQueue()
+    worker.method_queue.init()
+    for _ in range(3 * LATE):
+        connection = _connection()
+        connection.head.clear()
+        worker.watched.add(connection)
+    for _ in range(2):
+        worker.murder_pending()
+        assert select.select([worker.method_queue.fileno()], [], [], 0)[0]
+        worker.method_queue.run_callbacks(None)
+    worker.murder_pending()
+    assert not worker.watched
+    worker.method_queue.close()
 
 
 @pytest.mark.parametrize(

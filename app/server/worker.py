@@ -290,8 +290,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         if now < self.looked + LOOK_SECONDS:
             return
         late = [connection for connection in self.watched if connection.deadline <= now]
-        if len(late) <= LATE:  # else others are next, then this goes on
+        if len(late) <= LATE:
             self.looked = now
+        else:  # others are next, then this goes on, though nothing comes that would wake the loop
+            self.method_queue.defer(lambda: None)
         for connection in late[:LATE]:
             if connection.head:
                 self._refuse(connection, 408)
