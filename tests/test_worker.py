@@ -1,6 +1,7 @@
 """What the worker adds to Gunicorn's, where a real server would show it by chance only."""
 
 import contextlib
+import io
 import select
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -9,8 +10,9 @@ from types import SimpleNamespace
 import pytest
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.gthread import PollableMethodQueue
+from werkzeug.wsgi import wrap_file
 
-from app.server.connection import Connection
+from app.server.connection import SEND_BYTES, Connection
 from app.server.worker import LATE, Worker
 from tests.server import wait_for
 
@@ -141,6 +143,12 @@ def test_where_many_are_late_the_loop_does_not_sleep_until_all_are_closed(worker
     worker.murder_pending()
     assert not worker.watched
     worker.method_queue.close()
+
+
+def test_a_file_is_sent_in_large_pieces(worker):
+    worker.application = lambda environ, _: wrap_file(environ, io.BytesIO(bytes(3 * SEND_BYTES)))
+    environ = {"gunicorn.socket": SimpleNamespace(), "wsgi.input": None}
+    assert [len(piece) for piece in worker._answer(environ, None)] == 3 * [SEND_BYTES]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from gunicorn.http.errors import ParseException
+from gunicorn.http.wsgi import FileWrapper
 from gunicorn.workers.gthread import TConn
 
 # A client may keep us waiting for so long while it takes its answer, and a second more for each SEND_RATE
@@ -92,6 +93,13 @@ class Input:
             return bytes(self._body.read(size))
         except ParseException as error:
             raise OSError("the chunks are malformed") from error
+
+
+class File(FileWrapper):  # type: ignore[misc]
+    """A file to send, in larger pieces than asked for: each piece has to wait for the interpreter."""
+
+    def __init__(self, file: Any, size: int = 0) -> None:
+        super().__init__(file, max(size, SEND_BYTES))
 
 
 class Connection(TConn):  # type: ignore[misc]

@@ -37,7 +37,7 @@ from gunicorn.http.errors import (
 from gunicorn.sock import ssl_context
 from gunicorn.workers.gthread import ThreadWorker
 
-from app.server.connection import Client, Connection, Input, TLSClient
+from app.server.connection import Client, Connection, File, Input, TLSClient
 
 LOAD_SECONDS = 3600  # an export included; a worker that takes longer hangs: it says where, and is replaced
 RETRY_SECONDS = 5.0  # between two attempts to load
@@ -253,6 +253,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         client = environ["embed.client"] = environ["gunicorn.socket"]
         client.deadline = time.monotonic() + BODY_SECONDS
         environ["wsgi.input"] = Input(environ["wsgi.input"])
+        environ["wsgi.file_wrapper"] = File
         return self.application(environ, start_response)
 
     def handle_error(self, req: Any, client: Client, addr: Any, exc: Exception) -> None:
