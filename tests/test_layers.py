@@ -199,7 +199,7 @@ def test_settings_are_read_in_one_place():
 def test_gunicorn_is_imported_by_one_room_only():
     users = {
         file.relative_to(ROOT)
-        for file in (ROOT / "app").rglob("*.py")
+        for file in (*(ROOT / "app").rglob("*.py"), ROOT / "gunicorn.conf.py", ROOT / "wsgi.py")
         if any(under(name, ("gunicorn",)) for name in imports(file))
     }
     assert {file.parent for file in users} == {Path("app/server")}

@@ -23,17 +23,7 @@ from selectors import EVENT_READ
 from typing import Any, NoReturn, Protocol
 
 from gunicorn.arbiter import Arbiter
-from gunicorn.http import get_parser
-from gunicorn.http.errors import (
-    ExpectationFailed,
-    ForbiddenProxyRequest,
-    InvalidResponseHeader,
-    InvalidResponseHeaderName,
-    LimitRequestHeaders,
-    LimitRequestLine,
-    ParseException,
-    UnsupportedTransferCoding,
-)
+from gunicorn.http import errors, get_parser
 from gunicorn.sock import ssl_context
 from gunicorn.workers.gthread import ThreadWorker
 
@@ -54,14 +44,14 @@ SPARE_FILES = 256  # what a worker may open besides connections
 
 # By what Gunicorn's parser says, the first that fits; two of them are said of an answer of ours.
 STATUSES: dict[type[Exception], int] = {
-    InvalidResponseHeader: 500,
-    InvalidResponseHeaderName: 500,
-    LimitRequestLine: 414,
-    LimitRequestHeaders: 431,
-    ExpectationFailed: 417,
-    UnsupportedTransferCoding: 501,
-    ForbiddenProxyRequest: 403,
-    ParseException: 400,
+    errors.InvalidResponseHeader: 500,
+    errors.InvalidResponseHeaderName: 500,
+    errors.LimitRequestLine: 414,
+    errors.LimitRequestHeaders: 431,
+    errors.ExpectationFailed: 417,
+    errors.UnsupportedTransferCoding: 501,
+    errors.ForbiddenProxyRequest: 403,
+    errors.ParseException: 400,
 }
 
 
