@@ -219,6 +219,17 @@ def demo_folder() -> Path:
 VOCABULARY = 40_000
 
 
+# How XLM-RoBERTa's tokenizer frames two texts.
+PAIR = [
+    {"SpecialToken": {"id": "<s>", "type_id": 0}},
+    {"Sequence": {"id": "A", "type_id": 0}},
+    {"SpecialToken": {"id": "</s>", "type_id": 0}},
+    {"SpecialToken": {"id": "</s>", "type_id": 0}},
+    {"Sequence": {"id": "B", "type_id": 0}},
+    {"SpecialToken": {"id": "</s>", "type_id": 0}},
+]
+
+
 @pytest.fixture(scope="session")
 def small_tokenizer(tmp_path_factory, demo_folder: Path) -> Path:
     """BGE-M3's tokenizer with a part of its vocabulary: it loads in a tenth of a second, not in one."""
@@ -229,6 +240,7 @@ def small_tokenizer(tmp_path_factory, demo_folder: Path) -> Path:
     for added in content["added_tokens"]:
         if added["content"] == "<mask>":
             added["id"] = VOCABULARY - 1
+    content["post_processor"]["pair"] = PAIR
     file = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
     file.write_text(json.dumps(content, ensure_ascii=False))
     return file
@@ -281,6 +293,67 @@ def make_tiny(folder: Path, tokenizer: Path, vocabulary: int) -> Path:
     (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 8192}))
     shutil.copy(tokenizer, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_reranker(tmp_path_factory, small_tokenizer: Path) -> Path:
+    """bge-reranker-v2-m3's layout and files; two layers of random weights, 64 wide."""
+    from transformers import XLMRobertaConfig
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-reranker"
+    make_reranker(
+        folder,
+        XLMRobertaConfig(**TINY, vocab_size=VOCABULARY, max_position_embeddings=8194, pad_token_id=1),
+    )
+    shutil.copy(small_tokenizer, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bert_reranker(tmp_path_factory) -> Path:
+    """The same of BERT's family: a WordPiece vocabulary, and types that tell the texts of a pair apart."""
+    from tokenizers import BertWordPieceTokenizer
+    from transformers import BertConfig
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-bert-reranker"
+    letters = [mark + letter for letter in "abcdefghijklmnopqrstuvwxyz.,?0123456789" for mark in ("", "##")]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, "the", "warm", "##ing", "water"]
+    make_reranker(
+        folder, BertConfig(**TINY, vocab_size=len(words), max_position_embeddings=512, type_vocab_size=2)
+    )
+    BertWordPieceTokenizer({word: number for number, word in enumerate(words)}).save(
+        str(folder / "tokenizer.json")
+    )
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
+    return folder
+
+
+TINY = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "layer_norm_eps": 1e-5,
+    "num_labels": 1,
+}
+
+
+def make_reranker(folder: Path, config, seed: int = 0) -> None:
+    """A cross-encoder of random weights under which pairs come out different."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    torch.manual_seed(seed)
+    model = AutoModelForSequenceClassification.from_config(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "LayerNorm.weight" in name:
+                parameter.normal_(1.0, 0.1)
+            elif name.endswith("bias"):
+                parameter.normal_(0.0, 0.05)
+            else:
+                parameter.normal_(0.0, 0.15)
+    model.save_pretrained(folder)
 
 
 def add_heads(folder: Path) -> None:
