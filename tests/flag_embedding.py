@@ -2,20 +2,39 @@
 
 JSON on stdin: `model`, a folder; `batches`, lists of texts; `pairs` and their `weights`; `output`, the
 .npz to write, with `dense`, `ids`, `lexical` and `colbert` of each text under `<batch>/<text>/` and
-the scores under `score/`.
+the scores under `score/`. Or `reranker`, a folder, with `pairs` and `output`: the scores are under `raw` and
+`normalized`.
 """
 
 import json
 import sys
 
 import numpy as np
-from FlagEmbedding import BGEM3FlagModel
+from FlagEmbedding import BGEM3FlagModel, FlagReranker
 
 LIMIT = 8192  # FlagEmbedding itself would cut at 512
 
 
 def main() -> None:
     task = json.load(sys.stdin)
+    if "reranker" in task:
+        compare(task)
+    else:
+        encode(task)
+
+
+def compare(task: dict) -> None:
+    """Pairs read together, with FlagEmbedding's own limits."""
+    reranker = FlagReranker(task["reranker"], use_fp16=False, devices="cpu", batch_size=8)
+    scores = {
+        name: np.array(reranker.compute_score(task["pairs"], normalize=normalize))
+        for name, normalize in (("raw", False), ("normalized", True))
+    }
+    np.savez(task["output"], **scores)
+
+
+def encode(task: dict) -> None:
+    """Every output of each text, and the scores of pairs."""
     model = BGEM3FlagModel(
         task["model"],
         use_fp16=False,
