@@ -471,3 +471,19 @@ def test_nothing_moves_while_another_goes_first(tiny_folder):
     backend.forward(question, [(0, "mean")])  # alone it takes a thousandth of that
     first.join(0.05)
     assert not first.is_alive(), "a short forward overtook the one that goes first"
+
+
+@pytest.mark.parametrize(
+    "precision", ["fp32", "int8", "w8a16", *(["bf16"] if "avx512_bf16" in cpu_features() else [])]
+)
+def test_where_first_tokens_are_all_that_is_wanted_they_are_the_same(tiny_folder, precision):
+    """The last layer then leaves out all other tokens."""
+    backend = load_backend(read_checkpoint(tiny_folder), "native", precision, Place(threads=2))
+    chance = np.random.default_rng(1)
+    sequences = [chance.integers(4, 900, length) for length in (7, 1, 40, 2, 300, 16, 1)]
+    firsts = [(index, "cls") for index in range(len(sequences))]
+    expected = backend.forward(sequences, [*firsts, (0, "sparse")])[:-1]
+    for found, exact in zip(backend.forward(sequences, firsts), expected, strict=True):
+        np.testing.assert_array_equal(found, exact)
+    for found, exact in zip(backend.preempt(sequences, firsts), expected, strict=True):
+        np.testing.assert_array_equal(found, exact)

@@ -59,11 +59,17 @@ class NativeBackend:
     def _forward(
         self, sequences: list[IntArray], wanted: list[tuple[int, Kind]], preempts: bool
     ) -> list[FloatArray]:
-        states = self.states(sequences, preempts)
+        firsts = all(kind == "cls" for _, kind in wanted)
+        states = self.states(sequences, preempts, firsts)
         return [self._one(states[index], kind, preempts) for index, kind in wanted]
 
-    def states(self, sequences: list[IntArray], preempts: bool = False) -> list[FloatArray]:
-        """The last layer's states of each sequence's tokens; MemoryError without room. n x (t, d)"""
+    def states(
+        self, sequences: list[IntArray], preempts: bool = False, firsts: bool = False
+    ) -> list[FloatArray]:
+        """The last layer's states of each sequence's tokens, or of its first token alone. n x (t, d)
+
+        MemoryError without room.
+        """
         starts = np.concatenate([[0], np.cumsum([len(sequence) for sequence in sequences])])
         ids = np.concatenate(sequences) % self._vocabulary
         positions = np.concatenate([self._positions_of(sequence) for sequence in sequences])
@@ -73,10 +79,13 @@ class NativeBackend:
             states.ctypes.data_as(ctypes.c_void_p),
             starts.astype(np.int32).ctypes.data_as(ctypes.c_void_p),
             len(sequences),
+            firsts,
             *self._how(preempts),
         )
         if failed:
             raise MemoryError(f"no memory for a batch of {len(ids)} tokens")
+        if firsts:
+            return list(states[: len(sequences), None])
         return [states[start:end] for start, end in pairwise(starts)]
 
     def _how(self, preempts: bool) -> tuple[int, int]:

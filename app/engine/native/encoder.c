@@ -25,6 +25,7 @@ typedef struct {
     const Encoder *encoder;
     float *states; /* (tokens, width), in and out */
     int tokens;
+    int firsts; /* whether only each text's first token is wanted: the last layer leaves the others out */
     float *projected, *wide; /* (3 width / 16, tokens, 16); (tokens, inner), also (tokens, width) */
     Rows rows, inner_rows;
     Attention attention;
@@ -32,15 +33,27 @@ typedef struct {
 
 #define ROWS_AT_A_TIME 4
 
-/* A phase over rows: norm them in place, if there is a gain, and make words of them for `next`. */
-static void over_rows(Member *me, const Forward *f, float *x, int count, const float *gain, const float *bias,
-                      const Linear *next, Rows *to) {
+/* A phase over `tokens` rows: norm them in place, if there is a gain, and make words of them for `next`. */
+static void over_rows(Member *me, const Forward *f, int tokens, float *x, int count, const float *gain,
+                      const float *bias, const Linear *next, Rows *to) {
     Numbers numbers = {f->encoder->kind, f->encoder->planes};
-    for (int task; (task = take(me)) * ROWS_AT_A_TIME < f->tokens;)
-        for (int row = task * ROWS_AT_A_TIME; row < f->tokens && row < (task + 1) * ROWS_AT_A_TIME; row++) {
+    for (int task; (task = take(me)) * ROWS_AT_A_TIME < tokens;)
+        for (int row = task * ROWS_AT_A_TIME; row < tokens && row < (task + 1) * ROWS_AT_A_TIME; row++) {
             float *from = x + (size_t)row * count;
             if (gain) norm(from, count, gain, bias, f->encoder->epsilon);
             if (next) make_words(numbers, next, from, count, to, row);
+        }
+    meet(me);
+}
+
+/* A phase that moves the rows of each text's first token to the front: row n is that of text n. */
+static void keep_firsts(Member *me, const Forward *f) {
+    size_t d = f->encoder->width;
+    if (take(me) == 0)
+        for (int text = 0; text < f->attention.texts; text++) {
+            size_t first = f->attention.starts[text];
+            memmove(f->wide + text * d, f->wide + first * d, d * sizeof(float));
+            memmove(f->states + text * d, f->states + first * d, d * sizeof(float));
         }
     meet(me);
 }
@@ -54,32 +67,36 @@ static void layer(Member *me, Forward *f, const Layer *l, const Layer *after) {
             &(Out){.to = f->projected, .row = LINE, .panel = (size_t)tokens * LINE});
     arrange(me, &f->attention);
     attend(me, &f->attention, f->wide, d);
-    over_rows(me, f, f->wide, e->width, NULL, NULL, &l->attended, &f->rows);
+    if (!after && f->firsts) {
+        keep_firsts(me, f);
+        tokens = f->attention.texts;
+    }
+    over_rows(me, f, tokens, f->wide, e->width, NULL, NULL, &l->attended, &f->rows);
     product(me, numbers, &l->attended, &f->rows, tokens,
             &(Out){.to = f->states, .row = d, .panel = LINE, .residual = f->states});
-    over_rows(me, f, f->states, e->width, l->attention_gain, l->attention_bias, &l->grown, &f->rows);
+    over_rows(me, f, tokens, f->states, e->width, l->attention_gain, l->attention_bias, &l->grown, &f->rows);
     if (e->kind == BF16) {
         product(me, numbers, &l->grown, &f->rows, tokens, &(Out){.gelu = 1, .words = &f->inner_rows});
     } else {
         product(me, numbers, &l->grown, &f->rows, tokens,
                 &(Out){.to = f->wide, .row = e->inner, .panel = LINE, .gelu = 1});
-        over_rows(me, f, f->wide, e->inner, NULL, NULL, &l->shrunk, &f->inner_rows);
+        over_rows(me, f, tokens, f->wide, e->inner, NULL, NULL, &l->shrunk, &f->inner_rows);
     }
     product(me, numbers, &l->shrunk, &f->inner_rows, tokens,
             &(Out){.to = f->states, .row = d, .panel = LINE, .residual = f->states});
-    over_rows(me, f, f->states, e->width, l->output_gain, l->output_bias, after ? &after->joined : NULL,
-              &f->rows);
+    over_rows(me, f, tokens, f->states, e->width, l->output_gain, l->output_bias,
+              after ? &after->joined : NULL, &f->rows);
 }
 
 static void run(Member *me, void *given) {
     Forward *f = given;
     const Encoder *e = f->encoder;
-    over_rows(me, f, f->states, e->width, e->gain, e->bias, &e->layer[0].joined, &f->rows);
+    over_rows(me, f, f->tokens, f->states, e->width, e->gain, e->bias, &e->layer[0].joined, &f->rows);
     for (int n = 0; n < e->layers; n++)
         layer(me, f, &e->layer[n], n + 1 < e->layers ? &e->layer[n + 1] : NULL);
 }
 
-#define PHASES(layers) (2 + 12 * (layers))
+#define PHASES(layers) (3 + 12 * (layers))
 
 static void *part(char **at, size_t bytes) {
     char *found = *at;
@@ -87,10 +104,11 @@ static void *part(char **at, size_t bytes) {
     return found;
 }
 
-/* states (tokens, width): sums of embeddings in, states of the last layer out. starts (texts + 1).
+/* states (tokens, width): sums of embeddings in, states of the last layer out; where only `firsts` are
+ * wanted, row n is that of the first token of text n, and the rest means nothing. starts (texts + 1).
  * Others give way to it where it `goes_first`. Returns 0, -1 where there is not enough memory, -2 where these instructions do not multiply bf16. */
-int forward(const Encoder *e, float *states, const int32_t *starts, int32_t texts, int32_t threads,
-            int32_t goes_first) {
+int forward(const Encoder *e, float *states, const int32_t *starts, int32_t texts, int32_t firsts,
+            int32_t threads, int32_t goes_first) {
     if (e->kind == BF16 && !HAS_BF16) return -2;
     int tokens = starts[texts], blocks = 0, places = 0;
     for (int t = 0; t < texts; t++) {
@@ -122,7 +140,7 @@ int forward(const Encoder *e, float *states, const int32_t *starts, int32_t text
     char *memory = aligned_alloc(LARGE_PAGE, all_bytes), *at = memory;
     if (!memory) return -1;
     madvise(memory, all_bytes, MADV_HUGEPAGE);
-    Forward f = {.encoder = e, .states = states, .tokens = tokens};
+    Forward f = {.encoder = e, .states = states, .tokens = tokens, .firsts = firsts};
     f.projected = part(&at, sizes[0]);
     f.wide = part(&at, sizes[1]);
     f.rows = (Rows){part(&at, sizes[2]), rows_stride, NULL};
