@@ -26,6 +26,12 @@ export function say(element, sentence, error = false) {
   element.classList.toggle("error", error);
 }
 
+// What moves a bar, which shows while there is something to do.
+export const progressOn = (bar) => (done, of) => {
+  bar.hidden = !of || done === of;
+  Object.assign(bar, { value: done, max: of || 1 });
+};
+
 // Gives a select other options, and keeps what was chosen where it is still there.
 export function choices(select, options) {
   const before = select.value;

@@ -12,10 +12,10 @@ const FIELDS = { sparse: "return_sparse", colbert: "return_colbert_vecs" };
 // Kind -> text -> what the model makes of it. Only dense vectors depend on the pooling.
 const known = { mean: new Map(), cls: new Map(), sparse: new Map(), colbert: new Map() };
 const truncated = new Set();
-let limit = BATCH;
+let limit = BATCH; // the server's
 
 onModel(({ mostTexts }) => {
-  limit = Math.min(BATCH, mostTexts);
+  limit = mostTexts;
   forget();
 });
 
@@ -53,11 +53,12 @@ export function leftOut(given, most, vectors, maxTokens) {
   return said.filter(Boolean).join(" ");
 }
 
-function* batches(texts, most) {
+// At most so many texts in each, and not too much to read.
+export function* batches(texts, most) {
   let batch = [];
   let characters = 0;
   for (const text of texts) {
-    if (batch.length && (batch.length >= most || characters + text.length > BATCH_CHARACTERS)) {
+    if (batch.length && (batch.length >= Math.min(BATCH, most) || characters + text.length > BATCH_CHARACTERS)) {
       yield batch;
       [batch, characters] = [[], 0];
     }

@@ -1,7 +1,7 @@
 // Texts, one a line, beside each other: a heat map of how near each is to every other.
 
 import { isCancel, orCancel } from "./api.js";
-import { chosen, choices, find, lines, save, say, short } from "./dom.js";
+import { chosen, choices, find, lines, progressOn, save, say, short } from "./dom.js";
 import { embed, leftOut, requestBody } from "./embed.js";
 import { EXAMPLE } from "./example.js";
 import { heatMap } from "./heatmap.js";
@@ -10,6 +10,7 @@ import { run } from "./jobs.js";
 import { onLanguage, t } from "./language.js";
 import { asGiven, byNearness } from "./order.js";
 import { heatMapPicture } from "./picture.js";
+import { rankFor, startRanking } from "./rank.js";
 import { legend, scaleOf } from "./scale.js";
 import { NEEDS } from "./scores.js";
 import { onModel, served } from "./status.js";
@@ -45,9 +46,11 @@ export function startSimilarity() {
     radio.addEventListener("change", compare);
   find("order").addEventListener("change", reorder);
   find("order-row").addEventListener("change", reorder);
-  find("query").addEventListener("change", () => choose(Number(find("query").value), shown.pair[1]));
+  for (const id of ["query", "rank-query"])
+    find(id).addEventListener("change", () => choose(Number(find(id).value), shown.pair[1]));
   find("passage").addEventListener("change", () => choose(shown.pair[0], Number(find("passage").value)));
   find("swap").addEventListener("click", () => shown && choose(...shown.pair.toReversed()));
+  startRanking(choose);
   take = takeAway(
     find("compare-take"),
     () => shown && { ...shown, body: requestBody(shown.texts, shown.pooling, NEEDS[shown.kind]), picture },
@@ -85,10 +88,7 @@ async function compare() {
   notice(null);
   find("compare-cancel").hidden = false;
   find("heat").setAttribute("aria-busy", "true");
-  const progress = (done, of) => {
-    find("compare-progress").hidden = !of || done === of;
-    Object.assign(find("compare-progress"), { value: done, max: of || 1 });
-  };
+  const progress = progressOn(find("compare-progress"));
   try {
     if (given.length < 2) throw new Error(t("compare.few"));
     const { maxTokens } = await orCancel(served(), signal);
@@ -182,13 +182,14 @@ function sayNearest() {
 
 function explainPair() {
   const options = shown.texts.map((text, index) => [index, `${index + 1} ${short(text, 70)}`]);
-  for (const [id, index] of [["query", shown.pair[0]], ["passage", shown.pair[1]]]) {
+  for (const [id, index] of [["query", shown.pair[0]], ["rank-query", shown.pair[0]], ["passage", shown.pair[1]]]) {
     choices(find(id), options);
     find(id).value = index;
   }
   sayNearest();
-  const [query, passage] = shown.pair.map((index) => shown.texts[index]);
-  explain(query, passage, shown.pooling);
+  const { texts, pooling, pair } = shown;
+  rankFor({ texts, pooling, query: pair[0], passage: pair[1] });
+  explain(texts[pair[0]], texts[pair[1]], pooling);
 }
 
 const picture = async () => save("similarity.png", await heatMapPicture(shown));

@@ -19,8 +19,8 @@ let int8 = {}; // what it would give here, if that was measured
 // Called with what is served, once it is known and whenever it is something else.
 export const onModel = (listener) => listeners.push(listener);
 
-// {model, digest, pooling, outputs, mostTexts, maxTokens, engine, precision, int8}; asked for again if the
-// server was away.
+// {model, digest, pooling, outputs, mostTexts, maxTokens, engine, precision, int8, reranker}; asked for again if
+// the server was away. `reranker` is {name, mostTexts}, null where the model itself ranks.
 export function served() {
   known ??= describe().catch((error) => {
     known = null;
@@ -30,8 +30,9 @@ export function served() {
 }
 
 async function describe() {
-  const [info, show] = await Promise.all([
+  const [info, ranking, show] = await Promise.all([
     ask("info").then((answer) => answer.json()),
+    ask("reranker/info").then((answer) => answer.json()),
     ask("api/show", { body: {} }).then((answer) => answer.json()),
   ]);
   const { engine, precision, int8 } = show.model_info;
@@ -45,6 +46,8 @@ async function describe() {
     engine,
     precision,
     int8,
+    reranker:
+      ranking.model_id === info.model_id ? null : { name: ranking.model_id, mostTexts: ranking.max_client_batch_size },
   };
   if (JSON.stringify(what) !== JSON.stringify(last)) {
     last = what;
@@ -103,6 +106,8 @@ function count(text) {
 
 onModel((what) => {
   for (const name of ["model", "pooling", "precision", "engine"]) find(`status-${name}`).textContent = what[name];
+  find("status-reranker").textContent = what.reranker?.name ?? "–";
+  find("status-reranker").parentElement.hidden = !what.reranker;
   int8 = what.int8;
 });
 

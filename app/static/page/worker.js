@@ -3,10 +3,11 @@
 import { clusters } from "./clusters.js";
 import { byCluster } from "./order.js";
 import { principalComponents } from "./components.js";
-import { scoreMatrix } from "./scores.js";
+import { pairScores, scoreMatrix } from "./scores.js";
 
 const JOBS = {
   scores: ({ kind, texts }, progress) => scoreMatrix(kind, texts, progress),
+  hybrid: ({ query, passages }) => passages.map((passage) => pairScores(query, passage).hybrid),
   order: ({ scores, n }) => byCluster(scores, n),
   components: ({ rows, n }) => principalComponents(rows, n),
   clusters: ({ rows, n, k }) => clusters(rows, n, k),

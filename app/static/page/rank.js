@@ -1,0 +1,113 @@
+// The other texts in order for a query: by dense score, by hybrid score, and by the served cross-encoder.
+
+import { ask, isCancel, orCancel } from "./api.js";
+import { columns, ranked } from "./columns.js";
+import { find, make, progressOn, say, short } from "./dom.js";
+import { batches, embed } from "./embed.js";
+import { run } from "./jobs.js";
+import { onLanguage, t } from "./language.js";
+import { dot, NEEDS } from "./scores.js";
+import { onModel, served } from "./status.js";
+
+const MOST = 50; // texts, the nearest by dense score: the cross-encoder reads the query with each of them
+const AT_ONCE = 5000; // characters for it to read; more only when asked
+
+const known = new Map(); // the cross-encoder's scores, by query and text
+let asked = null; // {texts, query, passage, pooling, failed}
+let running = null;
+let view = null;
+
+// `choose(query, passage)` is told the pair of a text that was clicked.
+export function startRanking(choose) {
+  view = columns(find("rank-orders"), (index) => choose(asked.query, index));
+  find("rank-cancel").addEventListener("click", () => running?.abort());
+  onModel(() => known.clear());
+  onLanguage(() => asked && rank(asked));
+}
+
+// Texts by their places in `texts`; a passage of a query whose order is shown is only marked.
+export function rankFor(next) {
+  const same = ["texts", "query", "pooling"].every((name) => asked?.[name] === next[name]);
+  if (!same || asked.failed) return rank(next);
+  asked.passage = next.passage;
+  view.mark(asked.passage);
+}
+
+async function rank(next, long = false) {
+  asked = Object.assign(next, { failed: false });
+  const { texts, query, pooling } = next;
+  running?.abort();
+  const mine = (running = new AbortController());
+  const { signal } = mine;
+  const notice = (sentence) => say(find("rank-say"), sentence);
+  const progress = progressOn(find("rank-progress"));
+  const options = { pooling, signal, notice, progress };
+  notice(null);
+  say(find("rank-reading"), null);
+  find("rank-cancel").hidden = false;
+  find("rank-orders").setAttribute("aria-busy", "true");
+  try {
+    const { outputs, reranker } = await orCancel(served(), signal);
+    find("rank").hidden = !reranker;
+    if (!reranker) return;
+    const vectors = await embed(texts, options);
+    const others = texts.map((_, index) => index).filter((index) => index !== query);
+    const cosines = others.map((index) => dot(vectors[query].dense, vectors[index].dense));
+    const nearest = ranked(zip(others, cosines)).slice(0, MOST);
+    const scoresOf = (values) => zip(nearest, values);
+    const passages = nearest.map((index) => texts[index]);
+    const unread = passages.filter((text) => !known.has(pair(texts[query], text)));
+    if (!long && unread.join("").length + unread.length * texts[query].length > AT_ONCE) {
+      const button = make("button", { type: "button", click: () => rank(asked, true) }, t("rank.go", { n: nearest.length }));
+      find("rank-orders").replaceChildren(make("div", {}, make("p", { class: "hint" }, t("rank.long")), button));
+      return;
+    }
+
+    const orders = [{ kind: "dense", scores: scoresOf(nearest.map((index) => cosines[others.indexOf(index)])) }];
+    if (NEEDS.hybrid.every((output) => outputs.includes(output))) {
+      const [one, ...rest] = await embed([texts[query], ...passages], { ...options, outputs: NEEDS.hybrid });
+      orders.push({ kind: "hybrid", scores: scoresOf(await run("hybrid", { query: one, passages: rest }, { signal })) });
+    }
+    const cross = { kind: "cross", name: reranker.name, scores: null };
+    orders.push(cross);
+    view.show(texts, orders, asked.passage);
+    cross.scores = scoresOf(await read(texts[query], passages, reranker, options));
+    view.show(texts, orders, asked.passage);
+    sayFirst(texts, orders);
+    notice(others.length > MOST ? t("rank.most", { most: MOST, n: others.length }) : null);
+  } catch (error) {
+    next.failed = true; // choosing the same again tries again
+    if (!isCancel(error)) say(find("rank-say"), error.message, true);
+    else if (running === mine) notice(t("cancelled"));
+  } finally {
+    if (running === mine) {
+      find("rank-cancel").hidden = find("rank-progress").hidden = true;
+      find("rank-orders").removeAttribute("aria-busy");
+    }
+  }
+}
+
+const zip = (keys, values) => new Map(keys.map((key, index) => [key, values[index]]));
+const pair = (query, text) => JSON.stringify([query, text]);
+
+// The cross-encoder's scores, without bounds, of the query with each text.
+async function read(query, texts, reranker, { signal, notice, progress }) {
+  const missing = [...new Set(texts)].filter((text) => !known.has(pair(query, text)));
+  let done = 0;
+  for (const batch of batches(missing, reranker.mostTexts)) {
+    progress(done, missing.length);
+    const body = { model: reranker.name, query, texts: batch, raw_scores: true };
+    const answer = await (await ask("rerank", { body, signal, notice })).json();
+    for (const { index, score } of answer) known.set(pair(query, batch[index]), score);
+    done += batch.length;
+  }
+  return texts.map((text) => known.get(pair(query, text)));
+}
+
+// What the columns show, in words.
+function sayFirst(texts, orders) {
+  const [before, after] = [ranked(orders[0].scores), ranked(orders.at(-1).scores)];
+  const moved = after.filter((index, place) => before[place] !== index).length;
+  const values = { text: short(texts[after[0]]), place: before.indexOf(after[0]) + 1, moved, n: after.length };
+  say(find("rank-reading"), t("rank.reading", values));
+}

@@ -1,0 +1,246 @@
+"""The ranking: the orders by dense, hybrid and cross-encoder side by side, and what moved.
+
+The cross-encoder is a stand-in behind the page's own requests: the longer a text, the better.
+"""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
+
+from tests.browser.conftest import KEY, settle
+
+pytestmark = pytest.mark.browser
+
+NAME = "a-reranker"
+QUERY = "What is BGE M3?"
+PASSAGES = ["a rose", "BGE M3 is an embedding model.", "roses are red and violets are blue", "机器学习"]
+
+
+def logit(text):
+    return len(text) / 4 - 3
+
+
+class Reranker:
+    """Answers `/reranker/info` and `/rerank` of a page, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.bodies: list[dict] = []
+        self.refusal: tuple[int, dict] | None = None
+
+    def serve(self, page) -> None:
+        page.route("**/reranker/info", self._info)
+        page.route("**/rerank", self._rank)
+
+    def _info(self, route) -> None:
+        about = {"model_id": NAME, "model_type": {"reranker": {}}, "max_client_batch_size": 2}
+        route.fulfill(json=about)
+
+    def _rank(self, route) -> None:
+        body = json.loads(route.request.post_data)
+        self.bodies.append(body)
+        if self.refusal:
+            status, error = self.refusal
+            return route.fulfill(status=status, json=error, headers={"Retry-After": "1"})
+        scores = [{"index": index, "score": logit(text)} for index, text in enumerate(body["texts"])]
+        route.fulfill(json=sorted(scores, key=lambda one: -one["score"]))
+
+
+@pytest.fixture
+def reranker():
+    return Reranker()
+
+
+@pytest.fixture
+def ranking_page(new_page, reranker):
+    """The page at / of a server that has a reranker too, once its example is compared and ranked."""
+
+    def make(of, **options):
+        page = new_page(of.url, **options)
+        page.add_init_script(f"sessionStorage.setItem('key', '{KEY}')")  # who needs none ignores it
+        reranker.serve(page)
+        page.goto(of.url)
+        ranked(page)
+        return page
+
+    return make
+
+
+def ranked(page):
+    settle(page)
+    expect(page.locator("#rank-cancel")).to_be_hidden()
+    expect(page.locator("#rank-orders")).not_to_have_attribute("aria-busy", "true")
+
+
+def compare(page, texts):
+    page.locator("#lines").fill("\n".join(texts))
+    page.locator("#compare-form .first").click()
+    ranked(page)
+
+
+def places(page, kind):
+    """The texts of an order by their places among the lines."""
+    rows = page.locator(f'[data-order="{kind}"] li button')
+    return [int(row.get_attribute("data-text")) for row in rows.all()]
+
+
+def values(page, kind):
+    shown = page.locator(f'[data-order="{kind}"] .value').all_text_contents()
+    return [float(text.replace("−", "-")) for text in shown]
+
+
+def signs(order, before):
+    moves = [before.index(text) - place for place, text in enumerate(order)]
+    return [f"▲ {up}" if up > 0 else f"▼ {-up}" if up < 0 else "=" for up in moves]
+
+
+def test_three_orders_stand_side_by_side_with_what_moved(ranking_page, full_server, reranker):
+    page = ranking_page(full_server)
+    expect(page.locator("#status-reranker")).to_have_text(NAME)
+    texts = [QUERY, *PASSAGES]
+    compare(page, texts)
+    body = {"query": QUERY, "passages": PASSAGES}
+    status, answer = full_server.post("/api/score", body, Authorization=f"Bearer {KEY}")
+    assert status == 200, answer
+    expected = {
+        "dense": answer["scores"]["dense"],
+        "hybrid": answer["scores"]["colbert+sparse+dense"],
+        "cross": [logit(text) for text in PASSAGES],
+    }
+    orders = []
+    for kind, scores in expected.items():
+        orders.append((np.argsort(-np.array(scores), kind="stable") + 1).tolist())
+        assert places(page, kind) == orders[-1], kind
+        assert values(page, kind) == pytest.approx(sorted(scores, reverse=True), abs=6e-3), kind
+    assert page.locator('[data-order="dense"] .move').count() == 0
+    for before, kind, order in zip(orders, ["hybrid", "cross"], orders[1:], strict=False):
+        moves = page.locator(f'[data-order="{kind}"] .move [aria-hidden]')
+        assert moves.all_text_contents() == signs(order, before)
+    assert page.locator("#rank-orders svg path").count() == 2 * len(PASSAGES)
+    place = orders[0].index(3) + 1
+    expect(page.locator("#rank-reading")).to_contain_text(
+        f"“{PASSAGES[2]}” first; by dense score it is number {place}."
+    )
+    assert {(one["model"], one["query"], one["raw_scores"]) for one in reranker.bodies[-2:]} == {
+        (NAME, QUERY, True)
+    }
+    assert sorted(text for one in reranker.bodies[-2:] for text in one["texts"]) == sorted(PASSAGES)
+    assert all(len(one["texts"]) <= 2 for one in reranker.bodies), "more than the reranker takes at once"
+
+
+def test_a_model_without_heads_has_two_orders(ranking_page, server):
+    page = ranking_page(server)
+    compare(page, [QUERY, *PASSAGES])
+    assert places(page, "dense") == (np.argsort(dense_distances(server)) + 1).tolist()
+    assert places(page, "cross") == [3, 2, 1, 4]
+    expect(page.locator("#rank-orders section")).to_have_count(2)
+
+
+def dense_distances(server):
+    query, *passages = server.vectors(input=[QUERY, *PASSAGES])
+    return -(np.array(passages) @ query)
+
+
+def test_without_a_reranker_there_is_no_ranking(open_page):
+    page = open_page()
+    expect(page.locator("#rank")).to_be_hidden()
+    expect(page.locator("#status-reranker")).to_be_hidden()
+
+
+def test_a_text_leads_to_its_explanation_and_another_query_to_another_order(ranking_page, server, reranker):
+    page = ranking_page(server)
+    compare(page, [QUERY, *PASSAGES])
+    asked = len(reranker.bodies)
+    page.locator('[data-order="cross"] li button').first.click()
+    settle(page)
+    expect(page.locator("#passage option:checked")).to_contain_text(PASSAGES[2])
+    expect(page.locator('#rank-orders [aria-current="true"]')).to_have_count(2)
+    assert len(reranker.bodies) == asked, "the order was known"
+    page.locator("#rank-query").select_option("1")
+    ranked(page)
+    expect(page.locator("#query option:checked")).to_contain_text(PASSAGES[0])
+    assert reranker.bodies[-1]["query"] == PASSAGES[0]
+    assert sorted(places(page, "cross")) == [0, 2, 3, 4]
+
+
+def test_the_keyboard_leads_along_an_order_and_to_the_next(ranking_page, full_server):
+    page = ranking_page(full_server)
+    compare(page, [QUERY, *PASSAGES])
+    first, *_, last = places(page, "dense")
+    button = '[data-order="{}"] button[data-text="{}"]'.format
+    page.locator("#rank-query").focus()
+    page.keyboard.press("Tab")
+    expect(page.locator(button("dense", first))).to_be_focused()
+    page.keyboard.press("End")
+    expect(page.locator(button("dense", last))).to_be_focused()
+    for kind in ("hybrid", "cross"):
+        page.keyboard.press("ArrowRight")
+        expect(page.locator(button(kind, last))).to_be_focused()
+    expect(page.locator("#rank-orders button.lit")).to_have_count(3)
+    expect(page.locator(button("cross", last))).to_have_accessible_name(
+        re.compile(r"^\d .+ (up \d|down \d|same place) −?\d+\.\d\d$")
+    )
+    page.keyboard.press("Enter")
+    settle(page)
+    expect(page.locator("#passage")).to_have_value(str(last))
+    expect(page.locator(button("cross", last))).to_be_focused()
+
+
+@pytest.mark.parametrize(
+    ("status", "sentence"),
+    [
+        (400, "texts: too many of them"),
+        (503, "The server is still busy after several tries. texts: too many of them"),
+    ],
+)
+def test_a_refusal_is_said_and_loses_nothing(ranking_page, server, reranker, status, sentence):
+    page = ranking_page(server)
+    reranker.refusal = (status, {"error": "texts: too many of them", "error_type": "Validation"})
+    texts = [QUERY, *PASSAGES]
+    page.locator("#lines").fill("\n".join(texts))
+    page.locator("#compare-form .first").click()
+    if status == 503:
+        expect(page.locator("#rank-say")).to_contain_text("The server is busy: trying again in 1 s")
+    expect(page.locator("#rank-say")).to_have_text(sentence)
+    expect(page.locator("#rank-say")).to_have_class("say error")
+    ranked(page)
+    assert page.locator("#lines").input_value() == "\n".join(texts)
+    assert len(places(page, "dense")) == len(PASSAGES)
+    assert places(page, "cross") == []
+
+    reranker.refusal = None
+    page.locator('[data-order="dense"] button').first.click()
+    ranked(page)
+    expect(page.locator("#rank-say")).to_be_hidden()
+    assert places(page, "cross") == [3, 2, 1, 4]
+
+
+def test_long_texts_are_ranked_when_asked_and_the_nearest_only(ranking_page, server, reranker):
+    page = ranking_page(server)
+    texts = [QUERY, *(f"{'many words ' * 10}{number}" for number in range(60))]
+    asked = len(reranker.bodies)
+    compare(page, texts)
+    assert len(reranker.bodies) == asked
+    page.get_by_role("button", name="Rank 50 texts").click()
+    expect(page.locator('[data-order="cross"] li')).to_have_count(50)
+    assert sum(len(one["texts"]) for one in reranker.bodies[asked:]) == 50
+    expect(page.locator("#rank-say")).to_have_text(
+        "Ranked are the 50 of 60 texts with the highest dense score."
+    )
+
+
+def test_axe_finds_nothing_in_any_theme_or_width(ranking_page, full_server, tmp_path):
+    page = ranking_page(full_server)
+    for width, scheme in ((1280, "light"), (1280, "dark"), (360, "dark"), (360, "light")):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.emulate_media(color_scheme=scheme)
+        page.locator("#rank").screenshot(path=tmp_path / f"ranking-{scheme}-{width}.png")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+    page.locator("#language").click()
+    ranked(page)
+    expect(page.locator("#rank-reading")).to_contain_text("交叉编码器把")
