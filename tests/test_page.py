@@ -70,7 +70,7 @@ def test_every_module_is_fetched_at_once(client):
 
 def test_it_is_small():
     sizes = {file.name: file.stat().st_size for file in (*FOLDER.iterdir(), TEMPLATE)}
-    assert sum(sizes.values()) < 160 * 1024, sizes
+    assert sum(sizes.values()) < 150 * 1024, sizes
     for file in SCRIPTS:
         assert len(file.read_text(encoding="utf-8").splitlines()) <= 250, file.name
 

@@ -20,24 +20,15 @@ export function columns(root, choose) {
   root.addEventListener("click", (event) => row(event) && choose(Number(row(event).dataset.text)));
   for (const event of ["pointerover", "focusin"]) root.addEventListener(event, (event) => light(row(event)?.dataset.text));
   for (const event of ["pointerleave", "focusout"]) root.addEventListener(event, () => light());
-  // Each order is one stop of the tab key; arrows lead along it, and to the same text in the next one.
+  // Each order is one stop of the tab key; arrows lead along it.
   root.addEventListener("keydown", (event) => {
     const from = row(event);
     if (!from) return;
     const along = [...from.closest("ol").querySelectorAll("button")];
-    const across = [...root.querySelectorAll(`button[data-text="${from.dataset.text}"]`)];
-    const [at, column] = [along.indexOf(from), across.indexOf(from)];
-    const to = {
-      ArrowUp: along[at - 1],
-      ArrowDown: along[at + 1],
-      Home: along[0],
-      End: along.at(-1),
-      ArrowLeft: across[column - 1],
-      ArrowRight: across[column + 1],
-    }[event.key];
+    const to = along[along.indexOf(from) + ({ ArrowUp: -1, ArrowDown: 1 }[event.key] ?? NaN)];
     if (!to) return;
     event.preventDefault();
-    for (const button of to.closest("ol").querySelectorAll("button")) button.tabIndex = button === to ? 0 : -1;
+    for (const button of along) button.tabIndex = button === to ? 0 : -1;
     to.focus();
   });
 

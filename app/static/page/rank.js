@@ -2,15 +2,14 @@
 
 import { ask, isCancel, orCancel } from "./api.js";
 import { columns, ranked } from "./columns.js";
-import { find, make, progressOn, say, short } from "./dom.js";
+import { find, progressOn, say, short } from "./dom.js";
 import { batches, embed } from "./embed.js";
 import { run } from "./jobs.js";
 import { onLanguage, t } from "./language.js";
 import { dot, NEEDS } from "./scores.js";
 import { onModel, served } from "./status.js";
 
-const MOST = 50; // texts, the nearest by dense score: the cross-encoder reads the query with each of them
-const AT_ONCE = 5000; // characters for it to read; more only when asked
+const MOST = 20; // texts, the nearest by dense score: the cross-encoder reads the query with each of them
 
 const known = new Map(); // the cross-encoder's scores, by query and text
 let asked = null; // {texts, query, passage, pooling, failed}
@@ -33,7 +32,7 @@ export function rankFor(next) {
   view.mark(asked.passage);
 }
 
-async function rank(next, long = false) {
+async function rank(next) {
   asked = Object.assign(next, { failed: false });
   const { texts, query, pooling } = next;
   running?.abort();
@@ -54,15 +53,8 @@ async function rank(next, long = false) {
     const others = texts.map((_, index) => index).filter((index) => index !== query);
     const cosines = others.map((index) => dot(vectors[query].dense, vectors[index].dense));
     const nearest = ranked(zip(others, cosines)).slice(0, MOST);
-    const scoresOf = (values) => zip(nearest, values);
     const passages = nearest.map((index) => texts[index]);
-    const unread = passages.filter((text) => !known.has(pair(texts[query], text)));
-    if (!long && unread.join("").length + unread.length * texts[query].length > AT_ONCE) {
-      const button = make("button", { type: "button", click: () => rank(asked, true) }, t("rank.go", { n: nearest.length }));
-      find("rank-orders").replaceChildren(make("div", {}, make("p", { class: "hint" }, t("rank.long")), button));
-      return;
-    }
-
+    const scoresOf = (values) => zip(nearest, values);
     const orders = [{ kind: "dense", scores: scoresOf(nearest.map((index) => cosines[others.indexOf(index)])) }];
     if (NEEDS.hybrid.every((output) => outputs.includes(output))) {
       const [one, ...rest] = await embed([texts[query], ...passages], { ...options, outputs: NEEDS.hybrid });
