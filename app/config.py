@@ -80,6 +80,24 @@ class Settings:
     model_aliases: tuple[str, ...] = _setting(
         (), "EMBED_MODEL_ALIASES", _names, "more names clients may use, with commas between"
     )
+    reranker_path: Path | None = _setting(
+        None,
+        "EMBED_RERANKER_PATH",
+        _path,
+        "a cross-encoder's folder, to rank by; unset, the hybrid score ranks",
+    )
+    reranker_name: str = _setting(
+        "", "EMBED_RERANKER_NAME", _text, "its name in answers; its folder's name if unset"
+    )
+    reranker_aliases: tuple[str, ...] = _setting(
+        (), "EMBED_RERANKER_ALIASES", _names, "more names clients may use for it, with commas between"
+    )
+    reranker_max_length: int = _setting(
+        512,
+        "EMBED_RERANKER_MAX_LENGTH",
+        _whole(32),
+        "tokens of a query and a passage together, special tokens included",
+    )
     max_length: int = _setting(
         8192,
         "EMBED_MAX_LENGTH",
@@ -165,6 +183,11 @@ class Settings:
         """The model's name in answers."""
         return self.model_name or self.model_path.resolve().name
 
+    @cached_property
+    def reranker_served_name(self) -> str:
+        """The cross-encoder's name in answers; empty where none is served."""
+        return self.reranker_name or (self.reranker_path.resolve().name if self.reranker_path else "")
+
     @property
     def keys(self) -> tuple[str, ...]:
         """Every key that opens the server; none: it is open. Their file is read each time.
@@ -196,7 +219,25 @@ class Settings:
                 except ValueError as error:
                     shown = f" is {raw!r}, it" if setting.repr else ""  # a log is no place for secrets
                     raise ConfigError(f"{variable}{shown} {error}") from None
-        return cls(**values)
+        found = cls(**values)
+        found._tell_apart()
+        return found
+
+    def _tell_apart(self) -> None:
+        """ConfigError where a name means both models."""
+        if self.reranker_path is None:
+            return
+        encoder = {plain_name(name) for name in (self.served_name, *self.model_aliases)}
+        for name in (self.reranker_served_name, *self.reranker_aliases):
+            if plain_name(name) in encoder:
+                raise ConfigError(
+                    f"{name!r} names both models: set another EMBED_RERANKER_NAME or EMBED_RERANKER_ALIASES"
+                )
+
+
+def plain_name(model: str) -> str:
+    """A model's name in small letters, without a tag that says nothing."""
+    return model.lower().removesuffix(":latest")
 
 
 def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:

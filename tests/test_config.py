@@ -50,6 +50,8 @@ def test_an_empty_variable_is_not_set():
         ("EMBED_MAX_TEXTS", "0"),
         ("EMBED_MAX_BODY_BYTES", "1.5"),
         ("EMBED_MODEL_NAME", "  "),
+        ("EMBED_RERANKER_PATH", "  "),
+        ("EMBED_RERANKER_MAX_LENGTH", "31"),
         ("OMP_NUM_THREADS", "many"),
     ],
 )
@@ -57,6 +59,29 @@ def test_a_wrong_value_is_one_sentence_that_names_the_variable(variable, value):
     with pytest.raises(ConfigError, match=f"^{variable} is {value!r}, it must ") as error:
         Settings.from_env({variable: value})
     assert "\n" not in str(error.value)
+
+
+def test_a_reranker_is_called_as_its_folder_unless_it_has_a_name():
+    environ = {"EMBED_RERANKER_PATH": "/srv/models/cross/", "EMBED_RERANKER_ALIASES": "a, b"}
+    settings = Settings.from_env(environ)
+    assert (settings.reranker_served_name, settings.reranker_aliases) == ("cross", ("a", "b"))
+    assert Settings.from_env(environ | {"EMBED_RERANKER_NAME": "c"}).reranker_served_name == "c"
+    assert Settings.from_env({}).reranker_served_name == ""
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"EMBED_MODEL_NAME": "Cross"},
+        {"EMBED_MODEL_ALIASES": "x,cross"},
+        {"EMBED_RERANKER_ALIASES": "y,BGE-m3"},
+        {"EMBED_RERANKER_ALIASES": "x", "EMBED_MODEL_ALIASES": "x"},
+    ],
+)
+def test_a_name_means_one_model(names):
+    with pytest.raises(ConfigError, match="names both models: set another EMBED_RERANKER_NAME"):
+        Settings.from_env({"EMBED_RERANKER_PATH": "/srv/models/cross", **names})
+    Settings.from_env(names)  # without a reranker nothing is ambiguous
 
 
 @pytest.mark.parametrize("value", [" , ", ",", " ", "\t,\n"])
