@@ -19,6 +19,7 @@ from flask.testing import FlaskClient
 from app import create_app
 from app.config import Settings
 from app.engine.embeddings import (
+    CROSS_ENCODER,
     PRIORITIES,
     Embeddings,
     Load,
@@ -29,7 +30,7 @@ from app.engine.embeddings import (
     count_numbers,
 )
 from app.engine.encoder import Encoder, EncoderSettings
-from app.engine.errors import MissingHead, TextTooLong, TooMuchOutput
+from app.engine.errors import Abandoned, MissingHead, TextTooLong, TooMuchOutput
 from app.engine.scores import Plan, score_pairs
 
 ROOT = Path(__file__).parent.parent
@@ -187,6 +188,76 @@ class FakeEncoder:
         return vector / np.linalg.norm(vector)
 
 
+class FakeReranker:
+    """Logits out of the words that two texts share, one token for each word and four around them."""
+
+    limit = 12
+
+    def __init__(self, encoder: FakeEncoder) -> None:
+        self.encoder = encoder
+        self.calls: list[dict] = []
+        self.fails: Exception | None = None
+        self.labels: tuple[str, ...] = ()
+        self.loaded: bool | None = None
+
+    def load(self) -> None:
+        if self.fails:
+            raise self.fails
+        self.loaded = True
+
+    def close(self) -> None:
+        self.loaded = False
+
+    @property
+    def info(self) -> ModelInfo:
+        of_encoder = replace(self.encoder.info, max_tokens=self.limit, pooling="cls", heads=())
+        return replace(of_encoder, digest="1" * 64, labels=self.labels)
+
+    @staticmethod
+    def logit(query: str, passage: str) -> float:
+        shared = set(query.split()) & set(passage.split())
+        return 3.0 * len(shared) - 0.5 * len(passage.split()) - 1
+
+    def score(self, pairs, *, truncate="right", priority=None, gone=None) -> Scores:
+        if self.fails:
+            raise self.fails
+        self.calls.append({"pairs": pairs, "truncate": truncate, "priority": priority})
+        if gone and gone():
+            raise Abandoned
+        counts = [len(query.split()) + len(passage.split()) + 4 for query, passage in pairs]
+        over = [index for index, count in enumerate(counts) if count > self.limit]
+        if over and truncate is None:
+            raise TextTooLong(over[0], counts[over[0]], self.limit)
+        logits = np.array([self.logit(*pair) for pair in pairs], np.float32)
+        return Scores({CROSS_ENCODER: logits}, [min(count, self.limit) for count in counts], len(over))
+
+    def rank(
+        self,
+        query,
+        passages,
+        top,
+        weights=(0.4, 0.2, 0.4),
+        *,
+        pooling=None,
+        truncate="right",
+        priority=None,
+        gone=None,
+        expect=None,
+    ) -> Scores:
+        options = {"truncate": truncate, "priority": priority, "gone": gone}
+        pairs = [(query, passage) for passage in passages]
+        first = self.encoder.score(pairs, weights, pooling=pooling, expect=expect, **options)
+        best = np.argsort(-first.by_name[first.best], kind="stable")[:top]
+        try:
+            second = self.score([pairs[index] for index in best], **options)
+        except TextTooLong as error:
+            raise TextTooLong(int(best[error.index]), error.tokens, error.limit) from None
+        logits = np.full(len(pairs), np.nan, np.float32)
+        logits[best] = second.by_name[CROSS_ENCODER]
+        by_name = first.by_name | {CROSS_ENCODER: logits}
+        return Scores(by_name, first.token_counts + second.token_counts, first.cut + second.cut)
+
+
 @pytest.fixture
 def fake() -> FakeEncoder:
     return FakeEncoder()
@@ -205,6 +276,18 @@ def app(settings: Settings, fake: FakeEncoder) -> Flask:
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
     return app.test_client()
+
+
+@pytest.fixture
+def reranker(fake: FakeEncoder) -> FakeReranker:
+    return FakeReranker(fake)
+
+
+@pytest.fixture
+def both(settings: Settings, fake: FakeEncoder, reranker: FakeReranker) -> FlaskClient:
+    """A client of an application with a cross-encoder beside the encoder."""
+    names = {"reranker_name": "bge-reranker-v2-m3", "reranker_aliases": ("cross:latest",)}
+    return create_app(replace(settings, **names), fake, reranker).test_client()
 
 
 @pytest.fixture(scope="session")

@@ -15,11 +15,11 @@ with atheris.instrument_imports(include=["app", "marshmallow"]):
     from app import create_app
     from app.config import Settings
 
-from tests.conftest import FakeEncoder
+from tests.conftest import FakeEncoder, FakeReranker
 
 PATHS = [
     *("/api/embed", "/api/embeddings", "/api/show", "/api/pull", "/api/score", "/v1/embeddings"),
-    *("/v1/rerank", "/rerank", "/embed", "/embed_sparse", "/tokenize", "/"),
+    *("/v1/rerank", "/rerank", "/embed", "/embed_sparse", "/tokenize", "/", "/predict"),
 ]
 CONTENT_TYPES = [
     *("application/json", "application/json", "application/json", "application/json; charset=latin-1"),
@@ -32,9 +32,11 @@ GOOD = [
     b'{"pairs": [["a", "b"], ["c", "d"]], "weights": [0.4, 0.2, 0.4]}',
     b'{"query": "a", "documents": ["b", {"text": "c"}], "top_n": 1, "return_documents": true}',
     b'{"inputs": ["a b", "c"], "truncate": null, "normalize": false}',
-    b'{"query": "a", "texts": ["b"], "raw_scores": true, "return_text": true}',
+    b'{"query": "a", "texts": ["b"], "raw_scores": true, "return_text": true, "rerank_top": 1}',
+    b'{"inputs": [["a", "b"], ["c", "d"]], "raw_scores": true}',
 ]
-client = create_app(Settings(max_body_bytes=100_000), FakeEncoder()).test_client()
+encoder = FakeEncoder()
+client = create_app(Settings(max_body_bytes=100_000), encoder, FakeReranker(encoder)).test_client()
 
 
 def answer(data: bytes) -> None:

@@ -14,7 +14,7 @@ from app import create_app
 from app.api.protocols.embed import EmbedRequest
 from app.config import Settings
 from app.engine.encodings import ENCODINGS
-from tests.conftest import FakeEncoder
+from tests.conftest import FakeEncoder, FakeReranker
 
 STATIC = Path(__file__).parent.parent / "app" / "static"
 # Pages and what they are made of, and what is only refused; the rest has to be documented.
@@ -27,7 +27,11 @@ class Roomy(FakeEncoder):
     limit = 10**6
 
 
-fake_app = create_app(Settings(), Roomy())
+class RoomyReranker(FakeReranker):
+    limit = 10**6
+
+
+fake_app = create_app(Settings(reranker_name="fake-reranker"), encoder := Roomy(), RoomyReranker(encoder))
 schema = schemathesis.openapi.from_wsgi("/apispec_1.json", fake_app)
 
 

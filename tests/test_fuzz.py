@@ -13,20 +13,22 @@ from hypothesis import strategies as st
 
 from app import create_app
 from app.config import Settings
-from tests.conftest import FakeEncoder
+from tests.conftest import FakeEncoder, FakeReranker
 from tests.server import ROOT
 
 pytestmark = pytest.mark.faults
 
-fuzzed = create_app(Settings(max_body_bytes=100_000), FakeEncoder()).test_client()
+encoder = FakeEncoder()
+fuzzed = create_app(Settings(max_body_bytes=100_000), encoder, FakeReranker(encoder)).test_client()
 PATHS = [
     *("/api/embed", "/api/embeddings", "/api/show", "/api/pull", "/api/score", "/v1/embeddings"),
-    *("/v1/rerank", "/rerank", "/embed", "/embed_sparse", "/tokenize", "/"),
+    *("/v1/rerank", "/rerank", "/embed", "/embed_sparse", "/tokenize", "/", "/predict"),
 ]
 FIELDS = [
     *("input", "inputs", "model", "prompt", "encoding_format", "dimensions", "pooling", "truncate"),
     *("return_dense", "return_sparse", "return_colbert_vecs", "lexical_weights", "pairs", "query"),
     *("passages", "texts", "documents", "weights", "top_n", "options", "keep_alive", "normalize"),
+    *("rerank_top", "raw_scores"),
 ]
 SCALARS = st.one_of(
     st.none(),

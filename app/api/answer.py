@@ -15,7 +15,7 @@ from app.api.context import encoder, settings
 from app.api.errors import Busy
 from app.api.metrics import count_work
 from app.api.room import Room, open_room, until_sent
-from app.engine.embeddings import Embeddings, Scores
+from app.engine.embeddings import CROSS_ENCODER, Embeddings, Scores
 from app.engine.errors import TooMuchOutput
 
 # Numbers of an array that are written at a time, about 1 ms: no other thread runs meanwhile, as orjson does
@@ -85,9 +85,10 @@ def answer(content: Any, done: Embeddings | Scores) -> Response:
     }
     g.done = len(done.token_counts), done.tokens
     span = g.get("span")
+    pairs = _pairs(done)
 
     def count(stages: dict[str, int]) -> None:
-        count_work(len(done.token_counts), done.tokens, done.cut, stages)
+        count_work(len(done.token_counts) - pairs, pairs, done.tokens, done.cut, stages)
         tracing.stages(stages, span)
 
     response: Response
@@ -102,6 +103,13 @@ def answer(content: Any, done: Embeddings | Scores) -> Response:
         count(shown)
     response.headers["Server-Timing"] = ", ".join(f"{name};dur={ns / 1e6:.2f}" for name, ns in shown.items())
     return response
+
+
+def _pairs(done: Embeddings | Scores) -> int:
+    """How many of what was encoded are pairs; the other passages were compared as texts only."""
+    if isinstance(done, Embeddings) or CROSS_ENCODER not in done.by_name:
+        return 0
+    return int(np.isfinite(done.by_name[CROSS_ENCODER]).sum())
 
 
 def in_pieces(content: Any, give_way: Callable[[], None]) -> Iterator[bytes]:

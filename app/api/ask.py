@@ -1,5 +1,6 @@
 """The one call under every protocol: the name checked, the texts encoded or compared, the best found."""
 
+import math
 import re
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -10,8 +11,9 @@ from flask import request
 from marshmallow import ValidationError
 
 from app.api.answer import expect, keep_room
-from app.api.context import client, encoder, settings
+from app.api.context import Reranker, client, encoder, reranker, settings
 from app.api.errors import UnknownModel
+from app.config import plain_name
 from app.engine.embeddings import (
     DENSE,
     HYBRID,
@@ -29,6 +31,7 @@ from app.engine.errors import TextTooLong
 
 # Names under which people already know the model, whatever its folder is called.
 BGE_M3 = {"bge-m3", "baai/bge-m3", "bge-m3:567m"}
+BGE_RERANKERS = {"bge-reranker-v2-m3", "bge-reranker-base", "bge-reranker-large"}  # BAAI's own, too
 NOT_SPECIFIED = "default/not-specified"  # what Infinity's client says where nobody names a model
 # What gateways put before a model's name to tell where they send a request.
 GATEWAYS = {
@@ -65,15 +68,37 @@ def served_name(asked: str | None) -> str:
     if asked in (None, NOT_SPECIFIED, served):
         return served
     names = _spellings(asked)
-    known = {name.lower().removesuffix(":latest") for name in (served, *settings().model_aliases)}
+    known = set(map(plain_name, (served, *settings().model_aliases)))
     if names & known or (names & BGE_M3 and encoder().info.is_bge_m3):
         return asked
     raise UnknownModel(asked, served)
 
 
+def either_name(asked: str | None) -> tuple[str, bool]:
+    """As `served_name`, for whom either model will do, and whether it is the cross-encoder's."""
+    if reranker() is None:
+        return served_name(asked), False
+    own = settings().reranker_served_name
+    known = set(map(plain_name, (own, *settings().reranker_aliases)))
+    known |= {f"baai/{name}" for name in known & BGE_RERANKERS}
+    if asked is not None and _spellings(asked) & known:
+        return asked, True
+    try:
+        return served_name(asked), False
+    except UnknownModel:
+        raise UnknownModel(asked or "", settings().served_name, own) from None
+
+
+def ranker(asked: str | None) -> tuple[str, bool]:
+    """As `either_name`; without a name it is the cross-encoder where there is one."""
+    if asked in (None, NOT_SPECIFIED) and reranker():
+        return settings().reranker_served_name, True
+    return either_name(asked)
+
+
 def _spellings(asked: str) -> set[str]:
-    """A name in small letters without a tag that says nothing, with and without a gateway's prefix."""
-    name = asked.lower().removesuffix(":latest")
+    """A plain name with and without a gateway's prefix."""
+    name = plain_name(asked)
     gateway, _, rest = name.partition("/")
     return {name, rest} if gateway in GATEWAYS else {name}
 
@@ -145,16 +170,62 @@ def score(
         )
 
 
+def read_pairs(model: Reranker, pairs: list[tuple[str, str]], *, field: str, truncate: Side | None) -> Scores:
+    """What a cross-encoder makes of pairs; `field` as for `encode`."""
+    with _named(field):
+        return model.score(pairs, truncate=truncate, priority=_header_priority(), gone=_client_gone())
+
+
+def rank(
+    model: Reranker,
+    query: str,
+    passages: list[str],
+    top: int,
+    *,
+    field: str,
+    pooling: Pooling | None,
+    truncate: Side | None,
+) -> Scores:
+    """As `score`, and what a cross-encoder makes of the best `top` by that."""
+    with _named(field):
+        return model.rank(
+            query,
+            passages,
+            top,
+            pooling=pooling,
+            truncate=truncate,
+            priority=_header_priority(),
+            gone=_client_gone(),
+            expect=expect,
+        )
+
+
 def tokens(texts: list[str], special: bool) -> list[list[Token]]:
     """As Encoder.tokenize, MOST_TOKENS at most; Busy where others' answers leave no room for so many."""
     keep_room(TOKEN_BYTES * min(MOST_TOKENS, sum(map(len, texts)) + 2 * len(texts)))
     return encoder().tokenize(texts, special, MOST_TOKENS, _client_gone())
 
 
-def ranking(found: Scores) -> list[tuple[int, float]]:
-    """Indices and scores by the score that takes in most, the best first; equal ones keep their order."""
-    scores = found.by_name[found.best]
-    return [(int(index), float(scores[index])) for index in np.argsort(-scores, kind="stable")]
+def ranking(found: Scores) -> list[tuple[int, float, str]]:
+    """Indices, scores and the scores' names by the score that takes in most, the best first.
+
+    Passages that it left out, where it is NaN, come after the others, by the score before it. Equal ones keep
+    their order.
+    """
+    last = found.by_name[found.best]
+    left = np.isnan(last)
+    ranked = [(int(index), float(last[index]), found.best) for index in np.argsort(-last, kind="stable")]
+    if not left.any():
+        return ranked
+    before = list(found.by_name)[-2]
+    scores = found.by_name[before]
+    rest = [index for index in np.argsort(-scores, kind="stable") if left[index]]
+    return ranked[: -len(rest)] + [(int(index), float(scores[index]), before) for index in rest]
+
+
+def probability(logit: float) -> float:
+    """The sigmoid of a cross-encoder's score; written so that none is too large for it."""
+    return 0.5 * (1 + math.tanh(logit / 2))
 
 
 def _client_gone() -> Callable[[], bool] | None:

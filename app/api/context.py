@@ -1,4 +1,4 @@
-"""What a view may ask of the application it runs in: its settings and its encoder, typed."""
+"""What a view may ask of the application it runs in: its settings and its models, typed."""
 
 from collections.abc import Callable, Collection, Iterable
 from typing import Protocol, cast
@@ -82,6 +82,40 @@ class Encoder(Protocol):
     def token_strings(self, ids: Iterable[int]) -> list[str]: ...
 
 
+class Reranker(Protocol):
+    """What this floor needs of a cross-encoder."""
+
+    def load(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    @property
+    def info(self) -> ModelInfo: ...
+
+    def score(
+        self,
+        pairs: list[tuple[str, str]],
+        *,
+        truncate: Side | None = "right",
+        priority: Priority | None = None,
+        gone: Callable[[], bool] | None = None,
+    ) -> Scores: ...
+
+    def rank(
+        self,
+        query: str,
+        passages: list[str],
+        top: int,
+        weights: Weights = ...,
+        *,
+        pooling: Pooling | None = None,
+        truncate: Side | None = "right",
+        priority: Priority | None = None,
+        gone: Callable[[], bool] | None = None,
+        expect: Callable[[int], None] | None = None,
+    ) -> Scores: ...
+
+
 def client() -> Client | None:
     """Who sent this request, where the server lets us look."""
     return cast(Client | None, request.environ.get("embed.client"))
@@ -89,6 +123,11 @@ def client() -> Client | None:
 
 def encoder() -> Encoder:
     return cast(Encoder, current_app.extensions["encoder"])
+
+
+def reranker() -> Reranker | None:
+    """The cross-encoder, where one is served."""
+    return cast(Reranker | None, current_app.extensions["reranker"])
 
 
 def settings() -> Settings:

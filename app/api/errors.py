@@ -44,11 +44,12 @@ class Stuck(Exception):
 
 
 class UnknownModel(Exception):
-    """A request names a model that is not served here."""
+    """A request names a model that is not `served` here, to which it could go."""
 
-    def __init__(self, asked: str, served: str) -> None:
+    def __init__(self, asked: str, *served: str) -> None:
         shown = asked if len(asked) <= MODEL_CHARACTERS else f"{asked[:MODEL_CHARACTERS]}..."
-        super().__init__(f"model {shown!r} not found: {served!r} is served here")
+        verb = "is" if len(served) == 1 else "are"
+        super().__init__(f"model {shown!r} not found: {' and '.join(map(repr, served))} {verb} served here")
 
 
 def init_app(app: Flask) -> None:

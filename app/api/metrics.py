@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from app.api.documented import documented
+from app.config import Settings
 from app.engine.embeddings import PRIORITIES, BatchStats, ModelInfo, Priority
 
 bp = Blueprint("metrics", __name__)
@@ -30,8 +31,11 @@ STAGE_SECONDS = Histogram(
     "embed_stage_seconds", "Where a request's time goes.", ["stage"], buckets=SECONDS, registry=OWN
 )
 TEXTS_DONE = Counter("embed_texts", "Texts encoded.", registry=OWN)
+PAIRS_DONE = Counter("embed_pairs", "Pairs of texts read by the cross-encoder.", registry=OWN)
 TOKENS_DONE = Counter("embed_tokens", "Tokens encoded.", registry=OWN)
-TRUNCATED = Counter("embed_truncated_texts", "Texts that were cut to the model's length.", registry=OWN)
+TRUNCATED = Counter(
+    "embed_truncated_texts", "Texts and pairs that were cut to the model's length.", registry=OWN
+)
 QUEUE_TOKENS = Gauge(
     "embed_queue_tokens", "Tokens that wait.", ["priority"], registry=OWN, multiprocess_mode="livesum"
 )
@@ -92,9 +96,10 @@ def count_request(
     REQUEST_SECONDS.labels(route).observe(seconds)
 
 
-def count_work(texts: int, tokens: int, cut: int, stages: dict[str, int]) -> None:
-    """Texts and tokens of a request, texts that were cut, and the nanoseconds of each of its stages."""
+def count_work(texts: int, pairs: int, tokens: int, cut: int, stages: dict[str, int]) -> None:
+    """Texts, pairs and tokens of a request, what was cut, and the nanoseconds of each of its stages."""
     TEXTS_DONE.inc(texts)
+    PAIRS_DONE.inc(pairs)
     TOKENS_DONE.inc(tokens)
     TRUNCATED.inc(cut)
     for stage, ns in stages.items():
@@ -112,7 +117,11 @@ def watch_batch(batch: BatchStats) -> None:
 
 
 def announce(app: Flask) -> None:
-    """What `app` serves, once its encoder is loaded."""
-    info: ModelInfo = app.extensions["encoder"].info
-    name = app.config["EMBED"].served_name
-    MODEL.labels(name, info.engine, info.precision, info.pooling, app.config["VERSION"]).set(1)
+    """What `app` serves, once it is loaded."""
+    settings: Settings = app.config["EMBED"]
+    served = {settings.served_name: app.extensions["encoder"]}
+    if app.extensions["reranker"]:
+        served[settings.reranker_served_name] = app.extensions["reranker"]
+    for name, model in served.items():
+        info: ModelInfo = model.info
+        MODEL.labels(name, info.engine, info.precision, info.pooling, app.config["VERSION"]).set(1)

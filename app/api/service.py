@@ -7,7 +7,7 @@ from flask import Flask
 
 from app.api import tracing
 from app.api.admission import Seats
-from app.api.context import Encoder
+from app.api.context import Encoder, Reranker
 from app.api.errors import unread
 from app.api.health import hangs
 from app.api.metrics import announce
@@ -17,6 +17,15 @@ from app.engine.errors import EngineError
 
 log = logging.getLogger(__name__)
 
+NO_ENCODER = (
+    "%s. Run `flask model download` for BGE-M3 or `flask model demo` for the small demo model, "
+    "or set EMBED_MODEL_PATH to a model folder"
+)
+NO_RERANKER = (
+    "%s. Run `flask model download reranker` for bge-reranker-v2-m3, or set EMBED_RERANKER_PATH to a "
+    "cross-encoder's folder, or leave it unset to serve none"
+)
+
 
 class Service:
     """The application, as its process sees it."""
@@ -24,6 +33,7 @@ class Service:
     def __init__(self, app: Flask) -> None:
         self._app = app
         self._encoder: Encoder = app.extensions["encoder"]
+        self._reranker: Reranker | None = app.extensions["reranker"]
         self._seats: Seats = app.extensions["seats"]
         self._ends: list[Callable[[], None]] = []
         self._refusals: dict[int, tuple[str, bytes]] = {}  # by status: the head but for its end, the body
@@ -38,18 +48,10 @@ class Service:
         self._seats.threads = count
 
     def load(self) -> bool:
-        """Load the encoder; False, and a line in the log, if it cannot be loaded."""
-        try:
-            self._encoder.load()
-        except EngineError as error:
-            log.critical(
-                "%s. Run `flask model download` for BGE-M3 or `flask model demo` for the small demo "
-                "model, or set EMBED_MODEL_PATH to a model folder",
-                error,
-            )
+        """Load what is served; False, and a line in the log, if it cannot be loaded."""
+        if not _loaded(self._encoder, NO_ENCODER):
             return False
-        except Exception:
-            log.exception("the encoder cannot be loaded")
+        if self._reranker and not _loaded(self._reranker, NO_RERANKER):
             return False
         announce(self._app)
         for protocol in registered(self._app):
@@ -65,6 +67,8 @@ class Service:
     def close(self) -> None:
         for end in self._ends:
             end()
+        if self._reranker:
+            self._reranker.close()
         self._encoder.close()
         tracing.close(self._app)
 
@@ -88,3 +92,15 @@ class Service:
         number = request_id("")
         record("other", "none", status, 0.0, number, self._encoder.load_state.waiting)
         return f"{head}\r\nX-Request-ID: {number}\r\n\r\n".encode() + body
+
+
+def _loaded(model: Encoder | Reranker, advice: str) -> bool:
+    try:
+        model.load()
+    except EngineError as error:
+        log.critical(advice, error)
+        return False
+    except Exception:
+        log.exception("the model cannot be loaded")
+        return False
+    return True

@@ -1,4 +1,7 @@
-"""text-embeddings-inference's protocol: /embed, /embed_sparse, /tokenize, /info; /rerank is in rerank.py."""
+"""text-embeddings-inference's protocol: /embed, /embed_sparse, /tokenize, /info.
+
+/rerank is in the folder of that name, /predict in predict.py.
+"""
 
 from typing import Any, cast
 
@@ -8,15 +11,17 @@ from marshmallow import Schema, fields
 from app.api.answer import answer
 from app.api.ask import encode, served_name, tokens
 from app.api.body import read_json
-from app.api.context import encoder, settings
+from app.api.context import encoder, reranker, settings
 from app.api.documented import documented
 from app.api.fields import TextOrTexts, Unserved, positive, switch, texts
 from app.api.protocol import Protocol
 from app.api.room import until_sent
 from app.api.schema import Request, TextsRequest
+from app.engine.embeddings import CROSS_ENCODER, ModelInfo
 from app.engine.encodings import as_float
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
+LABEL = "LABEL_0"
 EXAMPLES = {"batch": {"summary": "Two texts", "value": {"inputs": ["a text", "一段文字"]}}}
 NUMBERS = {"type": "array", "items": {"type": "number"}}
 # By status, where it is another than Validation; clients only show it.
@@ -63,9 +68,12 @@ class InfoResponse(Schema):
     )
     auto_truncate = fields.Boolean(required=True)
     outputs = fields.List(
-        fields.String(), required=True, metadata={"example": ["dense", "sparse", "colbert"]}
+        fields.String(),
+        required=True,
+        metadata={"example": ["dense", "sparse", "colbert"], "description": "Or cross-encoder."},
     )
     version = fields.String(required=True, metadata={"example": "0.1.0"})
+    reranker = fields.Dict(metadata={"description": "The same of the cross-encoder, where one is served."})
 
 
 class TEIError(Schema):
@@ -149,32 +157,56 @@ def tokenize() -> Response:
     tag="text-embeddings-inference",
 )
 def info() -> dict[str, Any]:
-    return _info("embedding", "reranker")
+    """Of the encoder; where a cross-encoder is served, `reranker` is what `/reranker/info` says of it."""
+    about = _of_encoder("embedding", "reranker")
+    return about | {"reranker": reranker_info()} if reranker() else about
 
 
 @tei.get("/reranker/info")
 @documented(
-    "What is served, for clients that rerank only where `model_type` begins with `reranker`",
+    "What ranks here, for clients that rerank only where `model_type` begins with `reranker`",
     responses={200: (InfoResponse, "model and limits")},
     tag="text-embeddings-inference",
 )
 def reranker_info() -> dict[str, Any]:
     """Give such a client this server's URL with `/reranker` behind it."""
-    return _info("reranker", "embedding")
+    model = reranker()
+    if model is None:
+        return _of_encoder("reranker", "embedding")
+    found = model.info
+    kind = {"reranker": _labels(found)}
+    return _described(settings().reranker_served_name, found, kind, [CROSS_ENCODER])
 
 
-def _info(*kinds: str) -> dict[str, Any]:
-    found = encoder().info
-    about = {"embedding": {"pooling": found.pooling}, "reranker": {"id2label": {"0": "LABEL_0"}}}
+def label(found: ModelInfo) -> str:
+    """What a cross-encoder's score is called; without a name of its own as Transformers calls it."""
+    return found.labels[0] if found.labels else LABEL
+
+
+def _labels(found: ModelInfo) -> dict[str, Any]:
+    return {"id2label": {"0": label(found)}, "label2id": {label(found): 0}}
+
+
+def _of_encoder(*kinds: str) -> dict[str, Any]:
+    found, model = encoder().info, reranker()
+    about = {
+        "embedding": {"pooling": found.pooling},
+        "reranker": _labels(model.info) if model else {"id2label": {"0": LABEL}},
+    }
+    kind = {name: about[name] for name in kinds}
+    return _described(served_name(None), found, kind, ["dense", *found.heads])
+
+
+def _described(name: str, found: ModelInfo, kind: dict[str, Any], outputs: list[str]) -> dict[str, Any]:
     return {
-        "model_id": served_name(None),
+        "model_id": name,
         "model_sha": found.digest,
         "model_dtype": DTYPES[found.precision],
-        "model_type": {kind: about[kind] for kind in kinds},
+        "model_type": kind,
         "max_input_length": found.max_tokens,
         "max_client_batch_size": settings().max_texts,
         "max_batch_tokens": settings().queue_tokens,
         "auto_truncate": True,
-        "outputs": ["dense", *found.heads],
+        "outputs": outputs,
         "version": current_app.config["VERSION"],
     }

@@ -1,24 +1,31 @@
 """The rerankers' protocols: TEI's, Jina's and Cohere's, told apart by path and fields."""
 
 import math
-from typing import Any, ClassVar
+from typing import Any
 
 from flask import Response, g, request
-from marshmallow import Schema, ValidationError, fields
+from marshmallow import ValidationError
 
 from app.api.answer import answer
-from app.api.ask import ranking, score, served_name
+from app.api.ask import probability, rank, ranker, ranking, read_pairs, score
 from app.api.body import read_json
+from app.api.context import reranker, settings
 from app.api.documented import documented
-from app.api.fields import Text, Texts, Unserved, ignored, model_name, positive, required, switch
 from app.api.protocol import Protocol
 from app.api.protocols.openai import error as openai_error
+from app.api.protocols.rerank.schemas import (
+    DocumentsToRank,
+    Ranked,
+    Ranking,
+    RerankError,
+    TextsToRank,
+    V1RerankError,
+    V2DocumentsToRank,
+)
 from app.api.protocols.tei import error as tei_error
 from app.api.room import until_sent
-from app.api.schema import TextsRequest
-from app.engine.embeddings import Scores
+from app.engine.embeddings import CROSS_ENCODER, Scores
 
-MOST = (1 << 31) - 1  # whole numbers of more than 64 bits are read as others
 SEARCH_UNIT = 100  # documents; what Cohere bills by
 QUERY = "What is BGE M3?"
 PASSAGES = [
@@ -31,108 +38,11 @@ EXAMPLES = {
         "summary": "The best of two documents (Jina, Cohere)",
         "value": {"query": QUERY, "documents": PASSAGES, "top_n": 1, "return_documents": True},
     },
+    "stages": {
+        "summary": "Two stages, where a cross-encoder is served: it reads the best one of the hybrid score",
+        "value": {"query": QUERY, "documents": PASSAGES, "rerank_top": 1},
+    },
 }
-
-
-RAW = switch(False, "true leaves scores as they are, false keeps them within 0 and 1.")
-
-
-class TextsToRank(TextsRequest):
-    """The request of text-embeddings-inference, known by `texts`."""
-
-    query = Text(**required("a string"))
-    texts = Texts(**required("a list of strings; or documents in its place"))
-    model = model_name()
-    raw_scores = RAW
-    return_text = switch(False, "Each text beside its score.")
-
-
-class DocumentsToRank(TextsRequest):
-    """The request of Jina, Cohere, Infinity, vLLM and Xinference, known by `documents`."""
-
-    synonyms: ClassVar = {"truncation": "truncate"}  # Voyage's
-
-    model = model_name()
-    query = Text(**required("a string"))
-    documents = Texts(objects=True, **required('a list of strings, or of objects with a string under "text"'))
-    top_n = positive("So many of the best; all if left out.", most=MOST)
-    top_k = positive("Voyage's `top_n`: then so is the answer, `data` in place of `results`.", most=MOST)
-    raw_scores = RAW
-    return_documents = switch(False, "Each document beside its score.")
-    property = Text(
-        load_default=None,
-        allow_none=True,
-        metadata={"description": "Weaviate's: then documents and scores are in `scores` too."},
-    )
-    rank_fields = Unserved("documents are compared by their `text`", ["text"])
-    max_tokens_per_doc = ignored("Cohere's; a document is read to the server's limit")
-
-
-class V2DocumentsToRank(DocumentsToRank):
-    return_documents = switch(True, "Each document beside its score; vLLM's clients expect them unasked.")
-
-
-class Ranked(Schema):
-    index = fields.Integer(required=True, metadata={"example": 1})
-    score = fields.Float(required=True, metadata={"example": 0.6014})
-    text = fields.String(metadata={"description": "With return_text."})
-
-
-class Ranking(Schema):
-    id = fields.String(required=True, metadata={"description": "The request's, as in the log."})
-    model = fields.String(required=True, metadata={"example": "bge-m3"})
-    object = fields.String(required=True, metadata={"example": "rerank"})
-    scores = fields.List(fields.Dict(), metadata={"description": "For Weaviate's reranker."})
-    data = fields.List(fields.Dict(), metadata={"description": "`results`, for Voyage's clients."})
-    results = fields.List(
-        fields.Dict(),
-        metadata={
-            "example": [{"index": 1, "relevance_score": 0.6014, "document": {"text": "a passage"}}],
-            "description": "The best first; `document` with return_documents.",
-        },
-    )
-    usage = fields.Dict(required=True, metadata={"example": {"prompt_tokens": 62, "total_tokens": 62}})
-    meta = fields.Dict(
-        required=True,
-        metadata={
-            "example": {
-                "api_version": {"version": "1"},
-                "billed_units": {"search_units": 1},
-                "tokens": {"input_tokens": 62, "output_tokens": 0},
-            },
-            "description": "As Cohere counts; nothing is billed.",
-        },
-    )
-    model_info = fields.Dict(
-        required=True,
-        metadata={
-            "example": {"ranked_by": "colbert+sparse+dense"},
-            "description": "What the order was made of: all there is, or dense alone.",
-        },
-    )
-
-
-class RerankError(Schema):
-    error = fields.String(required=True, metadata={"example": "query: is required: a string"})
-    error_type = fields.String(required=True, metadata={"example": "Validation"})
-    message = fields.String(required=True, metadata={"description": "The same, for Cohere's clients."})
-    detail = fields.String(required=True, metadata={"description": "The same, for Jina's clients."})
-
-
-class V1RerankError(Schema):
-    error = fields.Dict(
-        required=True,
-        metadata={
-            "example": {
-                "message": "query: is required: a string",
-                "type": "invalid_request_error",
-                "param": "query",
-                "code": None,
-            }
-        },
-    )
-    message = fields.String(required=True, metadata={"description": "The same, for Cohere's clients."})
-    detail = fields.String(required=True, metadata={"description": "The same, for Jina's clients."})
 
 
 def _error(status: int, sentence: str, details: dict[str, Any]) -> dict[str, Any]:
@@ -166,7 +76,10 @@ EITHER = {
     examples=EXAMPLES,
 )
 def rerank() -> Response:
-    """By the hybrid score; by dense vectors where the model has nothing else."""
+    """By the cross-encoder where one is served, unless `model` names the encoder.
+
+    Else by the hybrid score; by dense vectors where the model has nothing else.
+    """
     body = read_json()
     return _rank_documents(body) if _has_one(body, "documents") else _rank_texts(body)
 
@@ -181,7 +94,10 @@ def rerank() -> Response:
     examples=EXAMPLES,
 )
 def v1_rerank() -> Response:
-    """By the hybrid score; by dense vectors where the model has nothing else, as `model_info` says."""
+    """By the cross-encoder where one is served, unless `model` names the encoder.
+
+    Else by the hybrid score; by dense vectors where the model has nothing else. `model_info` says what by.
+    """
     body = read_json()
     return _rank_texts(body) if _has_one(body, "texts") else _rank_documents(body)
 
@@ -192,7 +108,7 @@ def v1_rerank() -> Response:
     request=V2DocumentsToRank,
     responses={200: (Ranking, "the best first"), **rerank_protocol.refusals()},
     tag="Ranking",
-    examples={"documents": EXAMPLES["documents"]},
+    examples={name: EXAMPLES[name] for name in ("documents", "stages")},
 )
 def v2_rerank() -> Response:
     body = read_json()
@@ -209,15 +125,13 @@ def _has_one(body: dict[str, Any], name: str) -> bool:
 
 def _rank_texts(body: dict[str, Any]) -> Response:
     asked = TextsToRank.checked(body)
-    served_name(asked["model"])
-    found = _compare(asked, "texts")
+    _, found = _compare(asked, "texts")
     results = []
-    for index, value in ranking(found):
+    for index, value, name in ranking(found):
         result: dict[str, Any] = {"index": index}
         if asked["return_text"]:
             result["text"] = asked["texts"][index]
-        result["score"] = _shown(value, asked)
-        results.append(result)
+        results.append(result | _scored("score", value, name, asked))
     response = answer(results, found)
     # Its texts are the answer's, and in memory as long.
     return until_sent(response, "bodies") if asked["return_text"] else response
@@ -225,17 +139,16 @@ def _rank_texts(body: dict[str, Any]) -> Response:
 
 def _rank_documents(body: dict[str, Any], schema: type[DocumentsToRank] = DocumentsToRank) -> Response:
     asked = schema.checked(body)
-    name = served_name(asked["model"])
-    found = _compare(asked, "documents")
+    model, found = _compare(asked, "documents")
     results = []
-    for index, value in ranking(found)[: asked["top_n"] or asked["top_k"]]:
-        result: dict[str, Any] = {"index": index, "relevance_score": _shown(value, asked)}
+    for index, value, name in ranking(found)[: asked["top_n"] or asked["top_k"]]:
+        result = {"index": index} | _scored("relevance_score", value, name, asked)
         if asked["return_documents"]:
             result["document"] = {"text": asked["documents"][index]}
         results.append(result)
     content: dict[str, Any] = {
         "id": g.request_id,
-        "model": name,
+        "model": model,
         "object": "list" if asked["top_k"] else "rerank",
         "data" if asked["top_k"] else "results": results,
         "usage": {"prompt_tokens": found.tokens, "total_tokens": found.tokens},
@@ -255,12 +168,37 @@ def _rank_documents(body: dict[str, Any], schema: type[DocumentsToRank] = Docume
     return until_sent(response, "bodies") if repeats else response
 
 
-def _compare(asked: dict[str, Any], texts: str) -> Scores:
-    """The scores of the query and each of its texts, which are in the field of that name."""
-    pairs = [(asked["query"], text) for text in asked[texts]]
-    return score(pairs, field=texts, pooling=asked["pooling"], truncate=asked["truncate"])
+def _compare(asked: dict[str, Any], field: str) -> tuple[str, Scores]:
+    """The model's name to answer with, and the scores of the query and each of its texts, in that field."""
+    name, crossed = ranker(asked["model"])
+    query, texts, truncate = asked["query"], asked[field], asked["truncate"]
+    model = reranker() if crossed else None
+    if asked["rerank_top"] and model is None:
+        raise ValidationError(_without_second_stage(), "rerank_top")
+    if model and asked["rerank_top"]:
+        return name, rank(
+            model, query, texts, asked["rerank_top"], field=field, pooling=asked["pooling"], truncate=truncate
+        )
+    pairs = [(query, text) for text in texts]
+    if model:
+        return name, read_pairs(model, pairs, field=field, truncate=truncate)
+    return name, score(pairs, field=field, pooling=asked["pooling"], truncate=truncate)
 
 
-def _shown(score: float, asked: dict[str, Any]) -> float:
-    """Within 0 and 1, as clients of these protocols expect it, unless they ask for it as it is."""
-    return score if asked["raw_scores"] else min(1.0, max(0.0, score))
+def _without_second_stage() -> str:
+    if reranker() is None:
+        return "cannot be given: no cross-encoder is served here, set EMBED_RERANKER_PATH or leave it out"
+    return (
+        "cannot be given with the encoder's name in model: "
+        f"name {settings().reranker_served_name!r} there, or leave one of the two out"
+    )
+
+
+def _scored(key: str, value: float, name: str, asked: dict[str, Any]) -> dict[str, Any]:
+    """A score under this key, and its name where there are two kinds.
+
+    It is within 0 and 1, as clients of these protocols expect it, unless they ask for it as it is.
+    """
+    if not asked["raw_scores"]:
+        value = probability(value) if name == CROSS_ENCODER else min(1.0, max(0.0, value))
+    return {key: value} | ({"scored_by": name} if asked["rerank_top"] else {})
