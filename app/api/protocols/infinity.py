@@ -5,7 +5,6 @@ from typing import Any
 from flask import Response
 from marshmallow import Schema, fields
 
-from app.api.ask import served_name
 from app.api.context import encoder, settings
 from app.api.documented import documented
 from app.api.fields import whole
@@ -14,12 +13,11 @@ from app.api.protocols.openai import (
     STATUSES,
     EmbeddingsRequest,
     EmbeddingsResponse,
-    Model,
     OpenAIError,
-    described,
     embed,
     error,
 )
+from app.api.protocols.openai.models import Model, described, served_names
 
 
 class InfinityRequest(EmbeddingsRequest):
@@ -61,27 +59,32 @@ def embeddings() -> Response:
 
 
 @infinity.get("/models")
-@documented("The model served here", responses={200: (InfinityModels, "a list of one")}, tag="Infinity")
+@documented(
+    "The models served here",
+    responses={200: (InfinityModels, "the encoder, and the cross-encoder where one is served")},
+    tag="Infinity",
+)
 def models() -> dict[str, Any]:
-    return {"object": "list", "data": [_described(served_name(None))]}
+    return {"object": "list", "data": [_described(name) for name in served_names()]}
 
 
 @infinity.get("/models/<path:name>")
 @documented(
-    "The model served here, by its name or an alias",
+    "A model served here, by its name or an alias",
     responses={200: (InfinityModel, "it is served"), **infinity.refusals(404)},
     tag="Infinity",
 )
 def model(name: str) -> dict[str, Any]:
-    return _described(served_name(name))
+    return _described(name)
 
 
-def _described(name: str) -> dict[str, Any]:
+def _described(asked: str) -> dict[str, Any]:
     waiting = sum(encoder().load_state.waiting.values())
-    return described(name) | {
+    about = described(asked)
+    return about | {
         "owned_by": "infinity",  # its client knows no other
         "backend": encoder().info.engine,
-        "capabilities": ["embed", "rerank"],
+        "capabilities": ["rerank"] if about["model_type"] == "rerank" else ["embed", "rerank"],
         "stats": {
             "queue_fraction": waiting / settings().queue_tokens,
             "queue_absolute": waiting,

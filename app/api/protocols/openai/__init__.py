@@ -1,4 +1,4 @@
-"""OpenAI's protocol: /v1/embeddings and /v1/models, with what Jina, NVIDIA and others add to it."""
+"""OpenAI's protocol: /v1/embeddings, with what Jina, NVIDIA and others add to it."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -10,7 +10,6 @@ from werkzeug.exceptions import BadRequest
 from app.api.answer import answer
 from app.api.ask import encode, served_name
 from app.api.body import read_json
-from app.api.context import encoder
 from app.api.documented import documented
 from app.api.fields import (
     Choice,
@@ -123,23 +122,6 @@ class EmbeddingsResponse(Schema):
     usage = fields.Dict(required=True, metadata={"example": {"prompt_tokens": 7, "total_tokens": 7}})
 
 
-class Model(Schema):
-    id = fields.String(required=True, metadata={"example": "bge-m3"})
-    object = fields.String(required=True, metadata={"example": "model"})
-    created = fields.Integer(required=True, metadata={"example": 1706745600})
-    owned_by = fields.String(required=True, metadata={"example": "local"})
-    model_type = fields.String(
-        required=True, metadata={"example": "embedding", "description": "Xinference's clients ask for it."}
-    )
-    dimensions = fields.Integer(required=True, metadata={"example": 1024})
-    max_tokens = fields.Integer(required=True, metadata={"example": 8192})
-
-
-class Models(Schema):
-    object = fields.String(required=True, metadata={"example": "list"})
-    data = fields.List(fields.Nested(Model), required=True)
-
-
 class OpenAIError(Schema):
     error = fields.Dict(
         required=True,
@@ -229,33 +211,3 @@ def written(found: Embeddings, name: str, asked: dict[str, Any]) -> dict[str, An
 @openai.post("/v1/completions")
 def generate() -> Response:
     raise BadRequest(f"{served_name(None)!r} does not generate text, it only embeds: POST /v1/embeddings")
-
-
-@openai.get("/v1/models")
-@documented("The model served here", responses={200: (Models, "a list of one")}, tag="OpenAI")
-def models() -> dict[str, Any]:
-    return {"object": "list", "data": [described(served_name(None))]}
-
-
-@openai.get("/v1/models/<path:name>")
-@documented(
-    "The model served here, by its name or an alias",
-    responses={200: (Model, "it is served"), **openai.refusals(404)},
-    tag="OpenAI",
-)
-def model(name: str) -> dict[str, Any]:
-    return described(served_name(name))
-
-
-def described(name: str) -> dict[str, Any]:
-    """The model served here, under this name."""
-    info = encoder().info
-    return {
-        "id": name,
-        "object": "model",
-        "created": int(info.modified),
-        "owned_by": "local",
-        "model_type": "embedding",
-        "dimensions": info.width,
-        "max_tokens": info.max_tokens,
-    }
