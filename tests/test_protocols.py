@@ -3,9 +3,13 @@
 import base64
 import json
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
+
+from app.api.protocols.tei import DTYPES
+from app.engine.embeddings import Precision
 
 TEXTS = ["one two", "three"]
 
@@ -182,6 +186,14 @@ def test_teis_info(client):
     assert list(found["model_type"]) == ["embedding", "reranker"]
     assert list(client.get("/reranker/info").json["model_type"]) == ["reranker", "embedding"]
     assert (found["max_input_length"], found["max_client_batch_size"]) == (8, 64)
+
+
+def test_teis_info_in_every_precision(client, fake, monkeypatch):
+    before = fake.info
+    for precision in get_args(Precision):
+        monkeypatch.setattr(type(fake), "info", replace(before, precision=precision))
+        for path in ("/info", "/reranker/info"):
+            assert client.get(path).json["model_dtype"] == DTYPES[precision]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from app.api.schema import Request, TextsRequest
 from app.engine.embeddings import CROSS_ENCODER, ModelInfo
 from app.engine.encodings import as_float
 
-DTYPES = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8", "w8a16": "w8a16"}
 LABEL = "LABEL_0"
 EXAMPLES = {"batch": {"summary": "Two texts", "value": {"inputs": ["a text", "一段文字"]}}}
 NUMBERS = {"type": "array", "items": {"type": "number"}}
