@@ -246,7 +246,10 @@ class FakeReranker:
     ) -> Scores:
         options = {"truncate": truncate, "priority": priority, "gone": gone}
         pairs = [(query, passage) for passage in passages]
-        first = self.encoder.score(pairs, weights, pooling=pooling, expect=expect, **options)
+        first = self.encoder.score(pairs, weights, pooling=pooling, **options)
+        if expect:
+            outputs = ("dense", *self.encoder.heads)
+            expect(count_numbers(first.token_counts, self.encoder.width, outputs))
         best = np.argsort(-first.by_name[first.best], kind="stable")[:top]
         try:
             second = self.score([pairs[index] for index in best], **options)

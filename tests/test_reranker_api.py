@@ -112,11 +112,19 @@ def test_an_unknown_model_is_told_both_names(both, client, path, field):
     assert sentence(answer) == f"model {NAME!r} not found: 'fake' is served here"
 
 
-def test_baais_prefix_means_baais_models_only(settings, fake, reranker):
-    named = Settings(model_name="fake", reranker_name="mine")
-    client = create_app(named, fake, reranker).test_client()
-    assert post(client, "/rerank", "texts", model="mine").status_code == 200
-    assert post(client, "/rerank", "texts", model="BAAI/mine").status_code == 404
+@pytest.mark.parametrize(
+    ("served", "asked", "status"),
+    [
+        ("bge-reranker-base", "BAAI/bge-reranker-base", 200),
+        ("BAAI/bge-reranker-large", "bge-reranker-large", 200),
+        ("bge-reranker-base", "BAAI/bge-reranker-large", 404),
+        ("mine", "mine", 200),
+        ("mine", "BAAI/mine", 404),
+    ],
+)
+def test_baais_prefix_means_baais_models_only(fake, reranker, served, asked, status):
+    client = create_app(Settings(model_name="fake", reranker_name=served), fake, reranker).test_client()
+    assert post(client, "/rerank", "texts", model=asked).status_code == status
 
 
 @pytest.mark.parametrize(
@@ -250,6 +258,16 @@ def test_a_text_that_may_not_be_cut_is_named(both, path, field):
 def test_pooling_is_the_first_stages(both, fake, path):
     assert post(both, path, "documents", rerank_top=2, pooling="cls").status_code == 200
     assert {call["pooling"] for call in fake.calls} == {"cls"}
+
+
+@every_shape
+def test_the_first_stage_keeps_to_the_limit_of_numbers(fake, reranker, path, field):
+    settings = Settings(model_name="fake", reranker_name=NAME, max_output_numbers=200)
+    client = create_app(settings, fake, reranker).test_client()
+    answer = post(client, path, field, rerank_top=2)
+    assert answer.status_code == 400
+    assert "EMBED_MAX_OUTPUT_NUMBERS" in sentence(answer)
+    assert post(client, path, field).status_code == 200  # a pair is one number
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -4,13 +4,14 @@ import logging
 import math
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from app import create_app
 from app.api.metrics import announce
 from app.config import Settings
-from app.engine.errors import ModelError
+from app.engine.errors import ModelError, Overloaded
 from tests.conftest import FakeEncoder, FakeReranker
 
 NAME = "bge-reranker-v2-m3"
@@ -78,6 +79,19 @@ def test_what_is_no_pair_is_refused_in_teis_shape(both, reranker, path, inputs, 
 def test_predicted_pairs_are_cut_where_asked(both, reranker, path, sent, side):
     assert both.post(path, json={"inputs": PAIRS, **sent}).status_code == 200
     assert reranker.calls[-1]["truncate"] == side
+
+
+@PATHS
+def test_predictions_have_a_class_and_a_client_and_may_fail(both, reranker, path):
+    body = {"inputs": PAIRS}
+    assert both.post(path, json=body, headers={"Priority": "u=7"}).status_code == 200
+    assert reranker.calls[-1]["priority"] == "bulk"
+    who = {"embed.client": SimpleNamespace(gone=lambda: True, late=False)}
+    assert both.post(path, json=body, environ_overrides=who).status_code == 499
+    reranker.fails = Overloaded(900, 1000, 7)
+    answer = both.post(path, json=body)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "7")
+    assert answer.json == {"error": str(reranker.fails), "error_type": "Overloaded"}
 
 
 @PATHS

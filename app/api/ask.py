@@ -31,7 +31,7 @@ from app.engine.errors import TextTooLong
 
 # Names under which people already know the model, whatever its folder is called.
 BGE_M3 = {"bge-m3", "baai/bge-m3", "bge-m3:567m"}
-BGE_RERANKERS = {"bge-reranker-v2-m3", "bge-reranker-base", "bge-reranker-large"}  # BAAI's own, too
+BGE_RERANKERS = ("bge-reranker-v2-m3", "bge-reranker-base", "bge-reranker-large")  # with BAAI/ or without
 NOT_SPECIFIED = "default/not-specified"  # what Infinity's client says where nobody names a model
 # What gateways put before a model's name to tell where they send a request.
 GATEWAYS = {
@@ -80,7 +80,9 @@ def either_name(asked: str | None) -> tuple[str, bool]:
         return served_name(asked), False
     own = settings().reranker_served_name
     known = set(map(plain_name, (own, *settings().reranker_aliases)))
-    known |= {f"baai/{name}" for name in known & BGE_RERANKERS}
+    for name in BGE_RERANKERS:
+        spelled = {name, f"baai/{name}"}
+        known |= spelled if known & spelled else set()
     if asked is not None and _spellings(asked) & known:
         return asked, True
     try:

@@ -233,13 +233,11 @@ def ignored(who: str) -> fields.Raw:
     return fields.Raw(allow_none=True, metadata={"description": f"Accepted and ignored: {who}."})
 
 
-def model_name() -> ModelName:
+def model_name(
+    description: str = "Name of the served model or an alias; may be left out.",
+) -> ModelName:
     """The model that a request asks for."""
-    return ModelName(
-        load_default=None,
-        allow_none=True,
-        metadata={"description": "Name of the served model or an alias; may be left out."},
-    )
+    return ModelName(load_default=None, allow_none=True, metadata={"description": description})
 
 
 def priority() -> Choice:

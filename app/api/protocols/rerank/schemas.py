@@ -9,6 +9,10 @@ from app.api.schema import TextsRequest
 
 MOST = (1 << 31) - 1  # whole numbers of more than 64 bits are read as others
 
+MODEL = model_name(
+    "Which model ranks, by its name or an alias: the cross-encoder, or the encoder by its hybrid score. Left "
+    "out, it is the cross-encoder where one is served (EMBED_RERANKER_PATH)."
+)
 RAW = switch(
     False,
     "true leaves scores as they are; false keeps them within 0 and 1, the cross-encoder's by a sigmoid.",
@@ -23,7 +27,7 @@ class TextsToRank(TextsRequest):
 
     query = Text(**required("a string"))
     texts = Texts(**required("a list of strings; or documents in its place"))
-    model = model_name()
+    model = MODEL
     raw_scores = RAW
     rerank_top = RERANK_TOP
     return_text = switch(False, "Each text beside its score.")
@@ -34,7 +38,7 @@ class DocumentsToRank(TextsRequest):
 
     synonyms: ClassVar = {"truncation": "truncate"}  # Voyage's
 
-    model = model_name()
+    model = MODEL
     query = Text(**required("a string"))
     documents = Texts(objects=True, **required('a list of strings, or of objects with a string under "text"'))
     top_n = positive("So many of the best; all if left out.", most=MOST)
