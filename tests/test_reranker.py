@@ -204,9 +204,17 @@ def test_two_stages_compare_the_best_of_the_first(reranker, load_encoder, tiny_f
     assert found.tokens == first.tokens + second.tokens
 
 
-def test_two_stages_of_fewer_passages_than_asked_for(reranker):
-    found = reranker.rank(QUERY, ["water", "air"], 20)
+@pytest.mark.parametrize("passages", [["water", "air"], []])
+def test_two_stages_of_fewer_passages_than_asked_for(reranker, passages):
+    found = reranker.rank(QUERY, passages, 20)
+    assert found.by_name[CROSS_ENCODER].shape == (len(passages),)
     assert np.isfinite(found.by_name[CROSS_ENCODER]).all()
+
+
+def test_what_may_not_be_cut_in_the_second_stage_has_its_own_index(reranker):
+    with pytest.raises(TextTooLong) as error:  # the encoder reads 8192 tokens
+        reranker.rank(QUERY, ["a", "b", "c", "water " * 600, "d"], 5, truncate=None)
+    assert error.value.index == 3
 
 
 @pytest.fixture

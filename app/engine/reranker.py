@@ -22,7 +22,7 @@ from app.engine.embeddings import (
     Weights,
 )
 from app.engine.encoder import Encoder
-from app.engine.errors import ModelError, NotLoaded
+from app.engine.errors import ModelError, NotLoaded, TextTooLong
 from app.engine.job import Caller
 from app.engine.loading import load_model, load_tokenizer
 from app.engine.model import Model
@@ -128,7 +128,10 @@ class Reranker:
         later = min(top, len(pairs)) * self._loaded().pairs.max_tokens
         first = self._encoder.score_for(caller, pairs, weights, pooling, truncate, expect, later)
         best = np.argsort(-first.by_name[first.best], kind="stable")[:top]
-        second = self._score([pairs[index] for index in best], truncate, caller, admitted=True)
+        try:
+            second = self._score([pairs[index] for index in best], truncate, caller, admitted=True)
+        except TextTooLong as error:
+            raise TextTooLong(int(best[error.index]), error.tokens, error.limit) from None
         scores = np.full(len(pairs), np.nan, np.float32)
         scores[best] = second.by_name[CROSS_ENCODER]
         return Scores(
