@@ -1,4 +1,10 @@
-"""`flask model info` and `flask model demo`, as a person types them."""
+"""`flask model info`, `export`, `download` and `demo`, as a person types them."""
+
+import importlib
+import json
+import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,6 +49,70 @@ def test_info_of_no_model_is_one_sentence(run, tmp_path):
     status, output = run("info", tmp_path)
     assert status == 1
     assert output == f"Error: the model folder {tmp_path} has no config.json\n"
+
+
+def test_info_of_a_reranker(run, tiny_bert_reranker):
+    status, output = run("info", tiny_bert_reranker)
+    assert status == 0
+    rows = dict(line.split(maxsplit=1) for line in output.splitlines())
+    assert rows["architecture"] == "bert, 2 layers, 4 heads"
+    assert rows["limit"] == "512 tokens of a pair, 384 of its query"
+    assert rows["reranker"] == "one score of a pair, called LABEL_0"
+    assert not {"pooling", "heads"} & set(rows)
+
+
+def test_info_of_another_classifier_says_what_it_is_not(run, tiny_bert_reranker, tmp_path):
+    folder = shutil.copytree(tiny_bert_reranker, tmp_path / "three")
+    config = json.loads((folder / "config.json").read_text())
+    config["id2label"] = {"0": "no", "1": "yes", "2": "perhaps"}
+    (folder / "config.json").write_text(json.dumps(config))
+    status, output = run("info", folder)
+    assert status == 0
+    assert "no, it has 3 labels (no, yes, perhaps), and a reranker has one" in output
+
+
+def test_an_export_of_a_reranker_says_what_8_bits_cost_its_order(run, tiny_bert_reranker, tmp_path):
+    folder = shutil.copytree(tiny_bert_reranker, tmp_path / "reranker")
+    status, output = run("export", folder, "--precision", "int8")
+    assert status == 0
+    cost = (
+        r"int8, correlation with fp32 0\.\d+ \(scores differ by [\d.]+ at most\), [\d.]+% of the order kept"
+    )
+    assert re.search(f"is ready for {cost}, on 96 held-out pairs$", output)
+    status, output = run("info", folder)
+    assert status == 0
+    assert re.search(cost, output)
+
+
+@pytest.mark.parametrize(
+    ("words", "repository", "folder"),
+    [
+        ((), "BAAI/bge-m3", "models/bge-m3"),
+        (("elsewhere/bge",), "BAAI/bge-m3", "elsewhere/bge"),
+        (("bge-m3",), "BAAI/bge-m3", "models/bge-m3"),
+        (("bge-m3", "elsewhere/bge"), "BAAI/bge-m3", "elsewhere/bge"),
+        (("reranker",), "BAAI/bge-reranker-v2-m3", "models/bge-reranker-v2-m3"),
+        (("reranker", "elsewhere/bge"), "BAAI/bge-reranker-v2-m3", "elsewhere/bge"),
+        (("bge-reranker-v2-m3",), "BAAI/bge-reranker-v2-m3", "models/bge-reranker-v2-m3"),
+    ],
+)
+def test_a_download_is_of_the_model_that_is_named(run, monkeypatch, words, repository, folder):
+    seen = []
+    module = importlib.import_module("app.cli.download")  # the package has a command of that name
+    monkeypatch.setattr(module, "fetch", lambda model, folder: seen.append((model, folder)))
+    monkeypatch.setattr("app.cli._export", lambda folder, precision: seen.append(folder))
+    status, output = run("download", *words)
+    assert status == 0
+    [(model, into), exported] = seen
+    assert (model.repository, into) == (repository, Path(folder))
+    assert exported == into
+    assert f"{folder} is complete" in output
+
+
+def test_a_model_that_nobody_knows_is_not_downloaded(run):
+    status, output = run("download", "rerankers", "models/bge-reranker-v2-m3")
+    assert status == 2
+    assert "'rerankers' is none of bge-m3, reranker" in output
 
 
 def test_the_demo_model_is_made_once(run, demo_folder):

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from app.cli.download import BGE_M3
+from app.cli.hub import BGE_M3, BGE_RERANKER
 from tests.hub import Hub
 
 ROOT = Path(__file__).parent.parent
@@ -37,7 +37,8 @@ UNNEEDED = {"README.md": b"# A model", "onnx/model.onnx": b"another format"}
 FETCH = """
 import json, sys
 from pathlib import Path
-from app.cli.download import DownloadError, RemoteFile, RemoteModel, fetch
+from app.cli.download import DownloadError, fetch
+from app.cli.hub import RemoteFile, RemoteModel
 
 repository, revision, files, folder = json.loads(sys.argv[1])
 try:
@@ -65,9 +66,9 @@ class Download:
     def run(self, **options: Any) -> subprocess.CompletedProcess[str]:
         return _finish(self.start(**options))
 
-    def command(self) -> subprocess.CompletedProcess[str]:
-        """The real command, which knows BGE-M3 only."""
-        flask = [sys.executable, "-m", "flask", "--app", "wsgi", "model", "download", str(self.folder)]
+    def command(self, *name: str) -> subprocess.CompletedProcess[str]:
+        """The real command, which knows two models."""
+        flask = [sys.executable, "-m", "flask", "--app", "wsgi", "model", "download", *name, str(self.folder)]
         return _finish(self._popen(flask))
 
     def _popen(self, command: list[str], **options: Any) -> subprocess.Popen[str]:
@@ -314,13 +315,22 @@ def test_offline_mode_is_named(download, endpoint):
     assert (endpoint or "https://huggingface.co") in sentence
 
 
-def test_the_command_verifies_what_it_fetches(download):
-    name, expected = next(iter(BGE_M3.files.items()))
-    with Hub(BGE_M3.repository, BGE_M3.revision, {name: bytes(expected.size)}) as hub:
+@pytest.mark.parametrize(
+    ("words", "model"),
+    [
+        ([], BGE_M3),
+        (["bge-m3"], BGE_M3),
+        (["reranker"], BGE_RERANKER),
+        (["bge-reranker-v2-m3"], BGE_RERANKER),
+    ],
+)
+def test_the_command_verifies_what_it_fetches(download, words, model):
+    name, expected = next(iter(model.files.items()))
+    with Hub(model.repository, model.revision, {name: bytes(expected.size)}) as hub:
         download.env["HF_ENDPOINT"] = hub.url
-        refusal = _sentence(download.command())
+        refusal = _sentence(download.command(*words))
 
-    assert f"{name} of BAAI/bge-m3" in refusal
+    assert f"{name} of {model.repository}" in refusal
     assert expected.sha256 in refusal
     assert hub.asked() == [name]
     assert not download.folder.exists()
