@@ -15,8 +15,11 @@ TORCH := $(shell grep '^torch==' requirements.txt)$(if $(filter Linux,$(shell un
 
 # The real model where it is, else the demo model.
 export EMBED_MODEL_PATH ?= $(if $(wildcard models/bge-m3/config.json),models/bge-m3,models/multilingual-e5-small)
+# The reranker where it is, and for the server only.
+run: export EMBED_RERANKER_PATH ?= $(if $(wildcard models/bge-reranker-v2-m3/config.json),models/bge-reranker-v2-m3)
+
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow lint lint-deploy format lock test-browser test-container test-parity test-clients test-faults test-bulk test-sanitized test-soak soak bench bench-peers bench-bulk bench-lanes model clean
+.PHONY: help run test test-slow lint lint-deploy format lock test-browser test-container test-parity test-clients test-faults test-bulk test-sanitized test-soak soak bench bench-peers bench-bulk bench-lanes model reranker clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -25,10 +28,14 @@ run: .venv/serve $(if $(filter models/multilingual-e5-small,$(EMBED_MODEL_PATH))
 	@if [ "$(EMBED_MODEL_PATH)" = models/multilingual-e5-small ]; then \
 	  echo "models/bge-m3 is not there: serving models/multilingual-e5-small, a small model (384 dimensions, 512 tokens) for trying things out."; \
 	  echo "For the real BGE-M3 (2.3 GB): make model, then make run."; fi
+	@if [ -n "$(EMBED_RERANKER_PATH)" ]; then echo "Beside it: the reranker $(EMBED_RERANKER_PATH)."; fi
 	@exec $(BIN)/gunicorn
 
 model: .venv/serve  ## download BGE-M3 into models/bge-m3, verified
 	@$(BIN)/flask model download
+
+reranker: .venv/serve  ## download its reranker into models/bge-reranker-v2-m3, verified
+	@$(BIN)/flask model download reranker
 
 test: .venv/dev models/multilingual-e5-small  ## set everything up and run every test that needs no browser or container
 	@$(BIN)/pytest -q
