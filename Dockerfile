@@ -41,7 +41,7 @@ USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 # No proxy, whatever the environment says: the server is in this container.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=600s --retries=3 CMD ["python", "-c", \
+HEALTHCHECK --interval=10s --timeout=5s --start-period=1200s --retries=3 CMD ["python", "-c", \
     "import urllib.request as r; r.build_opener(r.ProxyHandler({})).open('http://127.0.0.1:8000/readyz', timeout=4)"]
 # Gunicorn alone would listen on the container's loopback. The model folder is mounted below /app/models.
 CMD ["gunicorn", "--bind", "0.0.0.0:8000"]
