@@ -12,7 +12,6 @@ from app.engine.loading import load_tokenizer
 from app.engine.measure import quality
 from app.engine.pairs import PairTokenizer
 from app.engine.processor import kind_of
-from app.engine.reranker import RerankerSettings
 
 
 def place_of(settings: Settings) -> Place:
@@ -22,7 +21,7 @@ def place_of(settings: Settings) -> Place:
 
 def rows(found: Checkpoint, settings: Settings) -> dict[str, str]:
     """What a folder holds; ModelError where it cannot be served."""
-    limit, own = _reranker(found) if found.labels else _encoder(found, settings)
+    limit, own = _reranker(found, settings) if found.labels else _encoder(found, settings)
     return {
         "folder": str(found.path),
         "architecture": f"{found.model_type}, {found.layers} layers, {found.attention_heads} heads",
@@ -44,9 +43,9 @@ def _encoder(found: Checkpoint, settings: Settings) -> tuple[str, dict[str, str]
     }
 
 
-def _reranker(found: Checkpoint) -> tuple[str, dict[str, str]]:
+def _reranker(found: Checkpoint, settings: Settings) -> tuple[str, dict[str, str]]:
     """The limit, and the rows that only a reranker has, or another classifier."""
-    limit = min(found.max_tokens, RerankerSettings.max_tokens)
+    limit = min(found.max_tokens, settings.reranker_max_length)
     if len(found.labels) > 1:
         names = f"{len(found.labels)} labels ({', '.join(found.labels)})"
         return f"{found.max_tokens} tokens", {"reranker": f"no, it has {names}, and a reranker has one"}
