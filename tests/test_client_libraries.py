@@ -8,8 +8,11 @@ import re
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from app.engine.embeddings import CROSS_ENCODER
+from app.engine.reranker import Reranker, RerankerSettings
 from tests.conftest import ROOT
 from tests.server import Server, float32, serving
 
@@ -142,7 +145,40 @@ def server(tmp_path_factory, demo_folder):
 @pytest.fixture(scope="module")
 def ranking(server):
     """What a direct POST /v1/rerank gives."""
-    asked = {"query": QUESTION["query"], "documents": QUESTION["documents"], "top_n": QUESTION["top"]}
+    return direct_ranking(server)
+
+
+@pytest.fixture(scope="module")
+def ranking_server(tmp_path_factory, tiny_folder, tiny_reranker):
+    """With a cross-encoder under the name that clients send."""
+    log = tmp_path_factory.mktemp("log") / "server.log"
+    environ = {"EMBED_MODEL_PATH": str(tiny_folder), "EMBED_PRECISION": "fp32"}
+    environ |= {"EMBED_RERANKER_PATH": str(tiny_reranker), "EMBED_RERANKER_NAME": "multilingual-e5-small"}
+    with serving(log, **environ) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def order(ranking_server, tiny_reranker, tiny_folder, load_encoder):
+    """The order in which a cross-encoder puts the documents, which is another than the hybrid score's."""
+    reranker = Reranker(RerankerSettings(tiny_reranker), load_encoder(tiny_folder, engine="torch"))
+    reranker.load()
+    pairs = [(QUESTION["query"], document) for document in QUESTION["documents"]]
+    best = np.argsort(-reranker.score(pairs).by_name[CROSS_ENCODER])[: QUESTION["top"]]
+    reranker.close()
+    found = direct_ranking(ranking_server)
+    assert [index for index, _ in found] == best.tolist()
+    hybrid = direct_ranking(ranking_server, model="tiny")
+    assert [index for index, _ in hybrid] != best.tolist()
+    return found
+
+
+def direct_ranking(server: Server, **options) -> list[list]:
+    asked = {
+        "query": QUESTION["query"],
+        "documents": QUESTION["documents"],
+        "top_n": QUESTION["top"],
+    } | options
     status, found = server.post("/v1/rerank", asked)
     assert status == 200, found
     return [[row["index"], row["relevance_score"]] for row in found["results"]]
@@ -214,6 +250,11 @@ def test_the_ranking_is_the_same(server, ranking, library):
     assert in_python(server, library, **QUESTION) == ranking
 
 
+@pytest.mark.parametrize("library", RERANKERS)
+def test_a_cross_encoders_ranking_is_the_same(ranking_server, order, library):
+    assert in_python(ranking_server, library, **QUESTION) == order
+
+
 @pytest.mark.parametrize("library", NPM_EXACT)
 def test_the_numbers_are_the_same_in_node(server, library):
     found, query = in_node(server, library, texts=TEXTS, query=QUERY)
@@ -231,6 +272,11 @@ def test_the_bits_are_the_same_in_node(server, library):
 @pytest.mark.parametrize("library", NPM_RERANKERS)
 def test_the_ranking_is_the_same_in_node(server, ranking, library):
     assert in_node(server, library, **QUESTION) == ranking
+
+
+@pytest.mark.parametrize("library", NPM_RERANKERS)
+def test_a_cross_encoders_ranking_is_the_same_in_node(ranking_server, order, library):
+    assert in_node(ranking_server, library, **QUESTION) == order
 
 
 @pytest.mark.parametrize("provider", LITELLM_EMBED)

@@ -5,12 +5,15 @@ What they get has to be what a direct POST /api/embed gives: the same numbers, t
 
 import base64
 
+import numpy as np
 import ollama
 import openai
 import pytest
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 
+from app.engine.embeddings import CROSS_ENCODER
+from app.engine.reranker import Reranker, RerankerSettings
 from tests.server import float32, serving
 
 TEXTS = ["什么是机器学习？", "Was ist maschinelles Lernen?", "two\nlines", ""]
@@ -198,6 +201,22 @@ def test_hugging_faces_client_embeds(server):
     for given in (TEXTS, TEXTS[0]):
         found = client.feature_extraction(given, normalize=True, truncate=True)
         assert float32(found) == server.bits(input=given)
+
+
+def test_hugging_faces_client_scores_pairs(tmp_path_factory, tiny_folder, tiny_reranker, load_encoder):
+    """It has no call for ranking; its call for classification sends a pair to /predict."""
+    log = tmp_path_factory.mktemp("log") / "server.log"
+    reranker = Reranker(RerankerSettings(tiny_reranker), load_encoder(tiny_folder, engine="torch"))
+    reranker.load()
+    logits = reranker.score([(TEXTS[0], text) for text in TEXTS]).by_name[CROSS_ENCODER]
+    reranker.close()
+    environ = {"EMBED_MODEL_PATH": str(tiny_folder), "EMBED_RERANKER_PATH": str(tiny_reranker)}
+    with serving(log, EMBED_PRECISION="fp32", **environ) as server:
+        client = InferenceClient(model=f"{server.url}/predict")
+        found = [client.text_classification([TEXTS[0], text]) for text in TEXTS]
+    assert {one.label for one in found} == {"LABEL_0"}
+    assert [one.score for one in found] == pytest.approx((1 / (1 + np.exp(-logits))).tolist(), abs=1e-4)
+    assert np.std(logits) > 0.05
 
 
 @pytest.mark.parametrize(
