@@ -1,7 +1,4 @@
-"""The ranking: the orders by dense, hybrid and cross-encoder side by side, and what moved.
-
-The cross-encoder is a stand-in behind the page's own requests: the longer a text, the better.
-"""
+"""The ranking: the orders by dense, hybrid and cross-encoder side by side, and what moved."""
 
 import json
 import re
@@ -12,56 +9,81 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from tests.browser.conftest import KEY, settle
+from tests.server import serving
 
 pytestmark = pytest.mark.browser
 
-NAME = "a-reranker"
+NAME = "tiny-reranker"
+MOST_TEXTS = 8  # in one request, of the server without heads
 QUERY = "What is BGE M3?"
 PASSAGES = ["a rose", "BGE M3 is an embedding model.", "roses are red and violets are blue", "机器学习"]
 
 
-def logit(text):
-    return len(text) / 4 - 3
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, demo_folder, tiny_reranker):
+    """The demo model, dense vectors only, and a cross-encoder."""
+    environ = {"EMBED_MODEL_PATH": str(demo_folder), "EMBED_MAX_TEXTS": str(MOST_TEXTS)}
+    yield from served(tmp_path_factory, tiny_reranker, **environ)
 
 
-class Reranker:
-    """Answers `/reranker/info` and `/rerank` of a page, and remembers what it was asked."""
+@pytest.fixture(scope="module")
+def full_server(tmp_path_factory, demo_with_heads, tiny_reranker):
+    """All representations and a cross-encoder, behind a key."""
+    environ = {"EMBED_MODEL_PATH": str(demo_with_heads), "EMBED_API_KEYS": KEY}
+    yield from served(tmp_path_factory, tiny_reranker, **environ)
+
+
+def served(tmp_path_factory, reranker, **environ):
+    environ |= {"EMBED_RERANKER_PATH": str(reranker), "EMBED_RERANKER_NAME": NAME, "EMBED_PRECISION": "fp32"}
+    with serving(tmp_path_factory.mktemp("log") / "server.log", **environ) as server:
+        yield server
+
+
+def scored(server, path, **body):
+    status, answer = server.post(path, body, Authorization=f"Bearer {KEY}")
+    assert status == 200, answer
+    return answer
+
+
+def logits(server, query, texts):
+    """The cross-encoder's, in the order of the texts."""
+    found = scored(server, "/rerank", query=query, texts=texts, raw_scores=True)
+    return [one["score"] for one in sorted(found, key=lambda one: one["index"])]
+
+
+def best_first(scores):
+    """Places among the lines, of which the query is the first."""
+    return (np.argsort(-np.array(scores), kind="stable") + 1).tolist()
+
+
+class Asked:
+    """What a page asks a reranker, which may be made to refuse it."""
 
     def __init__(self) -> None:
         self.bodies: list[dict] = []
         self.refusal: tuple[int, dict] | None = None
 
-    def serve(self, page) -> None:
-        page.route("**/reranker/info", self._info)
-        page.route("**/rerank", self._rank)
-
-    def _info(self, route) -> None:
-        about = {"model_id": NAME, "model_type": {"reranker": {}}, "max_client_batch_size": 2}
-        route.fulfill(json=about)
-
-    def _rank(self, route) -> None:
-        body = json.loads(route.request.post_data)
-        self.bodies.append(body)
+    def __call__(self, route) -> None:
+        self.bodies.append(json.loads(route.request.post_data))
         if self.refusal:
             status, error = self.refusal
             return route.fulfill(status=status, json=error, headers={"Retry-After": "1"})
-        scores = [{"index": index, "score": logit(text)} for index, text in enumerate(body["texts"])]
-        route.fulfill(json=sorted(scores, key=lambda one: -one["score"]))
+        route.continue_()
 
 
 @pytest.fixture
-def reranker():
-    return Reranker()
+def asked():
+    return Asked()
 
 
 @pytest.fixture
-def ranking_page(new_page, reranker):
-    """The page at / of a server that has a reranker too, once its example is compared and ranked."""
+def ranking_page(new_page, asked):
+    """The page at / of a server, once its example is compared and ranked."""
 
     def make(of, **options):
         page = new_page(of.url, **options)
         page.add_init_script(f"sessionStorage.setItem('key', '{KEY}')")  # who needs none ignores it
-        reranker.serve(page)
+        page.route("**/rerank", asked)
         page.goto(of.url)
         ranked(page)
         return page
@@ -97,22 +119,20 @@ def signs(order, before):
     return [f"▲ {up}" if up > 0 else f"▼ {-up}" if up < 0 else "=" for up in moves]
 
 
-def test_three_orders_stand_side_by_side_with_what_moved(ranking_page, full_server, reranker):
+def test_three_orders_stand_side_by_side_with_what_moved(ranking_page, full_server, asked):
     page = ranking_page(full_server)
     expect(page.locator("#status-reranker")).to_have_text(NAME)
     texts = [QUERY, *PASSAGES]
     compare(page, texts)
-    body = {"query": QUERY, "passages": PASSAGES}
-    status, answer = full_server.post("/api/score", body, Authorization=f"Bearer {KEY}")
-    assert status == 200, answer
+    scores = scored(full_server, "/api/score", query=QUERY, passages=PASSAGES)["scores"]
     expected = {
-        "dense": answer["scores"]["dense"],
-        "hybrid": answer["scores"]["colbert+sparse+dense"],
-        "cross": [logit(text) for text in PASSAGES],
+        "dense": scores["dense"],
+        "hybrid": scores["colbert+sparse+dense"],
+        "cross": logits(full_server, QUERY, PASSAGES),
     }
     orders = []
     for kind, scores in expected.items():
-        orders.append((np.argsort(-np.array(scores), kind="stable") + 1).tolist())
+        orders.append(best_first(scores))
         assert places(page, kind) == orders[-1], kind
         assert values(page, kind) == pytest.approx(sorted(scores, reverse=True), abs=6e-3), kind
     assert page.locator('[data-order="dense"] .move').count() == 0
@@ -120,22 +140,20 @@ def test_three_orders_stand_side_by_side_with_what_moved(ranking_page, full_serv
         moves = page.locator(f'[data-order="{kind}"] .move [aria-hidden]')
         assert moves.all_text_contents() == signs(order, before)
     assert page.locator("#rank-orders svg path").count() == 2 * len(PASSAGES)
-    place = orders[0].index(3) + 1
+    first = orders[-1][0]
     expect(page.locator("#rank-reading")).to_contain_text(
-        f"“{PASSAGES[2]}” first; by dense score it is number {place}."
+        f"“{texts[first]}” first; by dense score it is number {orders[0].index(first) + 1}."
     )
-    assert {(one["model"], one["query"], one["raw_scores"]) for one in reranker.bodies[-2:]} == {
-        (NAME, QUERY, True)
-    }
-    assert sorted(text for one in reranker.bodies[-2:] for text in one["texts"]) == sorted(PASSAGES)
-    assert all(len(one["texts"]) <= 2 for one in reranker.bodies), "more than the reranker takes at once"
+    last = asked.bodies[-1]
+    assert (last["model"], last["query"], last["raw_scores"]) == (NAME, QUERY, True)
+    assert sorted(last["texts"]) == sorted(PASSAGES)
 
 
 def test_a_model_without_heads_has_two_orders(ranking_page, server):
     page = ranking_page(server)
     compare(page, [QUERY, *PASSAGES])
     assert places(page, "dense") == (np.argsort(dense_distances(server)) + 1).tolist()
-    assert places(page, "cross") == [3, 2, 1, 4]
+    assert places(page, "cross") == best_first(logits(server, QUERY, PASSAGES))
     expect(page.locator("#rank-orders section")).to_have_count(2)
 
 
@@ -150,19 +168,20 @@ def test_without_a_reranker_there_is_no_ranking(open_page):
     expect(page.locator("#status-reranker")).to_be_hidden()
 
 
-def test_a_text_leads_to_its_explanation_and_another_query_to_another_order(ranking_page, server, reranker):
+def test_a_text_leads_to_its_explanation_and_another_query_to_another_order(ranking_page, server, asked):
     page = ranking_page(server)
     compare(page, [QUERY, *PASSAGES])
-    asked = len(reranker.bodies)
+    before = len(asked.bodies)
+    first = places(page, "cross")[0]
     page.locator('[data-order="cross"] li button').first.click()
     settle(page)
-    expect(page.locator("#passage option:checked")).to_contain_text(PASSAGES[2])
+    expect(page.locator("#passage option:checked")).to_contain_text(PASSAGES[first - 1])
     expect(page.locator('#rank-orders [aria-current="true"]')).to_have_count(2)
-    assert len(reranker.bodies) == asked, "the order was known"
+    assert len(asked.bodies) == before, "the order was known"
     page.locator("#rank-query").select_option("1")
     ranked(page)
     expect(page.locator("#query option:checked")).to_contain_text(PASSAGES[0])
-    assert reranker.bodies[-1]["query"] == PASSAGES[0]
+    assert asked.bodies[-1]["query"] == PASSAGES[0]
     assert sorted(places(page, "cross")) == [0, 2, 3, 4]
 
 
@@ -200,9 +219,9 @@ def test_the_keyboard_leads_along_an_order_and_from_one_to_the_next(ranking_page
         (503, "The server is still busy after several tries. texts: too many of them"),
     ],
 )
-def test_a_refusal_is_said_and_loses_nothing(ranking_page, server, reranker, status, sentence):
+def test_a_refusal_is_said_and_loses_nothing(ranking_page, server, asked, status, sentence):
     page = ranking_page(server)
-    reranker.refusal = (status, {"error": "texts: too many of them", "error_type": "Validation"})
+    asked.refusal = (status, {"error": "texts: too many of them", "error_type": "Validation"})
     texts = [QUERY, *PASSAGES]
     page.locator("#lines").fill("\n".join(texts))
     page.locator("#compare-form .first").click()
@@ -215,20 +234,20 @@ def test_a_refusal_is_said_and_loses_nothing(ranking_page, server, reranker, sta
     assert len(places(page, "dense")) == len(PASSAGES)
     assert places(page, "cross") == []
 
-    reranker.refusal = None
+    asked.refusal = None
     page.locator('[data-order="dense"] button').first.click()
     ranked(page)
     expect(page.locator("#rank-say")).to_be_hidden()
-    assert places(page, "cross") == [3, 2, 1, 4]
+    assert places(page, "cross") == best_first(logits(server, QUERY, PASSAGES))
 
 
-def test_of_many_texts_the_nearest_are_ranked(ranking_page, server, reranker):
+def test_of_many_texts_the_nearest_are_ranked(ranking_page, server, asked):
     page = ranking_page(server)
     texts = [QUERY, *(f"{'many words ' * 10}{number}" for number in range(60))]
-    asked = len(reranker.bodies)
+    before = len(asked.bodies)
     compare(page, texts)
     expect(page.locator('[data-order="cross"] li')).to_have_count(20)
-    assert sum(len(one["texts"]) for one in reranker.bodies[asked:]) == 20
+    assert [len(one["texts"]) for one in asked.bodies[before:]] == [8, 8, 4]
     expect(page.locator("#rank-say")).to_have_text(
         "Ranked are the 20 of 60 texts with the highest dense score."
     )
