@@ -135,7 +135,8 @@ class FakeEncoder:
             try:
                 found = self.encode(texts, outputs=("dense", *self.heads), **options)
             except TextTooLong as error:
-                raise TextTooLong(plan.pair_of(group[error.index]), error.tokens, error.limit) from None
+                pair, query = plan.pair_of(group[error.index])
+                raise TextTooLong(pair, error.tokens, error.limit, query) from None
             for text, count in zip(group, found.token_counts, strict=True):
                 counts[text] = count
             return found

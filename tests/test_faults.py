@@ -31,7 +31,7 @@ def post_worker_init(worker):
     import sys, threading
     import app.api.health
     load(worker)
-    batcher = worker.application.extensions["encoder"]._batcher
+    batcher = worker.application.extensions["encoder"].batcher
     for priority, forward in list(batcher._forwards.items()):
         def other(sequences, wanted, forward=forward):
             if any(len(sequence) == 8 for sequence in sequences):

@@ -164,17 +164,17 @@ def test_each_text_is_tokenised_once(tiny_reranker):
 
 
 @pytest.mark.parametrize(
-    ("pairs", "index", "tokens"),
+    ("pairs", "index", "tokens", "query"),
     [
-        ([("a", "b"), ("a cat", "water " * 600)], 1, None),
-        ([("a", "b"), ("a", "b"), ("water " * 400, "b")], 2, 400),
-        ([("water " * 300, "cat " * 300)], 0, 604),
+        ([("a", "b"), ("a cat", "water " * 600)], 1, None, False),
+        ([("a", "b"), ("a", "b"), ("water " * 400, "b")], 2, 400, True),
+        ([("water " * 300, "cat " * 300)], 0, 604, False),
     ],
 )
-def test_what_may_not_be_cut_is_named(tiny_reranker, pairs, index, tokens):
+def test_what_may_not_be_cut_is_named(tiny_reranker, pairs, index, tokens, query):
     with pytest.raises(TextTooLong) as error:
         pair_tokenizer(tiny_reranker).encode(pairs, truncate=None)
-    assert error.value.index == index
+    assert (error.value.index, error.value.query) == (index, query)
     assert tokens is None or error.value.tokens == tokens
 
 

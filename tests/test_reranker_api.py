@@ -9,7 +9,7 @@ import pytest
 from app import create_app
 from app.config import Settings
 from app.engine.embeddings import PRIORITIES
-from app.engine.errors import NotFinite, Overloaded, TooLate
+from app.engine.errors import NotFinite, Overloaded, TextTooLong, TooLate
 from tests.conftest import FakeReranker
 
 NAME, HYBRID = "bge-reranker-v2-m3", "colbert+sparse+dense"
@@ -241,6 +241,18 @@ def test_pairs_are_cut_where_asked(both, reranker, fake, path, field):
             assert post(both, path, field, **stages, **sent).status_code == 200
             assert reranker.calls[-1]["truncate"] == side
         assert fake.calls[-1]["truncate"] == side
+
+
+@every_shape
+def test_a_query_that_may_not_be_cut_is_named(both, reranker, path, field):
+    """By the hybrid score too."""
+    body = {"query": "word " * 20, field: ["a", "b"], "truncate": False}
+    answer = both.post(path, json=body | {"model": "fake"})
+    assert answer.status_code == 400
+    assert sentence(answer).startswith("query: the query of text 0 has 22 tokens, the limit is 8")
+    reranker.fails = TextTooLong(1, 400, 384, query=True)
+    answer = both.post(path, json=body)
+    assert sentence(answer).startswith("query: the query of text 1 has 400 tokens, the limit is 384")
 
 
 @every_shape

@@ -50,6 +50,9 @@ GATEWAYS = {
     "xinference",
 }
 
+# Fields of texts that are compared with one query, which has a field of its own.
+ONE_QUERY = ("texts", "documents")
+
 MOST_TOKENS = 1 << 16  # in one answer
 TOKEN_BYTES = 340  # of one in memory, its 70 bytes of JSON included
 
@@ -241,7 +244,8 @@ def _named(field: str) -> Iterator[None]:
     try:
         yield
     except TextTooLong as error:
-        raise ValidationError({field: [str(error)]}) from None
+        at_fault = "query" if error.query and field in ONE_QUERY else field
+        raise ValidationError({at_fault: [str(error)]}) from None
 
 
 def _header_priority() -> Priority | None:

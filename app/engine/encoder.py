@@ -300,7 +300,8 @@ class Encoder:
         try:
             tokens = self._tokenize(plan.texts, truncate, caller)
         except TextTooLong as error:
-            raise TextTooLong(plan.pair_of(error.index), error.tokens, error.limit) from None
+            pair, query = plan.pair_of(error.index)
+            raise TextTooLong(pair, error.tokens, error.limit, query) from None
         spent = Timings(load=self._load_ns, tokenize=time.perf_counter_ns() - start)
         groups = plan.groups(tokens.counts)
         if expect:

@@ -26,16 +26,21 @@ class NotLoaded(EngineError):
 
 
 class TextTooLong(EngineError):
-    """`truncate` is None and the text at `index` has `tokens` tokens, over `limit`; None: nobody counted."""
+    """`truncate` is None and the text at `index` has `tokens` tokens, over `limit`; None: nobody counted.
 
-    def __init__(self, index: int, tokens: int | None, limit: int) -> None:
+    Of a pair it is the passage or both together, or the query.
+    """
+
+    def __init__(self, index: int, tokens: int | None, limit: int, query: bool = False) -> None:
+        which = "the query of text" if query else "text"
         super().__init__(
-            f"text {index} has {tokens or 'too many'} tokens, the limit is {limit}: "
+            f"{which} {index} has {tokens or 'too many'} tokens, the limit is {limit}: "
             "shorten it, or leave truncate at true to have it cut"
         )
         self.index = index
         self.tokens = tokens
         self.limit = limit
+        self.query = query
 
 
 class MissingHead(EngineError):

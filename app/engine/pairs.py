@@ -48,7 +48,8 @@ class PairTokenizer:
         Raises TextTooLong, with the index of the pair, for the first that is too long where `truncate` is
         None. `pause` as for Tokenizer.encode.
         """
-        queries, cut_queries = self._texts([query for query, _ in pairs], self.query_tokens, truncate, pause)
+        asked = [query for query, _ in pairs]
+        queries, cut_queries = self._texts(asked, self.query_tokens, truncate, pause, are_queries=True)
         most = self.max_tokens - self._frame
         passages, cut = self._texts([passage for _, passage in pairs], most, truncate, pause)
         if self._apart:
@@ -69,7 +70,12 @@ class PairTokenizer:
         return Tokens(sequences, truncated)
 
     def _texts(
-        self, texts: list[str], most: int, truncate: Side | None, pause: Pause | None
+        self,
+        texts: list[str],
+        most: int,
+        truncate: Side | None,
+        pause: Pause | None,
+        are_queries: bool = False,
     ) -> tuple[dict[str, IntArray], set[str]]:
         """The distinct texts' tokens without special ones, `most` at most; and which texts were cut."""
         distinct = list(dict.fromkeys(texts))
@@ -77,6 +83,7 @@ class PairTokenizer:
             found = self._tokenizer.encode(distinct, truncate, pause, limit=most + FRAME)
         except TextTooLong as error:
             index = texts.index(distinct[error.index])
-            raise TextTooLong(index, error.tokens and error.tokens - FRAME, most) from None
+            tokens = error.tokens and error.tokens - FRAME
+            raise TextTooLong(index, tokens, most, are_queries) from None
         ids = {text: ids[1:-1] for text, ids in zip(distinct, found.sequences, strict=True)}
         return ids, {distinct[index] for index in found.truncated}

@@ -131,7 +131,8 @@ class Reranker:
         try:
             second = self._score([pairs[index] for index in best], truncate, caller, admitted=True)
         except TextTooLong as error:
-            raise TextTooLong(int(best[error.index]), error.tokens, error.limit) from None
+            index = int(best[error.index])
+            raise TextTooLong(index, error.tokens, error.limit, error.query) from None
         scores = np.full(len(pairs), np.nan, np.float32)
         scores[best] = second.by_name[CROSS_ENCODER]
         return Scores(

@@ -32,9 +32,9 @@ class Plan:
     def __len__(self) -> int:
         return len(self._pairs)
 
-    def pair_of(self, text: int) -> int:
-        """The first pair with a text."""
-        return next(number for number, pair in enumerate(self._pairs) if text in pair)
+    def pair_of(self, text: int) -> tuple[int, bool]:
+        """The first pair with a text, and whether it is its query."""
+        return next((number, text == pair[0]) for number, pair in enumerate(self._pairs) if text in pair)
 
     def token_pairs(self, counts: list[int]) -> int:
         """How many pairs of tokens all pairs of texts are, of so many tokens each."""
