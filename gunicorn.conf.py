@@ -10,8 +10,9 @@ import signal
 import sys
 import tempfile
 
-from app.config import ConfigError, Settings, thread_budget, unknown_variables
+from app.config import ConfigError, Settings, unknown_variables
 from app.logs import log_config
+from app.processors import thread_budget
 from app.server import counters
 
 wsgi_app = "wsgi:app"

@@ -29,9 +29,10 @@ def create_app(
 
     from app import api, cli
     from app.api.metrics import watch_batch
-    from app.config import Settings, thread_budget
+    from app.config import Settings
     from app.engine.encoder import Encoder, EncoderSettings
     from app.engine.reranker import Reranker, RerankerSettings
+    from app.processors import thread_budget
 
     settings = config or Settings.from_env()
     app = Flask(__name__, static_folder=None)  # flasgger serves app/static, at /assets

@@ -28,9 +28,9 @@ from app.bulk.options import Model, Options
 from app.bulk.progress import Progress
 from app.bulk.source import find_source
 from app.bulk.work import Work
-from app.config import thread_budget
 from app.engine.checkpoint import read_checkpoint
 from app.engine.encoder import Encoder, EncoderSettings
+from app.processors import thread_budget
 from benchmarks import machine
 from benchmarks.corpus import Corpus
 from benchmarks.services import ROOT

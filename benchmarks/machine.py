@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from app.config import cpu_budget
+from app.processors import cpu_budget
 from benchmarks.isa import held
 from benchmarks.services import ROOT, inherited
 

@@ -14,7 +14,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any, Self
 
-from app.config import thread_budget
+from app.processors import thread_budget
 from benchmarks import load
 from benchmarks.load import Request
 

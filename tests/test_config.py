@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from app import config
-from app.config import ConfigError, Settings
+from app import processors
+from app.config import ConfigError, Settings, unknown_variables
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -112,7 +112,7 @@ def test_a_file_of_keys_may_begin_with_a_mark(tmp_path):
 
 def test_a_misspelt_setting_is_told_with_the_nearest_one():
     environ = {"EMBED_API_KEY": "secret", "EMBED_POOLING": "cls", "EMBED_X": "1", "PATH": "/bin"}
-    near, far = config.unknown_variables(environ)
+    near, far = unknown_variables(environ)
     assert near == "EMBED_API_KEY is no setting, but EMBED_API_KEYS is one: it changes nothing"
     assert far == "EMBED_X is no setting: it changes nothing"
     assert "secret" not in near
@@ -137,7 +137,7 @@ def cgroups(tmp_path: Path, membership: str, files: dict[str, str]) -> float:
         file = tmp_path / "fs" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(content)
-    return config._cgroup_quota(tmp_path / "self", tmp_path / "fs")
+    return processors._cgroup_quota(tmp_path / "self", tmp_path / "fs")
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_the_cgroups_quota_is_read(tmp_path, membership, files, quota):
 
 
 def test_no_cgroups_no_quota(tmp_path):
-    assert config._cgroup_quota(tmp_path / "absent", tmp_path) == float("inf")
+    assert processors._cgroup_quota(tmp_path / "absent", tmp_path) == float("inf")
 
 
 @pytest.mark.parametrize(
@@ -184,5 +184,5 @@ def test_threads_are_what_the_machine_grants_divided_by_the_workers(
     monkeypatch, allowed, quota, workers, threads
 ):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(allowed)))
-    monkeypatch.setattr(config, "_cgroup_quota", lambda *paths: quota)
-    assert config.thread_budget(workers) == threads
+    monkeypatch.setattr(processors, "_cgroup_quota", lambda *paths: quota)
+    assert processors.thread_budget(workers) == threads

@@ -24,7 +24,7 @@ from gunicorn.config import KNOWN_SETTINGS
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
 import app.config
-from app.config import thread_budget
+from app.processors import thread_budget
 from app.server import counters
 from app.server.worker import Worker
 from tests.server import ROOT, Server, free_port, serving, wait_for

@@ -18,6 +18,7 @@ FORBIDDEN = {
     "app/api": ("torch", "transformers", "tokenizers", "openvino", "app.cli", "app.engine", "app.server"),
     "app/engine": ("flask", "werkzeug", "marshmallow", "gunicorn", "app.api", "app.cli", "app.config"),
     "app/config.py": ("app", "flask", "numpy", "torch"),
+    "app/processors.py": ("app", "flask", "numpy", "torch"),
     "app/server": ("app", "flask", "werkzeug", "prometheus_client.metrics"),
     "app/cli": ("app.api", "gunicorn"),
     "app/bulk": ("app.api", "app.cli", "app.config", "flask", "click", "gunicorn"),

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from app.config import Settings, thread_budget
+from app.config import Settings
 from app.engine.backends import PRECISIONS, Place, choose, exporter_for
 from app.engine.checkpoint import HEADS, Checkpoint
 from app.engine.embeddings import Precision
@@ -12,6 +12,7 @@ from app.engine.loading import load_tokenizer
 from app.engine.measure import quality
 from app.engine.pairs import PairTokenizer
 from app.engine.processor import kind_of
+from app.processors import thread_budget
 
 
 def place_of(settings: Settings) -> Place:
