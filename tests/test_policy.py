@@ -72,6 +72,15 @@ def test_calls_of_a_class_take_turns():
     assert [lengths(queue.take(ANY, 1.0)) for _ in range(4)] == [[500], [510], [400], [300]]
 
 
+@pytest.mark.parametrize("admitted", [False, True])
+def test_one_larger_than_the_limit_leaves_half_of_the_room_to_others(admitted):
+    queue = Policy(max_waiting=2000)
+    queue.add(job(*[500] * 40), 0.0, admitted)
+    queue.add(job(900), 1.0)
+    with pytest.raises(Overloaded):
+        queue.add(job(200), 2.0)
+
+
 def test_where_nothing_is_padded_any_lengths_fill_a_batch():
     queue = Policy()
     for call in (job(30, priority="bulk"), job(200, 100), job(150, 90)):

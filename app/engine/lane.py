@@ -60,8 +60,8 @@ class Lane:
     def add(self, job: Job, admitted: bool) -> None:
         if not admitted:
             self.check(job.tokens)
-            if job.tokens > self.limit:
-                self._giant = weakref.ref(job)
+        if job.tokens > self.limit:
+            self._giant = weakref.ref(job)
         job.number = self._came
         self._came += 1
         self.tokens += job.tokens
