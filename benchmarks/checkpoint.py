@@ -1,16 +1,20 @@
 """`python -m benchmarks.checkpoint`: the files, shapes and size of BGE-M3, with random weights.
 
 How long a forward takes does not depend on what the weights are, so this times as the real model does.
+With `--reranker` it makes those of bge-reranker-v2-m3, the same network with a classification head.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 DEFAULT = Path("models/bench")
+RERANKER = Path("models/bench-reranker")
 TOKENIZER = Path("models/multilingual-e5-small/tokenizer.json")
 
 SHAPE = {
@@ -56,11 +60,21 @@ FILES: dict[str, Any] = {
     },
 }
 HEADS = ("sparse_linear.pt", "colbert_linear.pt")
+RERANKER_FILES = {name: FILES[name] for name in ("tokenizer_config.json", "special_tokens_map.json")}
+# How the tokenizer frames a pair: <s> query </s></s> passage </s>.
+PAIR = [
+    {"SpecialToken": {"id": "<s>", "type_id": 0}},
+    {"Sequence": {"id": "A", "type_id": 0}},
+    {"SpecialToken": {"id": "</s>", "type_id": 0}},
+    {"SpecialToken": {"id": "</s>", "type_id": 0}},
+    {"Sequence": {"id": "B", "type_id": 0}},
+    {"SpecialToken": {"id": "</s>", "type_id": 0}},
+]
 
 
-def is_complete(folder: Path) -> bool:
+def is_complete(folder: Path, reranker: bool = False) -> bool:
     """Whether the folder has every file, its weights in either format."""
-    names = ("config.json", "tokenizer.json", *HEADS, *FILES)
+    names = ("config.json", "tokenizer.json", *(RERANKER_FILES if reranker else (*HEADS, *FILES)))
     return all((folder / name).is_file() for name in names) and any(
         (folder / name).is_file() for name in WEIGHTS.values()
     )
@@ -69,15 +83,33 @@ def is_complete(folder: Path) -> bool:
 def make_checkpoint(
     folder: Path, tokenizer: Path, form: str = "bin", seed: int = 0, shape: dict[str, int] = SHAPE
 ) -> None:
-    """Write the folder; it appears under its name only when whole, and anybody may read it."""
+    """Write the folder of an encoder; it appears under its name only when whole, and anybody may read it."""
+    with _whole(folder) as partial:
+        _write_encoder(partial, form, seed, shape)
+        shutil.copyfile(tokenizer, partial / "tokenizer.json")
+        _write_files(partial, FILES)
+
+
+def make_reranker(
+    folder: Path, tokenizer: Path, form: str = "safetensors", seed: int = 1, shape: dict[str, int] = SHAPE
+) -> None:
+    """Write the folder of a cross-encoder with one label, as make_checkpoint does."""
+    with _whole(folder) as partial:
+        _write_reranker(partial, form, seed, shape)
+        content = json.loads(tokenizer.read_text(encoding="utf-8"))
+        content["post_processor"]["pair"] = PAIR
+        (partial / "tokenizer.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        _write_files(partial, RERANKER_FILES)
+
+
+@contextlib.contextmanager
+def _whole(folder: Path) -> Iterator[Path]:
+    """A folder to write into, that gets its name when all is written."""
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        (partial / "1_Pooling").mkdir(parents=True)
-        _write_weights(partial, form, seed, shape)
-        shutil.copyfile(tokenizer, partial / "tokenizer.json")
-        for name, content in FILES.items():
-            (partial / name).write_text(json.dumps(content, indent=2) + "\n")
+        partial.mkdir(parents=True)
+        yield partial
         for path in (partial, *partial.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)
         os.replace(partial, folder)
@@ -85,23 +117,52 @@ def make_checkpoint(
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _write_weights(folder: Path, form: str, seed: int, shape: dict[str, int]) -> None:
-    import torch
-    from transformers import XLMRobertaConfig, XLMRobertaModel
-    from transformers.utils import logging
+def _write_files(folder: Path, files: dict[str, Any]) -> None:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n")
 
-    logging.disable_progress_bar()
+
+def _write_encoder(folder: Path, form: str, seed: int, shape: dict[str, int]) -> None:
+    import torch
+    from transformers import XLMRobertaModel
+
     torch.manual_seed(seed)
-    config = XLMRobertaConfig(
+    config = _config(shape)
+    _save(XLMRobertaModel(config), folder, form)
+    for name, rows in zip(HEADS, (1, config.hidden_size), strict=True):
+        matrix = torch.randn(rows, config.hidden_size) * config.hidden_size**-0.5
+        torch.save({"weight": matrix.half(), "bias": torch.zeros(rows).half()}, folder / name)
+
+
+def _write_reranker(folder: Path, form: str, seed: int, shape: dict[str, int]) -> None:
+    import torch
+    from transformers import XLMRobertaForSequenceClassification
+
+    torch.manual_seed(seed)
+    _save(XLMRobertaForSequenceClassification(_config(shape, num_labels=1)), folder, form)
+
+
+def _config(shape: dict[str, int], **also: Any) -> Any:
+    from transformers import XLMRobertaConfig
+
+    return XLMRobertaConfig(
         **shape,
         type_vocab_size=1,
         bos_token_id=0,
         pad_token_id=1,
         eos_token_id=2,
         layer_norm_eps=1e-5,
-        architectures=["XLMRobertaModel"],
+        **also,
     )
-    model = XLMRobertaModel(config)
+
+
+def _save(model: Any, folder: Path, form: str) -> None:
+    import torch
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    model.config.architectures = [type(model).__name__]
     with torch.no_grad():
         for name, weight in model.named_parameters():
             _spread(name, weight)
@@ -110,9 +171,6 @@ def _write_weights(folder: Path, form: str, seed: int, shape: dict[str, int]) ->
     else:
         model.config.save_pretrained(folder)
         torch.save(model.state_dict(), folder / WEIGHTS["bin"])
-    for name, rows in zip(HEADS, (1, config.hidden_size), strict=True):
-        matrix = torch.randn(rows, config.hidden_size) * config.hidden_size**-0.5
-        torch.save({"weight": matrix.half(), "bias": torch.zeros(rows).half()}, folder / name)
 
 
 def _spread(name: str, weight: Any) -> None:
@@ -125,22 +183,29 @@ def _spread(name: str, weight: Any) -> None:
         weight.normal_(0.0, 0.06)
     elif "word_embeddings" in name:
         weight.normal_(0.0, 0.05)
+    elif name.endswith("out_proj.weight"):
+        weight.normal_(0.0, 0.5)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0].partition(": ")[2])
-    parser.add_argument("folder", type=Path, nargs="?", default=DEFAULT)
+    parser.add_argument("folder", type=Path, nargs="?", help=f"{DEFAULT}, or {RERANKER} for a reranker")
+    parser.add_argument("--reranker", action="store_true", help="a cross-encoder's, with one label")
     parser.add_argument("--tokenizer", type=Path, default=TOKENIZER, help="the tokenizer.json to copy")
-    parser.add_argument("--format", choices=WEIGHTS, default="bin")
+    parser.add_argument("--format", choices=WEIGHTS, help="bin, or safetensors for a reranker, as published")
     options = parser.parse_args()
-    if is_complete(options.folder):
+    options.folder = options.folder or (RERANKER if options.reranker else DEFAULT)
+    if is_complete(options.folder, options.reranker):
         print(f"{options.folder} is there")
         return
     if options.folder.exists():
         parser.error(f"{options.folder} is there but not whole: remove it first")
     if not options.tokenizer.is_file():
         parser.error(f"{options.tokenizer} is not there: `make models/multilingual-e5-small` makes it")
-    make_checkpoint(options.folder, options.tokenizer, options.format)
+    if options.reranker:
+        make_reranker(options.folder, options.tokenizer, options.format or "safetensors")
+    else:
+        make_checkpoint(options.folder, options.tokenizer, options.format or "bin")
     print(f"{options.folder} is made")
 
 
