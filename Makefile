@@ -19,7 +19,7 @@ export EMBED_MODEL_PATH ?= $(if $(wildcard models/bge-m3/config.json),models/bge
 run: export EMBED_RERANKER_PATH ?= $(if $(wildcard models/bge-reranker-v2-m3/config.json),models/bge-reranker-v2-m3)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow lint lint-deploy format lock test-browser test-container test-parity test-clients test-faults test-bulk test-sanitized test-soak soak bench bench-peers bench-bulk bench-lanes model reranker clean
+.PHONY: help run test test-slow lint lint-deploy format lock test-browser test-container test-parity test-clients test-faults test-bulk test-sanitized test-soak soak bench bench-peers bench-bulk bench-lanes bench-rerank model reranker clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -79,7 +79,7 @@ test-clients: .venv/dev .venv/clients/installed models/multilingual-e5-small  ##
 test-faults: .venv/dev models/multilingual-e5-small  ## kill, vanish, overload, fuzz: what is promised when things go wrong
 	@$(BIN)/pytest -q -s -rs -m faults
 
-test-bulk: .venv/dev .venv/bulk .venv/manpages/pages.parquet models/multilingual-e5-small  ## a corpus on this machine and on a Ray cluster of two nodes
+test-bulk: .venv/dev .venv/bulk .venv/manpages/pages.parquet models/multilingual-e5-small models/ms-marco-MiniLM-L-12-v2  ## a corpus on this machine and on a Ray cluster of two nodes
 	@$(BIN)/pytest -q -s tests/test_bulk.py -m "bulk or not bulk"
 	@$(BIN)/pytest -q -s -m bulk
 
@@ -107,8 +107,14 @@ bench-bulk: .venv/dev .venv/bulk models/multilingual-e5-small models/bench/confi
 bench-lanes: .venv/dev models/multilingual-e5-small models/bench/config.json  ## a query beside 1, 8 and 32 clients that send a corpus; BENCH="--precision int8 --save"
 	@$(BIN)/python -m benchmarks.lanes $(BENCH)
 
+bench-rerank: .venv/dev .venv/bulk .venv/peers/installed .venv/manpages/pages.parquet models/multilingual-e5-small models/ms-marco-MiniLM-L-12-v2 models/bench/config.json models/bench-reranker/config.json  ## both models beside sentence-transformers' CrossEncoder; BENCH="--precisions int8 --save"
+	@$(BIN)/python -m benchmarks.rerank $(BENCH)
+
 models/bench/config.json:
 	@$(BIN)/python -m benchmarks.checkpoint models/bench
+
+models/bench-reranker/config.json:
+	@$(BIN)/python -m benchmarks.checkpoint --reranker models/bench-reranker
 
 clean:  ## remove what make made, but no model
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

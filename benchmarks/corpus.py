@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 PROFILES: dict[str, Callable[[random.Random], int]] = {
     "short": lambda chance: chance.randint(4, 22),
     "mixed": lambda chance: min(510, max(6, round(chance.lognormvariate(4.16, 0.8)))),  # median 64
+    "passage": lambda chance: chance.randint(80, 120),
     "chunk": lambda chance: chance.randint(400, 505),
     "long": lambda chance: chance.randint(1000, 4000),
     "document": lambda chance: chance.randint(1900, 2100),

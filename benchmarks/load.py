@@ -40,13 +40,13 @@ def requests_of(corpus: Corpus, texts: list[str], each: int) -> list[Request]:
     ]
 
 
-def post(port: int, request: Request) -> tuple[float, bytes]:
+def post(port: int, request: Request, path: str = "/api/embed") -> tuple[float, bytes]:
     """Seconds and body of the answer, over a connection of its own."""
     start = time.perf_counter()
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
         headers = {"Content-Type": "application/json", "Connection": "close"}
-        connection.request("POST", "/api/embed", request.body, headers)
+        connection.request("POST", path, request.body, headers)
         response = connection.getresponse()
         body = response.read()
     finally:

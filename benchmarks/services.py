@@ -170,13 +170,16 @@ class InProcess(Process):
             raise StartFailed(f"the encoder stopped:\n{self.log[-3000:]}")
         return json.loads(line)
 
+    def tell(self, line: dict[str, Any]) -> dict[str, Any]:
+        """Its answer to a line."""
+        assert self.popen.stdin
+        self.popen.stdin.write(json.dumps(line).encode() + b"\n")
+        self.popen.stdin.flush()
+        return self._answer()
+
     def ask(self, requests: list[Request], **also: Any) -> dict[str, Any]:
         """Its answer to all requests, one after another; WrongAnswer if it computed other tokens."""
-        assert self.popen.stdin
-        line = json.dumps({"calls": [request.texts for request in requests]} | also)
-        self.popen.stdin.write(line.encode() + b"\n")
-        self.popen.stdin.flush()
-        answer = self._answer()
+        answer = self.tell({"calls": [request.texts for request in requests]} | also)
         load.check_tokens(answer["tokens"], requests)
         return answer
 
