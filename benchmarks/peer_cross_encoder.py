@@ -20,7 +20,10 @@ import torch
 from sentence_transformers import CrossEncoder
 
 PACKAGES = ("sentence-transformers", "transformers", "torch", "openvino", "nncf", "optimum", "optimum-intel")
-FILES = {"openvino": "openvino/openvino_model.xml", "openvino-int8": "openvino-int8/openvino_model.xml"}
+FILES = {
+    "openvino": "openvino/openvino_model.xml",
+    "openvino-int8": "openvino-int8/openvino/openvino_model.xml",
+}
 CALIBRATION = "calibration.json"  # a list of pairs that `benchmarks.rerank` leaves in the folder
 
 
@@ -42,7 +45,7 @@ def _quantize(folder: Path) -> None:
     inputs = [dict(encoder.tokenizer([pair], return_tensors="np")) for pair in pairs]
     OVQuantizer.from_pretrained(encoder[0].auto_model).quantize(
         nncf.Dataset(inputs),
-        save_directory=folder / "openvino-int8",
+        save_directory=folder / "openvino-int8",  # it adds "openvino" to that
         ov_config=OVConfig(quantization_config=OVQuantizationConfig(num_samples=len(pairs))),
     )
 
