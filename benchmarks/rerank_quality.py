@@ -53,9 +53,6 @@ def quality(model: Path, parts: dict[str, Part], pages: Path) -> dict[str, Any]:
             "passages": len(passages),
             "top": TOP,
             "top10_kept": kept(scores["fp32"], first),
-            "times_as_fast": round(
-                sum(one["seconds"] for one in found["fp32"]) / sum(one["seconds"] for one in staged), 2
-            ),
         },
     }
 

@@ -132,6 +132,6 @@ def _quality(found: dict[str, Any]) -> list[str]:
     stages = found["two_stages"]
     lines.append(
         f"two stages, {stages['passages']} passages and {stages['top']} read: {stages['top10_kept']} "
-        f"of the ten best of all, {stages['times_as_fast']} times as fast"
+        f"of the ten best of all"
     )
     return lines
