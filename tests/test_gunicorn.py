@@ -24,6 +24,8 @@ from gunicorn.config import KNOWN_SETTINGS
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
 import app.config
+import app.logs
+import app.processors
 from app.processors import thread_budget
 from app.server import counters
 from app.server.worker import Worker
@@ -52,8 +54,13 @@ def test_every_setting_in_the_configuration_exists():
     """Gunicorn ignores a misspelt one without a word."""
     known = {setting.name for setting in KNOWN_SETTINGS}
     own = {name for name, value in CONF.items() if name.islower() and not name.startswith("_")}
-    imported = {name for name in own if isinstance(CONF[name], ModuleType) or name in vars(app.config)}
-    assert own - imported - known == {"log_config"}
+    of = (app.config, app.logs, app.processors)
+    imported = {
+        name
+        for name in own
+        if isinstance(CONF[name], ModuleType) or any(name in vars(module) for module in of)
+    }
+    assert own - imported - known == set()
     assert CONF["preload_app"] is False
     assert CONF["control_socket_disable"] is True
 
