@@ -25,7 +25,7 @@ def main() -> None:
 
 def compare(task: dict) -> None:
     """Pairs read together, with FlagEmbedding's own limits."""
-    reranker = FlagReranker(task["reranker"], use_fp16=False, devices="cpu", batch_size=8)
+    reranker = FlagReranker(task["reranker"], use_fp16=False, devices="cpu", batch_size=1)
     scores = {
         name: np.array(reranker.compute_score(task["pairs"], normalize=normalize))
         for name, normalize in (("raw", False), ("normalized", True))
