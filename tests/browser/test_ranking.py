@@ -20,7 +20,7 @@ PASSAGES = ["a rose", "BGE M3 is an embedding model.", "roses are red and violet
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory, demo_folder, tiny_reranker):
+def plain_server(tmp_path_factory, demo_folder, tiny_reranker):
     """The demo model, dense vectors only, and a cross-encoder."""
     environ = {"EMBED_MODEL_PATH": str(demo_folder), "EMBED_MAX_TEXTS": str(MOST_TEXTS)}
     yield from served(tmp_path_factory, tiny_reranker, **environ)
@@ -149,11 +149,11 @@ def test_three_orders_stand_side_by_side_with_what_moved(ranking_page, full_serv
     assert sorted(last["texts"]) == sorted(PASSAGES)
 
 
-def test_a_model_without_heads_has_two_orders(ranking_page, server):
-    page = ranking_page(server)
+def test_a_model_without_heads_has_two_orders(ranking_page, plain_server):
+    page = ranking_page(plain_server)
     compare(page, [QUERY, *PASSAGES])
-    assert places(page, "dense") == (np.argsort(dense_distances(server)) + 1).tolist()
-    assert places(page, "cross") == best_first(logits(server, QUERY, PASSAGES))
+    assert places(page, "dense") == (np.argsort(dense_distances(plain_server)) + 1).tolist()
+    assert places(page, "cross") == best_first(logits(plain_server, QUERY, PASSAGES))
     expect(page.locator("#rank-orders section")).to_have_count(2)
 
 
@@ -168,8 +168,10 @@ def test_without_a_reranker_there_is_no_ranking(open_page):
     expect(page.locator("#status-reranker")).to_be_hidden()
 
 
-def test_a_text_leads_to_its_explanation_and_another_query_to_another_order(ranking_page, server, asked):
-    page = ranking_page(server)
+def test_a_text_leads_to_its_explanation_and_another_query_to_another_order(
+    ranking_page, plain_server, asked
+):
+    page = ranking_page(plain_server)
     compare(page, [QUERY, *PASSAGES])
     before = len(asked.bodies)
     first = places(page, "cross")[0]
@@ -219,8 +221,8 @@ def test_the_keyboard_leads_along_an_order_and_from_one_to_the_next(ranking_page
         (503, "The server is still busy after several tries. texts: too many of them"),
     ],
 )
-def test_a_refusal_is_said_and_loses_nothing(ranking_page, server, asked, status, sentence):
-    page = ranking_page(server)
+def test_a_refusal_is_said_and_loses_nothing(ranking_page, plain_server, asked, status, sentence):
+    page = ranking_page(plain_server)
     asked.refusal = (status, {"error": "texts: too many of them", "error_type": "Validation"})
     texts = [QUERY, *PASSAGES]
     page.locator("#lines").fill("\n".join(texts))
@@ -238,11 +240,11 @@ def test_a_refusal_is_said_and_loses_nothing(ranking_page, server, asked, status
     page.locator('[data-order="dense"] button').first.click()
     ranked(page)
     expect(page.locator("#rank-say")).to_be_hidden()
-    assert places(page, "cross") == best_first(logits(server, QUERY, PASSAGES))
+    assert places(page, "cross") == best_first(logits(plain_server, QUERY, PASSAGES))
 
 
-def test_of_many_texts_the_nearest_are_ranked(ranking_page, server, asked):
-    page = ranking_page(server)
+def test_of_many_texts_the_nearest_are_ranked(ranking_page, plain_server, asked):
+    page = ranking_page(plain_server)
     texts = [QUERY, *(f"{'many words ' * 10}{number}" for number in range(60))]
     before = len(asked.bodies)
     compare(page, texts)
