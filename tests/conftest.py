@@ -32,6 +32,7 @@ from app.engine.embeddings import (
 from app.engine.encoder import Encoder, EncoderSettings
 from app.engine.errors import Abandoned, MissingHead, TextTooLong, TooMuchOutput
 from app.engine.scores import Plan, score_pairs
+from benchmarks.checkpoint import PAIR
 
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "models" / "multilingual-e5-small"
@@ -304,17 +305,6 @@ def demo_folder() -> Path:
 
 # Tokens of the small models' vocabulary: of BGE-M3's the most frequent ones, under their own ids.
 VOCABULARY = 40_000
-
-
-# How XLM-RoBERTa's tokenizer frames two texts.
-PAIR = [
-    {"SpecialToken": {"id": "<s>", "type_id": 0}},
-    {"Sequence": {"id": "A", "type_id": 0}},
-    {"SpecialToken": {"id": "</s>", "type_id": 0}},
-    {"SpecialToken": {"id": "</s>", "type_id": 0}},
-    {"Sequence": {"id": "B", "type_id": 0}},
-    {"SpecialToken": {"id": "</s>", "type_id": 0}},
-]
 
 
 @pytest.fixture(scope="session")

@@ -171,10 +171,11 @@ def load_backend(checkpoint: Checkpoint, engine: AskedEngine, asked: AskedPrecis
         log.warning("%s; %s takes over, in %s", chosen.better, chosen.engine, chosen.precision)
     log.info("precision %s: %s", chosen.precision, chosen.reason)
     if chosen.engine == "torch":
-        from app.engine.torch_backend import TorchBackend, scoring_head
+        from app.engine.torch_backend import TorchBackend
+        from app.engine.weights import Weights
 
         reference = TorchBackend(checkpoint, place.threads)
-        return Scoring(reference, scoring_head(checkpoint)) if checkpoint.labels else reference
+        return Scoring(reference, Weights(checkpoint).scoring_head()) if checkpoint.labels else reference
     export = ensure_export(checkpoint, exporter_for(chosen.engine), chosen.precision, place.cache)
     backend = LOADERS[chosen.engine](checkpoint, export, chosen.precision, place)
     if checkpoint.labels:

@@ -282,12 +282,12 @@ class _Config:
         return str(value)
 
     def labels(self) -> tuple[str, ...]:
-        """Of a classifier, () where the weights are none's."""
+        """What a classifier's outputs are called; () for a model that is no classifier."""
         classes = self.content.get("architectures")
         if not isinstance(classes, list) or not any(str(name).endswith(CLASSIFIER) for name in classes):
             return ()
         named = self.content.get("id2label")
         if isinstance(named, dict) and named:
             return tuple(str(label) for label in named.values())
-        # Without a word on it transformers takes two.
+        # Where the file says nothing transformers assumes two.
         return tuple(f"LABEL_{label}" for label in range(self.number("num_labels", 1, default=2)))

@@ -96,8 +96,7 @@ class Encoder:
     @property
     def max_tokens(self) -> int:
         """Longest text in tokens, special tokens included."""
-        own = self._model.tokenizer.max_tokens if self._model else self.settings.max_tokens
-        return min(self.settings.max_tokens, own)
+        return self._model.tokenizer.max_tokens if self._model else self.settings.max_tokens
 
     @property
     def width(self) -> int:

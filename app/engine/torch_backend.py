@@ -11,8 +11,8 @@ from transformers.utils import logging as transformers_logging
 from app.engine.checkpoint import Checkpoint
 from app.engine.embeddings import FloatArray, IntArray, Kind, Precision
 from app.engine.errors import ModelError
-from app.engine.heads import POOLING, ScoringHead
-from app.engine.weights import Weights, read_head
+from app.engine.heads import POOLING
+from app.engine.weights import read_head
 
 
 class TorchBackend:
@@ -58,11 +58,6 @@ class TorchBackend:
         matrix, bias = self._heads[kind]
         projected = hidden @ matrix.T + bias
         return projected if kind == "colbert" else projected[:, 0]
-
-
-def scoring_head(checkpoint: Checkpoint) -> ScoringHead:
-    """See Weights.scoring_head."""
-    return Weights(checkpoint).scoring_head()
 
 
 def _load_model(checkpoint: Checkpoint) -> Any:
