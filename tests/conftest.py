@@ -21,16 +21,18 @@ from app.config import Settings
 from app.engine.embeddings import (
     CROSS_ENCODER,
     PRIORITIES,
+    Chunking,
     Embeddings,
     Load,
     ModelInfo,
+    Passage,
     Scores,
     Timings,
     Token,
     count_numbers,
 )
 from app.engine.encoder import Encoder, EncoderSettings
-from app.engine.errors import Abandoned, MissingHead, TextTooLong, TooMuchOutput
+from app.engine.errors import Abandoned, LateNeedsMean, MissingHead, TextTooLong, TooMuchOutput
 from app.engine.scores import Plan, score_pairs
 from benchmarks.checkpoint import PAIR
 
@@ -77,6 +79,7 @@ class FakeEncoder:
         gone=None,
         expect=None,
         patient=False,
+        chunk=None,
     ) -> Embeddings:
         if self.fails:
             raise self.fails
@@ -88,13 +91,19 @@ class FakeEncoder:
                 "truncate": truncate,
                 "priority": priority,
                 "patient": patient,
+                "chunk": chunk,
             }
         )
+        if chunk and chunk.late and pooling == "cls":
+            raise LateNeedsMean
+        passages = self.passages(texts, chunk) if chunk else []
+        if chunk:
+            texts = [texts[passage.text][passage.start : passage.stop] for passage in passages]
         for head in {"sparse", "colbert"} & set(outputs):
             if head not in self.heads:
                 raise MissingHead(head)
         counts = [len(text.split()) + 2 for text in texts]
-        over = [index for index, count in enumerate(counts) if count > self.limit]
+        over = [index for index, count in enumerate(counts) if count > self.limit and not chunk]
         if over and truncate is None:
             raise TextTooLong(over[0], counts[over[0]], self.limit)
         if expect:
@@ -114,7 +123,18 @@ class FakeEncoder:
             token_counts=[min(count, self.limit) for count in counts],
             truncated=over,
             timings=Timings(load=7),
+            passages=passages,
         )
+
+    def passages(self, texts: list[str], chunk: Chunking) -> list[Passage]:
+        """Runs of words; where the texts are passages already, each of them."""
+        found = []
+        for index, text in enumerate(texts):
+            words = [word.span() for word in re.finditer(r"\S+", text)]
+            size = chunk.tokens or max(1, len(words))
+            runs = [words[start : start + size] for start in range(0, len(words), size)] or [[(0, 0)]]
+            found += [Passage(index, run[0][0], run[-1][1], len(run)) for run in runs]
+        return found
 
     def score(
         self,

@@ -37,14 +37,14 @@ def policy(max_waiting=None):
 
 
 class OneModel(Batcher):
-    """A batcher for one model."""
+    """A batcher for one model, of which every sequence of a job wants the same."""
 
     def __init__(self, forward, policy, preempt=None, **options):
         super().__init__(policy, preempts=preempt is not None, **options)
         self.model = Model(forward, preempt, Padding(width=64, start_tokens=15))
 
-    def submit(self, *call, **options):
-        return super().submit(self.model, *call, **options)
+    def submit(self, sequences, kinds, *call, **options):
+        return super().submit(self.model, sequences, [kinds] * len(sequences), *call, **options)
 
 
 def bulk(deadline=None):
@@ -365,12 +365,13 @@ def test_a_batch_is_of_one_model():
     models = {name: Model(forward, None, Padding(64, None)) for name, forward in seen.items()}
     batcher = Batcher(policy())
     seen["encoder"].leave.clear()
-    jobs = [batcher.submit(models["encoder"], sequences(60), ("mean",), bulk())]
+    jobs = [batcher.submit(models["encoder"], sequences(60), [("mean",)], bulk())]
     assert seen["encoder"].entered.wait(10)
     for priority in ("bulk", None):
         for _ in range(2):
             jobs += [
-                batcher.submit(one, sequences(9, 8), ("cls",), Caller(priority)) for one in models.values()
+                batcher.submit(one, sequences(9, 8), [("cls",)] * 2, Caller(priority))
+                for one in models.values()
             ]
     seen["encoder"].leave.set()
     for job in jobs:

@@ -1,10 +1,14 @@
 """POST /api/embed on the wire: what is asked for, what is answered."""
 
 import base64
+from dataclasses import replace
 
 import numpy as np
 import orjson
 import pytest
+
+from app import create_app
+from app.engine.embeddings import Chunking
 
 TEXTS = ["什么是机器学习？", "", "Guten Morgen"]
 
@@ -244,3 +248,85 @@ def test_the_answer_says_where_its_time_went(client):
     parts = dict(part.split(";dur=") for part in header.split(", "))
     assert list(parts) == ["tokenize", "queue", "forward", "serialize"]
     assert all(float(part) >= 0 for part in parts.values())
+
+
+def test_a_text_is_cut_into_passages(client, fake):
+    text = " ".join(f"word{number}" for number in range(70))
+    answer = embed(
+        client,
+        input=[text, "short"],
+        chunk={"tokens": 32, "overlap": 0},
+        return_sparse=True,
+        return_colbert_vecs=True,
+    )
+    assert fake.calls[-1]["chunk"] == Chunking(32, 0, late=False)
+    chunks = answer["chunks"]
+    assert [chunk["input"] for chunk in chunks] == [0, 0, 0, 1]
+    assert [chunk["tokens"] for chunk in chunks] == [32, 32, 6, 1]
+    parts = [(text, "short")[chunk["input"]][chunk["start"] : chunk["end"]] for chunk in chunks]
+    np.testing.assert_array_equal(np.float32(answer["embeddings"]), [fake.vector(part) for part in parts])
+    assert len(answer["sparse"]) == len(answer["colbert_vecs"]) == 4
+    assert "late" not in answer
+    assert "truncated" not in answer
+
+
+@pytest.mark.parametrize(
+    ("chunk", "meant"),
+    [
+        (True, Chunking(256, 32)),
+        ({}, Chunking(256, 32)),
+        ({"tokens": 64}, Chunking(64, 8)),
+        ({"tokens": 64, "overlap": 32}, Chunking(64, 32)),
+        ({"tokens": None, "late": True}, Chunking(256, 32, late=True)),
+        (False, None),
+        (None, None),
+    ],
+)
+def test_what_chunk_means(client, fake, chunk, meant):
+    fake.limit = 8192
+    answer = embed(client, input="a text", chunk=chunk)
+    assert fake.calls[-1]["chunk"] == meant
+    assert ("chunks" in answer) == bool(meant)
+    assert answer.get("late") == (True if meant and meant.late else None)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "sentence"),
+    [
+        (256, 'chunk: must be true, false, or an object with "tokens", "overlap" and "late", not a number'),
+        ({"size": 9}, 'chunk: \'size\' is none of "tokens", "overlap" and "late"'),
+        ({"tokens": 31}, "chunk: tokens must be a whole number from 32 to 510, the model's limit"),
+        ({"tokens": 511}, "chunk: tokens must be a whole number from 32 to 510, the model's limit"),
+        ({"tokens": True}, "chunk: tokens must be a whole number from 32 to 510, the model's limit"),
+        ({"tokens": 1e2}, "chunk: tokens must be a whole number from 32 to 510, the model's limit"),
+        (
+            {"tokens": 64, "overlap": 33},
+            "chunk: overlap must be a whole number from 0 to 32, half of tokens",
+        ),
+        ({"late": "yes"}, "chunk: late must be true or false, not a string"),
+    ],
+)
+def test_what_chunk_cannot_be(client, fake, chunk, sentence):
+    fake.limit = 512
+    response = client.post("/api/embed", json={"input": "a text", "chunk": chunk})
+    assert response.status_code == 422
+    assert response.json["error"] == sentence
+    assert list(response.json["details"]) == ["chunk"]
+
+
+def test_late_chunking_of_cls_is_refused(client):
+    body = {"input": "a text", "chunk": {"late": True}, "pooling": "cls"}
+    response = client.post("/api/embed", json=body)
+    assert response.status_code == 422
+    assert response.json["error"] == (
+        "late chunking averages the tokens of each passage, so it needs mean pooling, not cls: "
+        "ask for mean pooling, or leave late chunking out"
+    )
+
+
+def test_passages_are_bounded_by_the_numbers_of_an_answer(settings, fake):
+    client = create_app(replace(settings, max_output_numbers=40 * fake.width), fake).test_client()
+    text = "word " * 32 * 41
+    response = client.post("/api/embed", json={"input": text, "chunk": {"tokens": 32, "overlap": 0}})
+    assert response.status_code == 422
+    assert "EMBED_MAX_OUTPUT_NUMBERS" in response.json["error"]

@@ -4,6 +4,8 @@ import logging
 
 import pytest
 
+from app.engine.embeddings import Chunking
+
 TEXTS = ["one two", "three"]
 
 
@@ -58,11 +60,23 @@ def test_jinas_vectors_may_keep_their_length(client):
         assert found["embedding"] == pytest.approx([2 * value for value in unit])
 
 
+def test_jinas_late_chunking_reads_the_texts_as_one_document(client, fake):
+    body = {"input": ["one text", "another"], "late_chunking": True}
+    answer = client.post("/v1/embeddings", json=body).json
+    assert len(answer["data"]) == 2
+    assert fake.calls[-1]["chunk"] == Chunking(tokens=None, overlap=0, late=True)
+    assert client.post("/v1/embeddings", json=body | {"late_chunking": False}).status_code == 200
+    assert fake.calls[-1]["chunk"] is None
+    refused = client.post("/v1/embeddings", json=body | {"pooling": "cls"})
+    assert refused.status_code == 400
+    assert refused.json["error"]["param"] == "pooling"
+    assert "mean pooling" in refused.json["detail"]
+
+
 @pytest.mark.parametrize(
     ("harmless", "harm"),
     [
         ({"task": "retrieval.query"}, {"task": "retrieval.haiku"}),
-        ({"late_chunking": False}, {"late_chunking": True}),
         ({"return_multivector": False}, {"return_multivector": True}),
         ({"prompt": ""}, {"prompt": "query: "}),
         ({"prompt_name": None}, {"prompt_name": "query"}),

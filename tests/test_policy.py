@@ -33,7 +33,7 @@ STOPS, GOES_ON = model(True), model(False)
 
 def job(*lengths, at=0.0, priority=None, model=STOPS):
     sequences = [np.zeros(length, np.int64) for length in lengths]
-    return Job(model, sequences, ("mean",), priority_of(sum(lengths), priority), at)
+    return Job(model, sequences, [("mean",)] * len(sequences), priority_of(sum(lengths), priority), at)
 
 
 def lengths(batch):

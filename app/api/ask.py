@@ -17,6 +17,7 @@ from app.config import plain_name
 from app.engine.embeddings import (
     DENSE,
     HYBRID,
+    Chunking,
     Embeddings,
     Output,
     Pooling,
@@ -118,6 +119,7 @@ def encode(
     truncate: Side | None = "right",
     unit: bool = True,
     priority: Priority | None = None,
+    chunk: Chunking | None = None,
 ) -> Embeddings:
     """As Encoder.encode, with dense vectors of `dimensions` numbers; None or 0 keeps all.
 
@@ -134,6 +136,7 @@ def encode(
             priority=priority or _header_priority(),
             gone=_client_gone(),
             expect=expect,
+            chunk=chunk,
         )
     return shaped(found, dimensions, unit)
 

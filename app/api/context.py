@@ -7,6 +7,7 @@ from flask import current_app, request
 
 from app.config import Settings
 from app.engine.embeddings import (
+    Chunking,
     Embeddings,
     Head,
     Load,
@@ -56,6 +57,7 @@ class Encoder(Protocol):
         gone: Callable[[], bool] | None = None,
         expect: Callable[[int], None] | None = None,
         patient: bool = False,
+        chunk: Chunking | None = None,
     ) -> Embeddings: ...
 
     def score(

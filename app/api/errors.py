@@ -11,6 +11,7 @@ from werkzeug.exceptions import HTTPException
 from app.api.protocol import Protocol, plain, registered
 from app.engine.errors import (
     Abandoned,
+    LateNeedsMean,
     MissingHead,
     NotFinite,
     NotLoaded,
@@ -55,6 +56,7 @@ class UnknownModel(Exception):
 def init_app(app: Flask) -> None:
     app.register_error_handler(ValidationError, _validation)
     app.register_error_handler(MissingHead, _missing_head)
+    app.register_error_handler(LateNeedsMean, _late_needs_mean)
     app.register_error_handler(TooMuchOutput, _too_much_output)
     app.register_error_handler(UnknownModel, _unknown_model)
     app.register_error_handler(NotLoaded, _unavailable)
@@ -108,6 +110,10 @@ def _first(messages: Any) -> str:
 
 def _missing_head(error: MissingHead) -> Response:
     return refusal(422, str(error), {error.head: [str(error)]})
+
+
+def _late_needs_mean(error: LateNeedsMean) -> Response:
+    return refusal(422, str(error), {"pooling": [str(error)]})
 
 
 def _too_much_output(error: TooMuchOutput) -> Response:

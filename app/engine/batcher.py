@@ -69,11 +69,11 @@ class Batcher:
         self,
         model: Model,
         sequences: list[IntArray],
-        kinds: tuple[Kind, ...],
+        kinds: list[tuple[Kind, ...]],
         caller: Caller | None = None,
         admitted: bool = False,
     ) -> Job:
-        """Queue sequences; `job.done` resolves to a list for each, in order: an array for each kind.
+        """Queue sequences; `job.done` resolves to a list for each, in order: an array for each of its kinds.
 
         Raises Overloaded as Policy.add does. `job.done` fails with TooLate if its last batch has not
         started by the caller's deadline.
@@ -81,7 +81,7 @@ class Batcher:
         caller = caller or Caller()
         priority = priority_of(sum(map(len, sequences)), caller.priority)
         job = Job(model, sequences, kinds, priority, time.monotonic(), caller)
-        if not sequences or not kinds:
+        if not any(kinds):
             job.done.set_result(job.found)
             return job
         with self._changed:
@@ -96,7 +96,7 @@ class Batcher:
         self,
         model: Model,
         sequences: list[IntArray],
-        kinds: tuple[Kind, ...],
+        kinds: list[tuple[Kind, ...]],
         caller: Caller,
         admitted: bool = False,
     ) -> tuple[list[list[FloatArray]], Timings]:
@@ -196,7 +196,7 @@ class Batcher:
             place = distinct.setdefault(sequence.tobytes(), len(sequences))
             if place == len(sequences):
                 sequences.append(sequence)
-            answers.append([wanted.setdefault((place, kind), len(wanted)) for kind in job.kinds])
+            answers.append([wanted.setdefault((place, kind), len(wanted)) for kind in job.kinds[index]])
         self._tell(batch, [len(sequence) for sequence in sequences], now)
         try:
             found = self._timed(batch[0][0], sequences, list(wanted))

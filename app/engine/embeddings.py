@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,18 @@ Precision = Literal["fp32", "bf16", "int8", "w8a16"]  # w8a16: 8-bit weights, 16
 Head = Literal["sparse", "colbert"]
 Output = Literal["dense", "sparse", "colbert"]
 DENSE: tuple[Output, ...] = ("dense",)
-# What a backend computes of a text of t tokens: a pooling's state (d,), or a head's value of every
-# token, (t,) for sparse and (t, d) for colbert; of a pair a cross-encoder's score (1,).
-Kind = Literal["mean", "cls", "sparse", "colbert", "score"]
+
+
+class Span(NamedTuple):
+    """Tokens `start` to `stop` of a sequence."""
+
+    start: int
+    stop: int
+
+
+# What a backend computes of a text of t tokens: a pooling's state (d,), the mean state of a span (d,), or
+# a head's value of every token, (t,) for sparse and (t, d) for colbert. Of a pair its score (1,).
+Kind = Literal["mean", "cls", "sparse", "colbert", "score"] | Span
 Priority = Literal["interactive", "bulk"]  # a question that somebody waits for, or part of a corpus
 PRIORITIES: tuple[Priority, ...] = get_args(Priority)
 Side = Literal["right", "left"]  # the end of a text that is cut off where it is too long
@@ -25,6 +34,26 @@ BGE_M3 = "xlm-roberta", 24, 1024, 250002  # its family, layers, width and vocabu
 HYBRID: Weights = (0.4, 0.2, 0.4)  # what BGE-M3's authors give for compute_score
 CROSS_ENCODER = "cross-encoder"  # the name of its score, beside those of the representations
 Lexical = tuple[NDArray[np.int32], FloatArray]  # token ids (k,) ascending, weights (k,) > 0
+
+
+@dataclass(frozen=True)
+class Chunking:
+    """How texts are cut into passages."""
+
+    # Of a passage, at most, special tokens not counted. None: the texts are passages of one document already.
+    tokens: int | None = 256
+    overlap: int = 32  # tokens that the passage before ends with, at most; up to half of `tokens`
+    late: bool = False  # pooled out of one pass over the whole document (late chunking)
+
+
+@dataclass(frozen=True)
+class Passage:
+    """Characters `start` to `stop` of a text, in code points."""
+
+    text: int  # its index
+    start: int
+    stop: int
+    tokens: int  # special tokens not counted
 
 
 @dataclass(frozen=True)
@@ -82,15 +111,16 @@ class Load:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """What was asked of n texts, in their order; an output that was not asked for is empty."""
+    """What was asked of n texts or their passages, in their order; what was not asked for is empty."""
 
     dense: FloatArray  # (n, d), rows of length 1
     lengths: FloatArray  # (n,), of the dense rows before they were divided by it
     sparse: list[Lexical]  # n
     multi_vector: list[FloatArray]  # n times (t - 1, d), rows of length 1
-    token_counts: list[int]  # (n,), special tokens included, after truncation
-    truncated: list[int]  # indices of the texts that were cut
+    token_counts: list[int]  # of what was computed, special tokens included: (n,) but for late chunking
+    truncated: list[int]  # indices of the texts that were cut short
     timings: Timings = field(default_factory=Timings)
+    passages: list[Passage] = field(default_factory=list)  # (n,) where the texts were cut into passages
 
     @property
     def tokens(self) -> int:

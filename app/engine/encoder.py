@@ -17,9 +17,9 @@ from app.engine.embeddings import (
     DENSE,
     HYBRID,
     BatchStats,
+    Chunking,
     Embeddings,
     Head,
-    Kind,
     Load,
     ModelInfo,
     Output,
@@ -32,11 +32,13 @@ from app.engine.embeddings import (
     Weights,
     count_numbers,
 )
-from app.engine.errors import MissingHead, ModelError, NotLoaded, TextTooLong
-from app.engine.heads import lexical_weights, multi_vector, normalize
+from app.engine.errors import LateNeedsMean, MissingHead, ModelError, NotFinite, NotLoaded, TextTooLong
+from app.engine.heads import normalize
 from app.engine.job import Caller
 from app.engine.loading import load_model, load_tokenizer
 from app.engine.model import Model
+from app.engine.outputs import dense_rows, lexical, multi_vectors, wanted
+from app.engine.passages import cut
 from app.engine.policy import QUESTION_TOKENS, Policy
 from app.engine.prepare import known_of_int8
 from app.engine.scores import Plan, in_tokens, score_pairs
@@ -148,6 +150,7 @@ class Encoder:
         batcher = Batcher(Policy(settings.max_waiting), preempts, backend.streams, self._watch)
         self._model = _Loaded(checkpoint, tokenizer, backend, model, batcher)
         self.encode(["warm up", "warm up " * min(100, self.max_tokens // 4)])
+        self.encode(["warm up"], outputs=(), chunk=Chunking())
         self._load_ns = time.perf_counter_ns() - start
         if settings.precision == "auto":
             self._tell_of_int8(checkpoint, place)
@@ -186,28 +189,34 @@ class Encoder:
         gone: Callable[[], bool] | None = None,
         expect: Callable[[int], None] | None = None,
         patient: bool = False,
+        chunk: Chunking | None = None,
     ) -> Embeddings:
         """Embed n texts; thread-safe, blocks until all are done, keeps their order.
 
         `pooling` of dense vectors overrides the encoder's own. All `outputs` come from one forward.
+        With `chunk` texts of any length are cut into passages, and what is given is theirs.
         A call is interactive or bulk, and goes before or after others, by its `priority` or by its size.
         `expect` is told how many numbers the outputs will hold, before they are computed; what it raises
         ends the call. A `patient` call waits as long as it takes. Raises TextTooLong where `truncate` is
-        None, MissingHead for an output that the checkpoint cannot give, Overloaded and TooLate where the
-        settings limit what may wait, Abandoned once `gone` says that nobody waits any more, NotFinite for a
-        vector with NaN or infinity, NotLoaded outside load() .. close().
+        None, MissingHead for an output that the checkpoint cannot give, LateNeedsMean for late chunking
+        with another pooling, Overloaded and TooLate where the settings limit what may wait, Abandoned once
+        `gone` says that nobody waits any more, NotFinite for a vector with NaN or infinity, NotLoaded
+        outside load() .. close().
         """
         checkpoint = self._loaded().checkpoint
         for head in HEADS:
             if head in outputs and head not in checkpoint.heads:
                 raise MissingHead(head)
+        pooling = pooling or self.settings.pooling
+        if chunk and chunk.late and pooling != "mean":
+            raise LateNeedsMean
         caller = self.caller(priority, gone, patient)
         start = time.perf_counter_ns()
-        tokens = self._tokenize(texts, truncate, caller)
+        tokens = self._tokenize(texts, truncate, caller, chunk)
         if expect:
-            expect(count_numbers(tokens.counts, checkpoint.width, outputs))
+            expect(count_numbers(tokens.sizes, checkpoint.width, outputs))
         spent = Timings(load=self._load_ns, tokenize=time.perf_counter_ns() - start)
-        found = self._compute(tokens, pooling or self.settings.pooling, outputs, caller)
+        found = self._compute(tokens, pooling, outputs, caller)
         return replace(found, timings=spent + found.timings)
 
     def caller(
@@ -217,9 +226,12 @@ class Encoder:
         timeout = None if patient else self.settings.timeout
         return Caller(priority, gone, time.monotonic() + timeout if timeout else None)
 
-    def _tokenize(self, texts: list[str], truncate: Side | None, caller: Caller) -> Tokens:
+    def _tokenize(
+        self, texts: list[str], truncate: Side | None, caller: Caller, chunk: Chunking | None = None
+    ) -> Tokens:
         pause = self.pause_for(caller, sum(map(len, texts)))
-        return self._loaded().tokenizer.encode(texts, truncate, pause)
+        tokenizer = self._loaded().tokenizer
+        return cut(tokenizer, texts, chunk, pause) if chunk else tokenizer.encode(texts, truncate, pause)
 
     def pause_for(self, caller: Caller, characters: int) -> Pause | None:
         """What the tokenizer is to call between two steps of so many characters; None where it is one."""
@@ -241,23 +253,27 @@ class Encoder:
         admitted: bool = False,
     ) -> Embeddings:
         model = self._loaded()
-        dense: list[Kind] = [pooling] if "dense" in outputs else []
-        kinds: tuple[Kind, ...] = (*dense, *(head for head in HEADS if head in outputs))
-        found, spent = model.batcher.compute(model.model, tokens.sequences, kinds, caller, admitted)
-        by_kind = dict(zip(kinds, zip(*found, strict=True), strict=False))
-        rows = [row for kind in dense for row in by_kind.get(kind, ())]
-        pooled = np.stack(rows) if rows else np.empty((0, model.checkpoint.width), np.float32)
+        kinds = wanted(tokens, pooling, outputs)
+        try:
+            arrays, spent = model.batcher.compute(model.model, tokens.sequences, kinds, caller, admitted)
+        except NotFinite as error:
+            raise NotFinite(tokens.texts_of(error.indices)) from None
+        found = [dict(zip(of, values, strict=False)) for of, values in zip(kinds, arrays, strict=True)]
+        width = model.checkpoint.width
+        pooled = (
+            dense_rows(tokens, found, pooling, width)
+            if "dense" in outputs
+            else np.empty((0, width), np.float32)
+        )
         return Embeddings(
             dense=normalize(pooled),
             lengths=np.linalg.norm(pooled, axis=1),
-            sparse=[
-                lexical_weights(ids, values, model.tokenizer.special_ids)
-                for ids, values in zip(tokens.sequences, by_kind.get("sparse", ()), strict=False)
-            ],
-            multi_vector=[multi_vector(projected) for projected in by_kind.get("colbert", ())],
+            sparse=lexical(tokens, found, model.tokenizer.special_ids) if "sparse" in outputs else [],
+            multi_vector=multi_vectors(tokens, found) if "colbert" in outputs else [],
             token_counts=tokens.counts,
             truncated=tokens.truncated,
             timings=spent,
+            passages=tokens.passages,
         )
 
     def score(

@@ -5,6 +5,7 @@ EngineError
 ├── NotLoaded         encode() before load() or after close()
 ├── TextTooLong       truncation was refused and a text is over the limit
 ├── MissingHead       the checkpoint has no weights for an output
+├── LateNeedsMean     late chunking was asked for with another pooling
 ├── TooMuchOutput     the answer would hold too many numbers or tokens
 ├── Overloaded        too many tokens wait already
 ├── TooLate           the call waited longer than it may
@@ -50,6 +51,16 @@ class MissingHead(EngineError):
         names = {"sparse": "lexical weights", "colbert": "multi-vectors"}
         super().__init__(f"this model has no {names[head]}")
         self.head = head
+
+
+class LateNeedsMean(EngineError):
+    """Late chunking pools the tokens of each passage, and `cls` is no mean of them."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "late chunking averages the tokens of each passage, so it needs mean pooling, not cls: "
+            "ask for mean pooling, or leave late chunking out"
+        )
 
 
 class TooMuchOutput(EngineError):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from app.engine.embeddings import FloatArray, IntArray, Lexical, Pooling
+from app.engine.embeddings import FloatArray, IntArray, Lexical, Pooling, Span
 
 
 def mean_pooling(hidden: FloatArray) -> FloatArray:
@@ -72,3 +72,10 @@ POOLING: dict[Pooling, Callable[[FloatArray], FloatArray]] = {
     "mean": mean_pooling,
     "cls": cls_pooling,
 }
+
+
+def pooled(hidden: FloatArray, kind: Pooling | Span) -> FloatArray:
+    """A pooling of all token states, or the mean of a span of them. (t, d) -> (d,)"""
+    if isinstance(kind, Span):
+        return mean_pooling(hidden[kind.start : kind.stop])
+    return POOLING[kind](hidden)

@@ -40,14 +40,14 @@ class Job:
         self,
         model: Model,
         sequences: list[IntArray],
-        kinds: tuple[Kind, ...],
+        kinds: list[tuple[Kind, ...]],
         priority: Priority,
         now: float,
         caller: Caller | None = None,
     ) -> None:
         self.model = model
         self.sequences = sequences
-        self.kinds = kinds
+        self.kinds = kinds  # that are wanted of each sequence
         self.priority: Priority = priority
         self.caller = caller or Caller()
         self.found: list[list[FloatArray]] = [[]] * len(sequences)  # for each an array for each kind

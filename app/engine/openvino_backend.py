@@ -9,9 +9,8 @@ import numpy as np
 import openvino as ov
 
 from app.engine.checkpoint import HEADS, Checkpoint
-from app.engine.embeddings import FloatArray, IntArray, Kind, Precision
+from app.engine.embeddings import FloatArray, IntArray, Kind, Precision, Span
 from app.engine.errors import ModelError
-from app.engine.heads import POOLING
 from app.engine.openvino_export import GRAPH
 
 # Numbers of tokens are rounded up, so that there are few shapes: the plugin keeps what it prepared for
@@ -121,7 +120,7 @@ class OpenVINOBackend:
         starts = dict.fromkeys(found, 0)
         answers: list[FloatArray] = []
         for index, kind in wanted:
-            name = "pooled" if kind in POOLING else kind
+            name = kind if kind == "sparse" or kind == "colbert" else "pooled"
             start = starts[name]
             starts[name] = end = start + (1 if name == "pooled" else len(sequences[index]))
             rows = found[name][start:end]
@@ -147,18 +146,22 @@ class OpenVINOBackend:
             back[start:end] = row * longest + np.arange(end - start)
             mask[row, ..., : end - start] = 0
         packed = {"ids": ids, "positions": positions, "rows": rows, "back": back, "mask": mask}
-        pooled = [(starts[index], lengths[index], kind) for index, kind in wanted if kind in POOLING]
-        pool = packed["pool"] = np.zeros((_round_up(len(pooled), STEP), tokens), np.float32)
-        for row, (start, length, kind) in enumerate(pooled):
-            if kind == "mean":
-                pool[row, start : start + length] = 1 / length
-            else:
-                pool[row, start] = 1
+        spans = [(starts[index], _span(kind, lengths[index])) for index, kind in wanted if kind not in HEADS]
+        pool = packed["pool"] = np.zeros((_round_up(len(spans), STEP), tokens), np.float32)
+        for row, (start, span) in enumerate(spans):
+            pool[row, start + span.start : start + span.stop] = 1 / (span.stop - span.start)
         for head in HEADS:
             asked = [np.arange(starts[index], starts[index + 1]) for index, kind in wanted if kind == head]
             places = np.concatenate([np.zeros(0, np.int32), *asked]).astype(np.int32)
             packed[head] = np.pad(places, (0, _round_tokens(len(places)) - len(places)))
         return packed
+
+
+def _span(kind: Kind, length: int) -> Span:
+    """The tokens, of so many, whose mean a pooling is."""
+    if isinstance(kind, Span):
+        return kind
+    return Span(0, length if kind == "mean" else 1)
 
 
 def _round_tokens(number: int) -> int:

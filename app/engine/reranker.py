@@ -13,6 +13,7 @@ from app.engine.checkpoint import Checkpoint, read_checkpoint
 from app.engine.embeddings import (
     CROSS_ENCODER,
     HYBRID,
+    Kind,
     ModelInfo,
     Pooling,
     Priority,
@@ -150,8 +151,9 @@ class Reranker:
         pause = self._encoder.pause_for(caller, sum(len(query) + len(passage) for query, passage in pairs))
         tokens = model.pairs.encode(pairs, truncate, pause)
         spent = Timings(load=round(1e9 * model.seconds), tokenize=time.perf_counter_ns() - start)
+        wanted: list[tuple[Kind, ...]] = [("score",)] * len(pairs)
         found, forward = self._encoder.batcher.compute(
-            model.model, tokens.sequences, ("score",), caller, admitted
+            model.model, tokens.sequences, wanted, caller, admitted
         )
         scores = np.array([score for (score,) in found], np.float32).reshape(len(pairs))
         return Scores({CROSS_ENCODER: scores}, tokens.counts, len(tokens.truncated), spent + forward)

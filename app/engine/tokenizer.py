@@ -1,15 +1,15 @@
 """Texts to token ids, with the truncation reported."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tokenizers
 
-from app.engine.embeddings import IntArray, Side, Token
+from app.engine.embeddings import IntArray, Passage, Side, Span, Token
 from app.engine.errors import ModelError, TextTooLong, TooMuchOutput
 from app.engine.turn import Turn
 
@@ -29,16 +29,45 @@ FRAME = 2  # a text's first and last special token
 Pause = Callable[[int], None]
 
 
+class Part(NamedTuple):
+    """Tokens of a sequence, by its index."""
+
+    sequence: int
+    span: Span
+
+
 @dataclass(frozen=True)
 class Tokens:
-    """Token ids of n texts, special tokens included."""
+    """Token ids of n texts or their passages, special tokens included."""
 
-    sequences: list[IntArray]  # n arrays (t,)
-    truncated: list[int]  # indices of the texts that were cut
+    sequences: list[IntArray]  # arrays (t,), one for each text or passage if there are no `places`
+    truncated: list[int]  # indices of the texts that were cut short
+    passages: list[Passage] = field(default_factory=list)  # (n,) where the texts were cut into passages
+    places: list[list[Part]] = field(default_factory=list)  # (n,) of each passage in late chunking
 
     @property
     def counts(self) -> list[int]:
+        """Of each sequence."""
         return [len(sequence) for sequence in self.sequences]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Of each text or passage, with the first special token."""
+        return [1 + passage.tokens for passage in self.passages] if self.places else self.counts
+
+    def texts_of(self, sequences: list[int]) -> list[int]:
+        """Indices of the texts that these sequences are parts of."""
+        if not self.passages:
+            return sequences
+        places = self.places or [[Part(index, Span(0, 0))] for index in range(len(self.passages))]
+        asked = set(sequences)
+        return sorted(
+            {
+                passage.text
+                for passage, parts in zip(self.passages, places, strict=True)
+                if any(part.sequence in asked for part in parts)
+            }
+        )
 
     @property
     def total(self) -> int:
@@ -60,7 +89,8 @@ class Tokenizer:
         # A tokenizer.json may carry the settings of whoever saved it.
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        if len(self._tokenizer.encode("").ids) != FRAME:
+        self._frame = np.array(self._tokenizer.encode("").ids, np.int64)
+        if len(self._frame) != FRAME:
             raise ModelError(f"{file} does not frame a text with one first and one last token")
         self._normalizer = self._tokenizer.normalizer
         self._turn = Turn()
@@ -78,6 +108,25 @@ class Tokenizer:
         found = self._tokenizer.encode(first, second)
         texts = [-1 if text is None else text for text in found.sequence_ids]
         return np.array(found.ids), np.array(found.type_ids), np.array(texts)
+
+    def framed(self, ids: IntArray) -> IntArray:
+        """A sequence of these tokens, with the first and last special one. (t,) -> (t + 2,)"""
+        return np.concatenate([self._frame[:1], ids, self._frame[1:]])
+
+    def located(
+        self, text: str, pause: Pause | None = None, before: int = 0
+    ) -> tuple[IntArray, IntArray, IntArray]:
+        """The t tokens of a short text, without special ones: ids, first characters, ends. (t,) each
+
+        One step, before which `pause` is told of the tokens `before`.
+        """
+
+        def tokenize(text: str) -> tokenizers.Encoding:
+            return self._tokenizer.encode(text, add_special_tokens=False)
+
+        encoding = self._step(tokenize, text, pause, before)
+        offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2)
+        return np.array(encoding.ids, np.int64), offsets[:, 0].copy(), offsets[:, 1].copy()
 
     def encode(
         self,

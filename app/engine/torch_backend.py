@@ -9,9 +9,9 @@ from transformers import AutoModel
 from transformers.utils import logging as transformers_logging
 
 from app.engine.checkpoint import Checkpoint
-from app.engine.embeddings import FloatArray, IntArray, Kind, Precision
+from app.engine.embeddings import FloatArray, IntArray, Kind, Precision, Span
 from app.engine.errors import ModelError
-from app.engine.heads import POOLING
+from app.engine.heads import pooled
 from app.engine.weights import read_head
 
 
@@ -52,8 +52,8 @@ class TorchBackend:
         return [self._one(hidden[row, : len(sequences[row])], kind) for row, kind in wanted]
 
     def _one(self, hidden: FloatArray, kind: Kind) -> FloatArray:
-        if kind == "mean" or kind == "cls":
-            return POOLING[kind](hidden)
+        if kind == "mean" or kind == "cls" or isinstance(kind, Span):
+            return pooled(hidden, kind)
         assert kind != "score"  # see Scoring
         matrix, bias = self._heads[kind]
         projected = hidden @ matrix.T + bias

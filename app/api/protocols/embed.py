@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from app.api.answer import answer
 from app.api.ask import encode, served_name
 from app.api.body import read_json
+from app.api.chunk import Chunk, chunks
 from app.api.context import encoder
 from app.api.documented import documented
 from app.api.fields import Choice, TextOrTexts, ignored, model_name, priority, switch, texts, whole
@@ -41,6 +42,13 @@ EXAMPLES = {
     "lexical": {
         "summary": "Lexical weights beside the dense vector, readable (for models that have them)",
         "value": {"input": "What is BGE M3?", "return_sparse": True, "lexical_weights": "tokens"},
+    },
+    "passages": {
+        "summary": "Texts of any length, cut into passages",
+        "value": {
+            "input": ["First paragraph.\n\nSecond paragraph."],
+            "chunk": True,
+        },
     },
     "refusal": {
         "summary": "A refusal: another model is asked for",
@@ -79,6 +87,16 @@ class EmbedRequest(TextsRequest):
         metadata={
             "description": "How `sparse` is written. `indices`: token ids, ascending, and their weights, as "
             "vector databases take them. `tokens`: an object of weights by token, for people to read."
+        },
+    )
+    chunk = Chunk(
+        load_default=None,
+        allow_none=True,
+        metadata={
+            "description": "Cut each text, of any length, into passages and embed those: true, or an object. "
+            "`tokens`: of a passage at most (256), without special ones. `overlap`: how many of them the "
+            "passage before ends with, at most (an eighth). `late`: average each passage's tokens out of one "
+            "pass over the whole text (late chunking; mean pooling only)."
         },
     )
     priority = priority()
@@ -128,6 +146,17 @@ class EmbedResponse(Schema):
             "first. For `base64` an object: `shape`, and all rows in one string, `data`.",
         },
     )
+    chunks = fields.List(
+        fields.Dict(),
+        metadata={
+            "example": [{"input": 0, "start": 0, "end": 16, "tokens": 4}],
+            "description": "If `chunk` was asked for: of which text, by its index, and of which of its "
+            "characters (code points) each vector is, and how many tokens they are.",
+        },
+    )
+    late = fields.Boolean(
+        metadata={"example": True, "description": "true where the passages were pooled by late chunking."}
+    )
     truncated = fields.List(
         fields.Integer(),
         metadata={"example": [0], "description": "Indices of the texts that were cut, if any."},
@@ -160,6 +189,7 @@ def embed() -> Response:
         outputs=outputs,
         truncate=asked["truncate"],
         priority=asked["priority"],
+        chunk=asked["chunk"],
     )
     content = {
         "model": name,
@@ -173,6 +203,10 @@ def embed() -> Response:
         content["sparse"] = (_lexical(*weights, strings) for weights in found.sparse)
     if "colbert" in outputs:
         content["colbert_vecs"] = (matrix(rows, asked["encoding_format"]) for rows in found.multi_vector)
+    if asked["chunk"]:
+        content["chunks"] = chunks(found.passages)
+    if asked["chunk"] and asked["chunk"].late:
+        content["late"] = True
     if found.truncated:
         content["truncated"] = found.truncated
     return answer(content, found)

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from app.engine.checkpoint import Checkpoint
-from app.engine.embeddings import FloatArray, IntArray, Kind, Precision
-from app.engine.heads import POOLING
+from app.engine.embeddings import FloatArray, IntArray, Kind, Precision, Span
+from app.engine.heads import pooled
 from app.engine.native.layout import KINDS, STORED, Arrays, embedded, linear, structure
 
 
@@ -93,8 +93,8 @@ class NativeBackend:
         return (self._all_threads, 1) if preempts else (self._threads, 0)
 
     def _one(self, states: FloatArray, kind: Kind, preempts: bool) -> FloatArray:
-        if kind == "mean" or kind == "cls":
-            return POOLING[kind](states)
+        if kind == "mean" or kind == "cls" or isinstance(kind, Span):
+            return pooled(states, kind)
         assert kind != "score"  # see Scoring
         if kind == "sparse":
             return np.asarray(states @ self._arrays["sparse.matrix"][0] + self._arrays["sparse.bias"])

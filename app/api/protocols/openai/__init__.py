@@ -23,11 +23,12 @@ from app.api.fields import (
 )
 from app.api.protocol import Protocol
 from app.api.schema import TextsRequest
-from app.engine.embeddings import Embeddings
+from app.engine.embeddings import Chunking, Embeddings
 from app.engine.encodings import ENCODINGS
 
 # OpenAI's name for each kind of error; its clients choose an exception by status.
 ERROR_TYPES = {401: "authentication_error", 404: "not_found_error", 503: "overloaded_error"}
+TOGETHER = Chunking(tokens=None, overlap=0, late=True)
 # Jina's models have weights for each of these; BGE-M3 has one vector of a text for all of them.
 TASKS = (
     "retrieval",
@@ -101,7 +102,11 @@ class EmbeddingsRequest(TextsRequest):
     )
     user = ignored("who asks")
     input_type = ignored("NVIDIA's and Voyage's: BGE-M3 embeds queries and passages alike")
-    late_chunking = Unserved("each text has a vector of its own", False)
+    late_chunking = switch(
+        False,
+        "Jina's: the texts are passages of one document, in its order, and their vectors are pooled out of "
+        "one pass over it (mean pooling only).",
+    )
     return_multivector = Unserved("multi-vectors are at /api/embed, `return_colbert_vecs`", False)
     prompt = Unserved("this model has no prompts", "")
     prompt_name = Unserved("this model has no prompts", "")
@@ -189,8 +194,14 @@ def embed(schema: type[EmbeddingsRequest]) -> Response:
         pooling=asked["pooling"],
         truncate=asked["truncate"],
         unit=asked["normalized"],
+        chunk=together(asked),
     )
     return answer(written(found, name, asked), found)
+
+
+def together(asked: dict[str, Any]) -> Chunking | None:
+    """How a request that was checked has its texts embedded, if not one by one."""
+    return TOGETHER if asked["late_chunking"] else None
 
 
 def written(found: Embeddings, name: str, asked: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from marshmallow import ValidationError
 from app.api.answer import in_pieces
 from app.api.ask import check_width, served_name, shaped
 from app.api.context import encoder
-from app.api.protocols.openai import EmbeddingsRequest, written
+from app.api.protocols.openai import EmbeddingsRequest, together, written
 from app.api.request_log import request_id
 from app.bulk.batches import Result
 from app.engine.embeddings import Embeddings
@@ -59,7 +59,10 @@ class _Line:
     @property
     def alike(self) -> Any:
         """Lines of which this is the same can be encoded in one call; None: this one has failed."""
-        return (self.asked["pooling"], self.asked["truncate"]) if self._status == 200 else None
+        if self._status != 200:
+            return None
+        alone = id(self) if together(self.asked) else None
+        return self.asked["pooling"], self.asked["truncate"], alone
 
     def fail(self, error: Exception) -> None:
         """Answer as where a view raised this."""
@@ -96,11 +99,17 @@ def _encode(lines: list[_Line], gone: Callable[[], bool]) -> None:
     """Answer lines that go together, in one call; where a text of one cannot be, line by line."""
     if lines[0].alike is None:
         return
-    pooling, truncate = lines[0].alike
+    pooling, truncate, _ = lines[0].alike
     texts = [text for line in lines for text in line.asked["input"]]
     try:
         found = encoder().encode(
-            texts, pooling=pooling, truncate=truncate, priority="bulk", gone=gone, patient=True
+            texts,
+            pooling=pooling,
+            truncate=truncate,
+            priority="bulk",
+            gone=gone,
+            patient=True,
+            chunk=together(lines[0].asked),
         )
     except LATER:
         raise
@@ -111,6 +120,9 @@ def _encode(lines: list[_Line], gone: Callable[[], bool]) -> None:
             return
         for line in lines:
             _encode([line], gone)
+        return
+    if len(lines) == 1:
+        lines[0].answer(found)
         return
     start = 0
     for line in lines:

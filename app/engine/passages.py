@@ -1,0 +1,197 @@
+"""Texts of any length cut into passages: at good borders, and what each passage is made of."""
+
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.engine.borders import Level, borders
+from app.engine.embeddings import Chunking, IntArray, Passage, Span
+from app.engine.tokenizer import FRAME, Part, Pause, Tokenizer, Tokens
+
+# A text is tokenised in pieces of so many characters at most, which end where something else begins: so a
+# step is short, however long the text.
+PIECE_CHARACTERS = 1 << 13
+PIECE_ENDS = (("\n\n", Level.PARAGRAPH), ("\n", Level.LINE), ("。", Level.SENTENCE), (" ", Level.WORD))
+# Of a window, what it shares with the next one: each token has half of that around it at least.
+CONTEXT_SHARE = 16
+SPACES = np.array([code for code in range(0x3001) if chr(code).isspace()], np.uint32)
+FORBIDDEN = -1  # level of a place within a character, or before a mark that belongs to the one before
+
+
+@dataclass(frozen=True)
+class Located:
+    """A text's n tokens, without special ones."""
+
+    ids: IntArray  # (n,)
+    starts: IntArray  # (n,) the character at which each begins
+    levels: NDArray[np.int8]  # (n,) of the border before each
+
+
+def cut(tokenizer: Tokenizer, texts: list[str], chunking: Chunking, pause: Pause | None) -> Tokens:
+    """The passages of each text, or the texts as passages of one document, as sequences to compute.
+
+    A text is tokenised once. Without text there is one passage of no tokens. `pause` as for Tokenizer.encode.
+    """
+    most = tokenizer.max_tokens - FRAME
+    found: list[Located] = []
+    tokens = characters = 0
+    for text in texts:
+        characters += len(text)
+        pauses = pause if characters > PIECE_CHARACTERS else None  # short texts are a step together
+        characters = 0 if pauses else characters
+        found.append(_locate(tokenizer, text, pauses, tokens))
+        tokens += len(found[-1].ids)
+    if chunking.tokens is None:
+        sizes = [len(located.ids) for located in found]
+        ends = np.cumsum([0, *sizes]).tolist()
+        passages = [Passage(index, 0, len(text), sizes[index]) for index, text in enumerate(texts)]
+        documents = [np.concatenate([located.ids for located in found])] if found else []
+        return late(
+            tokenizer, documents, [[Span(*cut) for cut in pairwise(ends)]][: len(documents)], passages
+        )
+    size = min(chunking.tokens, most)
+    spans = [cut_tokens(located.levels, size, min(chunking.overlap, size // 2)) for located in found]
+    passages = [
+        passage
+        for index, text in enumerate(texts)
+        for passage in _passages(index, text, found[index], spans[index])
+    ]
+    if chunking.late:
+        return late(tokenizer, [located.ids for located in found], spans, passages)
+    sequences = [
+        tokenizer.framed(located.ids[span.start : span.stop])
+        for located, cuts in zip(found, spans, strict=True)
+        for span in cuts
+    ]
+    return Tokens(sequences, [], passages)
+
+
+def cut_tokens(levels: NDArray[np.int8], most: int, overlap: int) -> list[Span]:
+    """Where n tokens are cut, by the level of the border before each: passages of up to `most` tokens.
+
+    A passage ends at the last of the highest borders in the second half of what it may have. It begins with
+    up to `overlap` tokens of the one before, at the first of the highest borders among them.
+    """
+    found: list[Span] = []
+    start, end = 0, len(levels)
+    while end - start > most:
+        # Not so late that the last passage has next to nothing.
+        stop = _last_highest(levels, start + most // 2 + 1, min(start + most, end - most // 4))
+        found.append(Span(start, stop))
+        start = stop
+        if overlap:
+            start = stop - overlap + int(levels[stop - overlap : stop].argmax())
+    return [*found, Span(start, end)]
+
+
+def _last_highest(levels: NDArray[np.int8], first: int, last: int) -> int:
+    return last - int(levels[first : last + 1][::-1].argmax())
+
+
+def windows(tokens: int, most: int) -> list[tuple[Span, Span]]:
+    """Windows of up to `most` tokens over a document: what each reads, and which tokens' states count.
+
+    Where two overlap, a token's state is taken from the one in which it stands farther from the edge.
+    """
+    context = most // CONTEXT_SHARE
+    count = max(1, -(-(tokens - context) // (most - context)))
+    size = -(-(tokens + (count - 1) * context) // count)
+    starts = [number * (size - context) for number in range(count)]
+    edges = [0, *(start + context // 2 for start in starts[1:]), tokens]
+    return [
+        (Span(start, min(start + size, tokens)), Span(*edge))
+        for start, edge in zip(starts, pairwise(edges), strict=True)
+    ]
+
+
+def late(
+    tokenizer: Tokenizer, documents: list[IntArray], spans: list[list[Span]], passages: list[Passage]
+) -> Tokens:
+    """Documents' tokens as sequences, and where in them the spans of each document stand.
+
+    Late chunking (Günther et al. 2024, arXiv 2409.04701): a passage's outputs come from the states that its
+    tokens have within the whole document; a longer one is read in windows.
+    """
+    sequences: list[IntArray] = []
+    places: list[list[Part]] = []
+    for ids, cuts in zip(documents, spans, strict=True):
+        read = windows(len(ids), tokenizer.max_tokens - FRAME)
+        first = len(sequences)
+        sequences += [tokenizer.framed(ids[window.start : window.stop]) for window, _ in read]
+        for span in cuts:
+            parts = []
+            for number, (window, counts) in enumerate(read, first):
+                start, stop = max(span.start, counts.start), min(span.stop, counts.stop)
+                if start < stop:  # after the first special token
+                    parts.append(Part(number, Span(start - window.start + 1, stop - window.start + 1)))
+            places.append(parts or [Part(first, Span(0, 1))])  # no token: the first special one
+    return Tokens(sequences, [], passages, places)
+
+
+def _passages(index: int, text: str, located: Located, spans: list[Span]) -> Iterator[Passage]:
+    """The characters of each span: to where the tokens after it begin, without spaces around."""
+    for span in spans:
+        start = int(located.starts[span.start]) if span.start else 0
+        stop = int(located.starts[span.stop]) if span.stop < len(located.ids) else len(text)
+        while stop > start and text[stop - 1].isspace():
+            stop -= 1
+        while start < stop and text[start].isspace():
+            start += 1
+        yield Passage(index, start, stop, span.stop - span.start)
+
+
+def _locate(tokenizer: Tokenizer, text: str, pause: Pause | None, before: int) -> Located:
+    found: list[Located] = []
+    tokens = before
+    for start, stop, level in _pieces(text):
+        piece = text[start:stop]
+        ids, starts, stops = tokenizer.located(piece, pause, tokens)
+        levels = _levels(piece, starts, stops)
+        levels[:1] = level
+        found.append(Located(ids, starts + start, levels))
+        tokens += len(ids)
+    return Located(
+        np.concatenate([piece.ids for piece in found]),
+        np.concatenate([piece.starts for piece in found]),
+        np.concatenate([piece.levels for piece in found]),
+    )
+
+
+def _pieces(text: str) -> Iterator[tuple[int, int, Level]]:
+    """Where each piece starts and stops, and the level of the border before it."""
+    start, level = 0, Level.SECTION
+    while len(text) - start > PIECE_CHARACTERS:
+        low, stop, after = start + PIECE_CHARACTERS // 2, start + PIECE_CHARACTERS, Level.TOKEN
+        for mark, of in PIECE_ENDS:
+            if (place := text.rfind(mark, low, stop)) >= 0:
+                stop, after = place + len(mark), of
+                break
+        yield start, stop, level
+        start, level = stop, after
+    yield start, len(text), level
+
+
+def _levels(text: str, starts: IntArray, stops: IntArray) -> NDArray[np.int8]:
+    """Of the border before each token; moves the starts of tokens past the spaces in front of them."""
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    levels = np.full(len(starts), Level.TOKEN, np.int8)
+    if not len(starts):
+        return levels
+    places = np.where(np.isin(codes, SPACES), len(codes), np.arange(len(codes)))
+    text_from = np.minimum.accumulate(places[::-1])[::-1]  # the first character from each on that is no space
+    np.minimum(text_from[np.minimum(starts, len(codes) - 1)], stops, out=starts)
+    ends = np.maximum.accumulate(stops)
+    at, level = borders(text)
+    tokens = np.searchsorted(starts, at)
+    known = (tokens > 0) & (tokens < len(starts))
+    tokens, at, level = tokens[known], at[known], level[known]
+    whole = ends[tokens - 1] <= at  # a border within a token is none
+    np.maximum.at(levels, tokens[whole], level[whole])
+    marks = [code for code in np.unique(codes) if unicodedata.category(chr(code))[0] == "M"]
+    first = codes[np.minimum(starts, len(codes) - 1)]
+    levels[1:][(starts[1:] < ends[:-1]) | np.isin(first[1:], np.array(marks, np.uint32))] = FORBIDDEN
+    return levels
