@@ -49,6 +49,7 @@ def create_app(
             instructions=settings.native_isa,
             max_waiting=settings.queue_tokens,
             timeout=settings.request_timeout,
+            cache_texts=settings.cache_texts,
             threads=settings.threads or thread_budget(workers=1),
         ),
     )

@@ -128,6 +128,12 @@ class Settings:
     cache_dir: Path | None = _setting(
         None, "EMBED_CACHE_DIR", _path, "where exports go if the model folder is read-only"
     )
+    cache_texts: int = _setting(
+        0,
+        "EMBED_CACHE_TEXTS",
+        _whole(0),
+        "recent texts whose dense vectors and lexical weights a worker keeps, 4 KB and more each; 0: none",
+    )
     queue_tokens: int = _setting(
         262144,
         "EMBED_QUEUE_TOKENS",

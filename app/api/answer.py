@@ -88,7 +88,7 @@ def answer(content: Any, done: Embeddings | Scores) -> Response:
     pairs = _pairs(done)
 
     def count(stages: dict[str, int]) -> None:
-        count_work(len(done.token_counts) - pairs, pairs, done.tokens, done.cut, stages)
+        count_work(len(done.token_counts) - pairs, pairs, done.tokens, done.cut, done.cached, stages)
         tracing.stages(stages, span)
 
     response: Response

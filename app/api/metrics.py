@@ -31,6 +31,9 @@ STAGE_SECONDS = Histogram(
     "embed_stage_seconds", "Where a request's time goes.", ["stage"], buckets=SECONDS, registry=OWN
 )
 TEXTS_DONE = Counter("embed_texts", "Texts encoded.", registry=OWN)
+CACHED = Counter(
+    "embed_cached_texts", "Texts whose outputs came from the cache (EMBED_CACHE_TEXTS).", registry=OWN
+)
 PAIRS_DONE = Counter("embed_pairs", "Pairs of texts read by the cross-encoder.", registry=OWN)
 TOKENS_DONE = Counter("embed_tokens", "Tokens encoded.", registry=OWN)
 TRUNCATED = Counter(
@@ -96,9 +99,10 @@ def count_request(
     REQUEST_SECONDS.labels(route).observe(seconds)
 
 
-def count_work(texts: int, pairs: int, tokens: int, cut: int, stages: dict[str, int]) -> None:
-    """Texts, pairs and tokens of a request, what was cut, and the nanoseconds of each of its stages."""
+def count_work(texts: int, pairs: int, tokens: int, cut: int, cached: int, stages: dict[str, int]) -> None:
+    """Texts, pairs and tokens of a request, what was cut or cached, and nanoseconds of each of its stages."""
     TEXTS_DONE.inc(texts)
+    CACHED.inc(cached)
     PAIRS_DONE.inc(pairs)
     TOKENS_DONE.inc(tokens)
     TRUNCATED.inc(cut)

@@ -124,6 +124,7 @@ def embed(
             throughput=True,
             max_waiting=None,
             timeout=None,
+            cache_texts=0,
         )
         info = checkpoint.info(
             min(checkpoint.max_tokens, encoder.max_tokens), encoder.pooling, chosen.engine, chosen.precision

@@ -121,6 +121,7 @@ class Embeddings:
     truncated: list[int]  # indices of the texts that were cut short
     timings: Timings = field(default_factory=Timings)
     passages: list[Passage] = field(default_factory=list)  # (n,) where the texts were cut into passages
+    cached: int = 0  # how many of what was computed came from the cache
 
     @property
     def tokens(self) -> int:
@@ -142,6 +143,7 @@ class Scores:
     token_counts: list[int]  # of all texts, each once, or of pairs that were read together
     cut: int  # how many texts or pairs were cut
     timings: Timings = field(default_factory=Timings)
+    cached: int = 0  # how many of the texts came from the cache
 
     @property
     def tokens(self) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 
 from app.engine.backends import AskedEngine, AskedPrecision, Backend, Place
 from app.engine.batcher import Batcher
+from app.engine.cache import Cache
 from app.engine.checkpoint import HEADS, Checkpoint, read_checkpoint
 from app.engine.embeddings import (
     DENSE,
@@ -68,6 +69,7 @@ class EncoderSettings:
     instructions: str = ""  # hold the processor to fewer, by their name, to compare
     max_waiting: int | None = None  # tokens queued before Overloaded; None: no limit
     timeout: float | None = None  # seconds a call may wait for its last batch to start
+    cache_texts: int = 0  # whose outputs are kept in memory, in case they come again
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class Encoder:
         """`watch` is told of every batch before it is computed, in the thread that computes it."""
         self.settings = settings
         self._watch = watch
+        self._cache = Cache(settings.cache_texts)
         self._model: _Loaded | None = None
         self._load_ns = 0
         self._int8: dict[str, Any] = {}
@@ -254,17 +257,15 @@ class Encoder:
     ) -> Embeddings:
         model = self._loaded()
         kinds = wanted(tokens, pooling, outputs)
+        compute = partial(model.batcher.compute, model.model, caller=caller, admitted=admitted)
         try:
-            arrays, spent = model.batcher.compute(model.model, tokens.sequences, kinds, caller, admitted)
+            arrays, spent, cached = self._cache.compute(tokens.sequences, kinds, compute)
         except NotFinite as error:
             raise NotFinite(tokens.texts_of(error.indices)) from None
         found = [dict(zip(of, values, strict=False)) for of, values in zip(kinds, arrays, strict=True)]
-        width = model.checkpoint.width
-        pooled = (
-            dense_rows(tokens, found, pooling, width)
-            if "dense" in outputs
-            else np.empty((0, width), np.float32)
-        )
+        pooled = np.empty((0, model.checkpoint.width), np.float32)
+        if "dense" in outputs and found:
+            pooled = dense_rows(tokens, found, pooling)
         return Embeddings(
             dense=normalize(pooled),
             lengths=np.linalg.norm(pooled, axis=1),
@@ -274,6 +275,7 @@ class Encoder:
             truncated=tokens.truncated,
             timings=spent,
             passages=tokens.passages,
+            cached=cached,
         )
 
     def score(
@@ -326,15 +328,18 @@ class Encoder:
         compared = in_tokens(plan.token_pairs(tokens.counts), *shape) if "colbert" in outputs else 0
         model.batcher.check(tokens.total + compared + later, caller)
 
+        cached = 0
+
         def encode(indices: list[int]) -> Embeddings:
-            nonlocal spent
+            nonlocal spent, cached
             found = self._compute(tokens.part(indices), trained, outputs, caller, admitted=True)
             spent += found.timings
+            cached += found.cached
             return found
 
         pause = partial(self._pause, caller)
         by_name = score_pairs(plan, groups, encode, weights, checkpoint.heads, pause)
-        return Scores(by_name, tokens.counts, len(tokens.truncated), spent)
+        return Scores(by_name, tokens.counts, len(tokens.truncated), spent, cached)
 
     def give_way(self) -> None:
         """Return when no question is being computed: for other work of this process that has time."""

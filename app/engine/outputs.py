@@ -26,13 +26,11 @@ def wanted(tokens: Tokens, pooling: Pooling, outputs: Collection[Output]) -> lis
     return [(*dict.fromkeys(kinds), *heads) for kinds in dense]
 
 
-def dense_rows(tokens: Tokens, found: Found, pooling: Pooling, width: int) -> FloatArray:
-    """The pooled state of each of n texts or passages, not normalised. (n, d)"""
+def dense_rows(tokens: Tokens, found: Found, pooling: Pooling) -> FloatArray:
+    """The pooled state of each of n > 0 texts or passages, not normalised. (n, d)"""
     if not tokens.places:
-        rows = [arrays[pooling] for arrays in found]
-    else:
-        rows = [_mean(parts, found) for parts in tokens.places]
-    return np.stack(rows) if rows else np.empty((0, width), np.float32)
+        return np.stack([arrays[pooling] for arrays in found])
+    return np.stack([_mean(parts, found) for parts in tokens.places])
 
 
 def _mean(parts: list[Part], found: Found) -> FloatArray:

@@ -141,6 +141,7 @@ class Reranker:
             first.token_counts + second.token_counts,
             first.cut + second.cut,
             first.timings + second.timings,
+            first.cached,
         )
 
     def _score(
