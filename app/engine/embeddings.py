@@ -14,6 +14,7 @@ Precision = Literal["fp32", "bf16", "int8", "w8a16"]  # w8a16: 8-bit weights, 16
 Head = Literal["sparse", "colbert"]
 Output = Literal["dense", "sparse", "colbert"]
 DENSE: tuple[Output, ...] = ("dense",)
+<<<<<<< HEAD
 
 
 class Span(NamedTuple):
@@ -26,6 +27,12 @@ class Span(NamedTuple):
 # What a backend computes of a text of t tokens: a pooling's state (d,), the mean state of a span (d,), or
 # a head's value of every token, (t,) for sparse and (t, d) for colbert. Of a pair its score (1,).
 Kind = Literal["mean", "cls", "sparse", "colbert", "score"] | Span
+=======
+POOL_FACTORS = range(2, 9)  # of tokens that share a row of a multi-vector, on average
+# What a backend computes of a text of t tokens: a pooling's state (d,), or a head's value of every
+# token, (t,) for sparse and (t, d) for colbert; of a pair a cross-encoder's score (1,).
+Kind = Literal["mean", "cls", "sparse", "colbert", "score"]
+>>>>>>> ddf542a (engine: token pooling clusters the rows of multi-vectors, group after group of texts)
 Priority = Literal["interactive", "bulk"]  # a question that somebody waits for, or part of a corpus
 PRIORITIES: tuple[Priority, ...] = get_args(Priority)
 Side = Literal["right", "left"]  # the end of a text that is cut off where it is too long
@@ -116,9 +123,15 @@ class Embeddings:
     dense: FloatArray  # (n, d), rows of length 1
     lengths: FloatArray  # (n,), of the dense rows before they were divided by it
     sparse: list[Lexical]  # n
+<<<<<<< HEAD
     multi_vector: list[FloatArray]  # n times (t - 1, d), rows of length 1
     token_counts: list[int]  # of what was computed, special tokens included: (n,) but for late chunking
     truncated: list[int]  # indices of the texts that were cut short
+=======
+    multi_vector: list[FloatArray]  # n times (t - 1, d), or fewer where they are pooled, rows of length 1
+    token_counts: list[int]  # (n,), special tokens included, after truncation
+    truncated: list[int]  # indices of the texts that were cut
+>>>>>>> ddf542a (engine: token pooling clusters the rows of multi-vectors, group after group of texts)
     timings: Timings = field(default_factory=Timings)
     passages: list[Passage] = field(default_factory=list)  # (n,) where the texts were cut into passages
     cached: int = 0  # how many of what was computed came from the cache
@@ -132,6 +145,19 @@ class Embeddings:
     def cut(self) -> int:
         """How many texts were cut."""
         return len(self.truncated)
+
+
+def joined(parts: list[Embeddings]) -> Embeddings:
+    """Of the texts of the first, then of those of the next; which of them were cut is not kept."""
+    return Embeddings(
+        dense=np.concatenate([part.dense for part in parts]),
+        lengths=np.concatenate([part.lengths for part in parts]),
+        sparse=[weights for part in parts for weights in part.sparse],
+        multi_vector=[rows for part in parts for rows in part.multi_vector],
+        token_counts=[count for part in parts for count in part.token_counts],
+        truncated=[],
+        timings=sum((part.timings for part in parts), Timings()),
+    )
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,9 @@ from app.engine.embeddings import (
     Token,
     Weights,
     count_numbers,
+    joined,
 )
+<<<<<<< HEAD
 from app.engine.errors import LateNeedsMean, MissingHead, ModelError, NotFinite, NotLoaded, TextTooLong
 from app.engine.heads import normalize
 from app.engine.job import Caller
@@ -41,8 +43,17 @@ from app.engine.model import Model
 from app.engine.outputs import dense_rows, lexical, multi_vectors, wanted
 from app.engine.passages import cut
 from app.engine.policy import QUESTION_TOKENS, Policy
+=======
+from app.engine.errors import MissingHead, ModelError, NotFinite, NotLoaded, TextTooLong
+from app.engine.heads import lexical_weights, multi_vector, normalize
+from app.engine.job import Caller
+from app.engine.loading import load_model, load_tokenizer
+from app.engine.model import Model
+from app.engine.policy import QUESTION_TOKENS, Policy, priority_of
+>>>>>>> ddf542a (engine: token pooling clusters the rows of multi-vectors, group after group of texts)
 from app.engine.prepare import known_of_int8
 from app.engine.scores import Plan, in_tokens, score_pairs
+from app.engine.token_pooling import count_pooled, groups, pool
 from app.engine.tokenizer import Pause, Tokenizer, Tokens
 
 log = logging.getLogger(__name__)
@@ -192,7 +203,11 @@ class Encoder:
         gone: Callable[[], bool] | None = None,
         expect: Callable[[int], None] | None = None,
         patient: bool = False,
+<<<<<<< HEAD
         chunk: Chunking | None = None,
+=======
+        colbert_pool: int | None = None,
+>>>>>>> ddf542a (engine: token pooling clusters the rows of multi-vectors, group after group of texts)
     ) -> Embeddings:
         """Embed n texts; thread-safe, blocks until all are done, keeps their order.
 
@@ -200,11 +215,19 @@ class Encoder:
         With `chunk` texts of any length are cut into passages, and what is given is theirs.
         A call is interactive or bulk, and goes before or after others, by its `priority` or by its size.
         `expect` is told how many numbers the outputs will hold, before they are computed; what it raises
+<<<<<<< HEAD
         ends the call. A `patient` call waits as long as it takes. Raises TextTooLong where `truncate` is
         None, MissingHead for an output that the checkpoint cannot give, LateNeedsMean for late chunking
         with another pooling, Overloaded and TooLate where the settings limit what may wait, Abandoned once
         `gone` says that nobody waits any more, NotFinite for a vector with NaN or infinity, NotLoaded
         outside load() .. close().
+=======
+        ends the call. A `patient` call waits as long as it takes. `colbert_pool` clusters the rows of
+        multi-vectors, see token_pooling, so that one is left for so many. Raises TextTooLong where `truncate`
+        is None, MissingHead for an output that the checkpoint cannot give, Overloaded and TooLate where the
+        settings limit what may wait, Abandoned once `gone` says that nobody waits any more, NotFinite for a
+        vector with NaN or infinity, NotLoaded outside load() .. close().
+>>>>>>> ddf542a (engine: token pooling clusters the rows of multi-vectors, group after group of texts)
         """
         checkpoint = self._loaded().checkpoint
         for head in HEADS:
@@ -215,11 +238,25 @@ class Encoder:
             raise LateNeedsMean
         caller = self.caller(priority, gone, patient)
         start = time.perf_counter_ns()
+<<<<<<< HEAD
         tokens = self._tokenize(texts, truncate, caller, chunk)
         if expect:
             expect(count_numbers(tokens.sizes, checkpoint.width, outputs))
         spent = Timings(load=self._load_ns, tokenize=time.perf_counter_ns() - start)
         found = self._compute(tokens, pooling, outputs, caller)
+=======
+        tokens = self._tokenize(texts, truncate, caller)
+        pooling = pooling or self.settings.pooling
+        factor = colbert_pool if "colbert" in outputs else None
+        if expect:
+            count = partial(count_pooled, factor=factor) if factor else count_numbers
+            expect(count(tokens.counts, checkpoint.width, outputs))
+        spent = Timings(load=self._load_ns, tokenize=time.perf_counter_ns() - start)
+        if factor:
+            found = self._compute_pooled(tokens, pooling, outputs, caller, factor)
+        else:
+            found = self._compute(tokens, pooling, outputs, caller)
+>>>>>>> ddf542a (engine: token pooling clusters the rows of multi-vectors, group after group of texts)
         return replace(found, timings=spent + found.timings)
 
     def caller(
@@ -277,6 +314,22 @@ class Encoder:
             passages=tokens.passages,
             cached=cached,
         )
+
+    def _compute_pooled(
+        self, tokens: Tokens, pooling: Pooling, outputs: Collection[Output], caller: Caller, factor: int
+    ) -> Embeddings:
+        """As `_compute`, with pooled multi-vectors: see token_pooling."""
+        self.batcher.check(tokens.total, caller)
+        caller.priority = priority_of(tokens.total, caller.priority)  # a small last group is no question
+        parts = []
+        for group in groups(tokens.counts):
+            try:
+                found = self._compute(tokens.part(group), pooling, outputs, caller, admitted=True)
+            except NotFinite as error:
+                raise NotFinite([group[index] for index in error.indices]) from None
+            pooled = pool(found.multi_vector, factor, partial(self._pause, caller))
+            parts.append(replace(found, multi_vector=pooled))
+        return replace(joined(parts), truncated=tokens.truncated)
 
     def score(
         self,
