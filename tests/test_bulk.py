@@ -19,6 +19,7 @@ from app.config import Settings
 from app.engine.checkpoint import read_checkpoint
 from app.engine.export import ensure_export
 from app.engine.native.export import NativeExporter
+from app.engine.token_pooling import pool
 
 ROOT = Path(__file__).parent.parent
 TEXTS = [
@@ -123,6 +124,25 @@ def test_all_outputs_and_what_the_files_say_of_themselves(run, tmp_path, referen
     assert (told["pooling"], told["precision"], told["width"]) == ("cls", "fp32", 64)
     assert len(told["model_version"]) == 64
     assert told["outputs"] == ["dense", "sparse", "colbert"]
+
+
+@pytest.mark.parametrize("encoding", ["float32", "binary"])
+def test_multi_vectors_are_pooled(run, tmp_path, reference, encoding):
+    place, out = sources(tmp_path)["a.jsonl"], tmp_path / "out"
+    options = ("--outputs", "dense,colbert", "--encoding", encoding)
+    done = run(place, "--out", out, *options, "--colbert-pool", 4)
+    assert done.exit_code == 0, done.output
+    table = read(out)
+    expected = pool(reference.encode(TEXTS, outputs=("colbert",)).multi_vector, 4)
+    found = table.column("colbert").to_pylist()
+    assert [len(rows) for rows in found] == [len(rows) for rows in expected]
+    if encoding == "float32":
+        for rows, others in zip(found, expected, strict=True):
+            np.testing.assert_allclose(rows, others, atol=1e-6)
+    assert json.loads(pq.read_schema(next(out.glob("part-*"))).metadata[b"embedding"])["colbert_pool"] == 4
+    again = run(place, "--out", out, *options)
+    assert again.exit_code == 1
+    assert "was begun with another colbert pool (4, now None)" in again.output
 
 
 @pytest.mark.parametrize(
@@ -366,6 +386,8 @@ def test_what_cannot_be_embedded_is_said_in_a_sentence(run, tmp_path):
         ((tmp_path / "bad.csv",), "bad.csv row 3 has 1 fields, its header has 2"),
         ((tmp_path / "open.csv",), "is not CSV"),
         ((tmp_path / "both",), "holds files of several formats"),
+        ((good, "--colbert-pool", "4"), "add colbert to --outputs"),
+        ((good, "--outputs", "colbert", "--colbert-pool", "9"), "2<=x<=8"),
         ((good, "--outputs", "dense,rank"), "'rank' is none of dense, sparse, colbert"),
     ]
     for arguments, words in cases:

@@ -22,6 +22,7 @@ class Options:
     part_rows: int
     limit: int | None
     id_column: str | None
+    colbert_pool: int | None = None  # tokens that share a row of a multi-vector, on average
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,10 @@ class Counts:
 
 def metadata(model: Model, options: Options) -> dict[str, str]:
     """For the schema of every file: what its vectors are, as one JSON object under `embedding`."""
-    return {
-        "embedding": json.dumps({**told(model), "outputs": options.outputs, "encoding": options.encoding})
-    }
+    found = {**told(model), "outputs": options.outputs, "encoding": options.encoding}
+    if options.colbert_pool:
+        found["colbert_pool"] = options.colbert_pool
+    return {"embedding": json.dumps(found)}
 
 
 def told(model: Model) -> dict[str, Any]:

@@ -42,6 +42,10 @@ def embed_corpus(
     for output in request.options.outputs:
         if output != "dense" and output not in checkpoint.heads:
             raise BulkError(str(MissingHead(output)))
+    if request.options.colbert_pool and "colbert" not in request.options.outputs:
+        raise BulkError(
+            "--colbert-pool makes multi-vectors shorter: add colbert to --outputs, or leave it out"
+        )
     target = Path(request.out) if request.out.endswith(".npy") else None
     folder = request.out if target is None else f"{request.out}.parts"
     if target is not None:

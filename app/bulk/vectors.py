@@ -97,7 +97,13 @@ def _encode(
         places = [index for index, fault in enumerate(faults) if fault is None]
         texts = [str(window[place]) for place in places]
         try:
-            done = encoder.encode(texts, outputs=options.outputs, priority="bulk", gone=gone)
+            done = encoder.encode(
+                texts,
+                outputs=options.outputs,
+                priority="bulk",
+                gone=gone,
+                colbert_pool=options.colbert_pool,
+            )
         except NotFinite as error:
             for index in error.indices:
                 faults[places[index]] = "not_finite"

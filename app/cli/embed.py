@@ -12,7 +12,7 @@ from flask.cli import with_appcontext
 from app.config import Settings
 from app.engine.backends import Place, choose
 from app.engine.checkpoint import read_checkpoint
-from app.engine.embeddings import Output, Pooling
+from app.engine.embeddings import POOL_FACTORS, Output, Pooling
 from app.engine.encoder import EncoderSettings
 from app.engine.errors import EngineError
 
@@ -49,6 +49,11 @@ def _outputs(context: click.Context, parameter: click.Parameter, value: str) -> 
     default="float32",
     show_default=True,
     help="Of the numbers in vectors.",
+)
+@click.option(
+    "--colbert-pool",
+    type=click.IntRange(POOL_FACTORS[0], POOL_FACTORS[-1]),
+    help="Multi-vectors so many times shorter: tokens that are alike share a row.",
 )
 @click.option(
     "--pooling", type=click.Choice(["mean", "cls"]), help="Of dense vectors.  [default: EMBED_POOLING]"
