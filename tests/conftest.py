@@ -8,7 +8,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,7 @@ from app.engine.embeddings import (
 from app.engine.encoder import Encoder, EncoderSettings
 from app.engine.errors import Abandoned, LateNeedsMean, MissingHead, TextTooLong, TooMuchOutput
 from app.engine.scores import Plan, score_pairs
+from app.engine.token_pooling import count_pooled, pool
 from benchmarks.checkpoint import PAIR
 
 ROOT = Path(__file__).parent.parent
@@ -79,7 +80,11 @@ class FakeEncoder:
         gone=None,
         expect=None,
         patient=False,
+<<<<<<< HEAD
         chunk=None,
+=======
+        colbert_pool=None,
+>>>>>>> 5a25d9e (api: /api/embed pools multi-vectors by colbert_pool)
     ) -> Embeddings:
         if self.fails:
             raise self.fails
@@ -91,7 +96,11 @@ class FakeEncoder:
                 "truncate": truncate,
                 "priority": priority,
                 "patient": patient,
+<<<<<<< HEAD
                 "chunk": chunk,
+=======
+                "colbert_pool": colbert_pool,
+>>>>>>> 5a25d9e (api: /api/embed pools multi-vectors by colbert_pool)
             }
         )
         if chunk and chunk.late and pooling == "cls":
@@ -107,19 +116,21 @@ class FakeEncoder:
         if over and truncate is None:
             raise TextTooLong(over[0], counts[over[0]], self.limit)
         if expect:
-            expect(count_numbers(counts, self.width, outputs))
+            count = partial(count_pooled, factor=colbert_pool) if colbert_pool else count_numbers
+            expect(count(counts, self.width, outputs))
         if self.fails_after_expecting:
             raise self.fails_after_expecting
         rows = [self.vector(text) for text in texts]
+        multi_vector = [
+            np.array([self.vector(word) for word in [*text.split(), "</s>"]], np.float32)
+            for text in texts
+            if "colbert" in outputs
+        ]
         return Embeddings(
             dense=np.array(rows if "dense" in outputs else [], np.float32).reshape(-1, self.width),
             lengths=np.full(len(texts) if "dense" in outputs else 0, 2, np.float32),
             sparse=[self.lexical(text) for text in texts if "sparse" in outputs],
-            multi_vector=[
-                np.array([self.vector(word) for word in [*text.split(), "</s>"]], np.float32)
-                for text in texts
-                if "colbert" in outputs
-            ],
+            multi_vector=pool(multi_vector, colbert_pool) if colbert_pool else multi_vector,
             token_counts=[min(count, self.limit) for count in counts],
             truncated=over,
             timings=Timings(load=7),

@@ -8,7 +8,14 @@ import orjson
 import pytest
 
 from app import create_app
+<<<<<<< HEAD
 from app.engine.embeddings import Chunking
+=======
+from app.config import Settings
+from app.engine import token_pooling
+from app.engine.encodings import matrix
+from app.engine.token_pooling import pool
+>>>>>>> 5a25d9e (api: /api/embed pools multi-vectors by colbert_pool)
 
 TEXTS = ["什么是机器学习？", "", "Guten Morgen"]
 
@@ -121,6 +128,39 @@ def test_fields_of_other_servers_are_ignored(client):
     embed(client, input="a", options=None, keep_alive="5m")
 
 
+@pytest.mark.parametrize("encoding", ["float", "base64", "int8", "binary", "ubinary"])
+def test_pooled_multi_vectors_go_with_every_encoding(client, fake, encoding):
+    text = "one two three four five"
+    asked = {"return_colbert_vecs": True, "encoding_format": encoding}
+    (found,) = embed(client, input=text, colbert_pool=2, **asked)["colbert_vecs"]
+    assert fake.calls[-1]["colbert_pool"] == 2
+    rows = np.array([fake.vector(word) for word in [*text.split(), "</s>"]])
+    (pooled,) = pool([rows], 2)
+    assert len(pooled) == 3
+    assert orjson.loads(orjson.dumps(matrix(pooled, encoding), option=orjson.OPT_SERIALIZE_NUMPY)) == found
+    assert embed(client, input=text, colbert_pool=None, **asked)["colbert_vecs"] != [found]
+
+
+@pytest.mark.parametrize("factor", [0, 1, 9, -2, 2.5, "two", True, [2]])
+def test_a_pool_factor_that_there_is_not_is_refused(client, factor):
+    body = {"input": "a", "return_colbert_vecs": True, "colbert_pool": factor}
+    answer = client.post("/api/embed", json=body)
+    assert answer.status_code == 422
+    assert answer.json["error"].startswith("colbert_pool: must be a whole number")
+
+
+def test_without_multi_vectors_there_is_nothing_to_pool(client):
+    assert "colbert_vecs" not in embed(client, input="a", colbert_pool=2)
+
+
+def test_pooled_answers_may_be_of_more_texts(fake, monkeypatch):
+    monkeypatch.setattr(token_pooling, "GROUP_TOKENS", 16)
+    client = create_app(Settings(max_output_numbers=2000), fake).test_client()
+    body = {"input": ["one two three four five six"] * 20, "return_colbert_vecs": True, "return_dense": False}
+    assert client.post("/api/embed", json=body).status_code == 422
+    assert client.post("/api/embed", json=body | {"colbert_pool": 4}).status_code == 200
+
+
 @pytest.mark.parametrize("name", ["fake", "fake:latest", "FAKE", "openai/fake", "Ollama/Fake:latest"])
 def test_names_of_the_served_model_are_accepted_and_echoed(client, name):
     assert embed(client, input="a", model=name)["model"] == name
@@ -147,9 +187,6 @@ def test_other_names_are_others(client, fake, name):
 
 
 def test_aliases_are_a_setting(fake):
-    from app import create_app
-    from app.config import Settings
-
     client = create_app(Settings(model_aliases=("text-embedding-3-small",)), fake).test_client()
     assert embed(client, input="a", model="text-embedding-3-small")["model"]
     assert client.post("/api/embed", json={"input": "a", "model": "fake"}).status_code == 404

@@ -18,7 +18,7 @@ from app.api.documented import documented
 from app.api.fields import Choice, TextOrTexts, ignored, model_name, priority, switch, texts, whole
 from app.api.protocol import Protocol
 from app.api.schema import TextsRequest
-from app.engine.embeddings import FloatArray, Output
+from app.engine.embeddings import POOL_FACTORS, FloatArray, Output
 from app.engine.encodings import ENCODINGS, matrix
 
 OUTPUTS: dict[Output, str] = {
@@ -43,11 +43,22 @@ EXAMPLES = {
         "summary": "Lexical weights beside the dense vector, readable (for models that have them)",
         "value": {"input": "What is BGE M3?", "return_sparse": True, "lexical_weights": "tokens"},
     },
+<<<<<<< HEAD
     "passages": {
         "summary": "Texts of any length, cut into passages",
         "value": {
             "input": ["First paragraph.\n\nSecond paragraph."],
             "chunk": True,
+=======
+    "multi-vectors": {
+        "summary": "Multi-vectors for an index, pooled and in bits (for models that have them)",
+        "value": {
+            "input": "a passage of some length",
+            "return_dense": False,
+            "return_colbert_vecs": True,
+            "colbert_pool": 4,
+            "encoding_format": "binary",
+>>>>>>> 5a25d9e (api: /api/embed pools multi-vectors by colbert_pool)
         },
     },
     "refusal": {
@@ -79,6 +90,14 @@ class EmbedRequest(TextsRequest):
     return_sparse = switch(False, "Lexical weights of each text, in `sparse`, for models that have them.")
     return_colbert_vecs = switch(
         False, "A vector for each token but the first, in `colbert_vecs`, for models that have them."
+    )
+    colbert_pool = whole(
+        POOL_FACTORS[0],
+        f"must be a whole number from {POOL_FACTORS[0]} to {POOL_FACTORS[-1]}, or left out for a vector for "
+        "each token",
+        "Makes multi-vectors about this many times shorter: tokens whose vectors are alike share one, their "
+        "mean. For passages, not for queries. It changes nothing without `return_colbert_vecs`.",
+        POOL_FACTORS[-1],
     )
     lexical_weights = Choice(
         "indices",
@@ -143,7 +162,8 @@ class EmbedResponse(Schema):
         metadata={
             "example": [[[0.0412, -0.0106, 0.0333], [-0.0521, 0.0207, 0.0148]]],
             "description": "If asked for: a matrix for each text, a row of length 1 for every token but the "
-            "first. For `base64` an object: `shape`, and all rows in one string, `data`.",
+            "first, or for every cluster with `colbert_pool`. For `base64` an object: `shape`, and all rows "
+            "in one string, `data`.",
         },
     )
     chunks = fields.List(
@@ -189,7 +209,11 @@ def embed() -> Response:
         outputs=outputs,
         truncate=asked["truncate"],
         priority=asked["priority"],
+<<<<<<< HEAD
         chunk=asked["chunk"],
+=======
+        colbert_pool=asked["colbert_pool"],
+>>>>>>> 5a25d9e (api: /api/embed pools multi-vectors by colbert_pool)
     )
     content = {
         "model": name,
