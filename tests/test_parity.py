@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from app.engine.embeddings import CROSS_ENCODER
+from app.engine.embeddings import CROSS_ENCODER, POOL_FACTORS
 from app.engine.encoder import Encoder
 from app.engine.reranker import Reranker, RerankerSettings
+from app.engine.texts import TEXTS as CALIBRATION
+from app.engine.token_pooling import pool
 from benchmarks.checkpoint import RERANKER, is_complete, make_reranker
 from tests.conftest import DEMO, ROOT
 
@@ -209,3 +211,19 @@ def test_pairs_score_as_with_flag_embeddings_reranker(
     assert np.std(their_scores["raw"]) > 0.1, "the pairs are hardly different"
     assert largest(found, their_scores["raw"]) <= 1e-4
     assert largest(1 / (1 + np.exp(-found)), their_scores["normalized"]) <= 1e-4
+
+
+def test_token_pooling_is_scipys(demo_with_heads, load_encoder, tmp_path):
+    """Real token states, and rows that are as good as random."""
+    encoder = load_encoder(demo_with_heads, engine="torch")
+    texts = [*CALIBRATION.read_text(encoding="utf-8").splitlines()[:6], "word " * 500]
+    given = dict(enumerate(encoder.encode(texts, outputs=("colbert",)).multi_vector))
+    rows = np.random.default_rng(0).normal(size=(300, 64)).astype(np.float32)
+    given[len(given)] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    np.savez(tmp_path / "given.npz", **{str(name): rows for name, rows in given.items()})
+    files = [tmp_path / "given.npz", tmp_path / "theirs.npz"]
+    subprocess.run([PYTHON, ROOT / "tests" / "scipy_pooling.py", *files], check=True)
+    with np.load(files[1]) as theirs:
+        for name, rows in given.items():
+            for factor in POOL_FACTORS:
+                assert largest(pool([rows], factor)[0], theirs[f"{name}/{factor}"]) <= 1e-5, (name, factor)
