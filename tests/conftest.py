@@ -80,11 +80,8 @@ class FakeEncoder:
         gone=None,
         expect=None,
         patient=False,
-<<<<<<< HEAD
         chunk=None,
-=======
         colbert_pool=None,
->>>>>>> 5a25d9e (api: /api/embed pools multi-vectors by colbert_pool)
     ) -> Embeddings:
         if self.fails:
             raise self.fails
@@ -96,11 +93,8 @@ class FakeEncoder:
                 "truncate": truncate,
                 "priority": priority,
                 "patient": patient,
-<<<<<<< HEAD
                 "chunk": chunk,
-=======
                 "colbert_pool": colbert_pool,
->>>>>>> 5a25d9e (api: /api/embed pools multi-vectors by colbert_pool)
             }
         )
         if chunk and chunk.late and pooling == "cls":

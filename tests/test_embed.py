@@ -8,14 +8,11 @@ import orjson
 import pytest
 
 from app import create_app
-<<<<<<< HEAD
-from app.engine.embeddings import Chunking
-=======
 from app.config import Settings
 from app.engine import token_pooling
+from app.engine.embeddings import Chunking
 from app.engine.encodings import matrix
 from app.engine.token_pooling import pool
->>>>>>> 5a25d9e (api: /api/embed pools multi-vectors by colbert_pool)
 
 TEXTS = ["什么是机器学习？", "", "Guten Morgen"]
 

@@ -246,3 +246,16 @@ def test_a_heading_stays_with_its_text_and_sentences_are_whole(tiny):
     whole = [text for text in texts if text[-1] in ".!?。？؟"]
     assert len(whole) >= 0.95 * len(texts), texts
     assert not [text for text in texts if text.splitlines()[-1].startswith("# ")]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_multi_vectors_of_passages_can_be_pooled(tiny, late):
+    texts, chunk = [ENGLISH * 12, "short"], Chunking(64, 16, late)
+    told = []
+    found = tiny.encode(texts, outputs=ALL, chunk=chunk, colbert_pool=4, expect=told.append)
+    whole = tiny.encode(texts, outputs=ALL, chunk=chunk)
+    assert found.passages == whole.passages
+    np.testing.assert_allclose(found.dense, whole.dense, atol=1e-5)
+    for rows, before in zip(found.multi_vector, whole.multi_vector, strict=True):
+        assert len(rows) == max(1, len(before) // 4)
+    assert sum(rows.size for rows in found.multi_vector) < told[0]

@@ -119,11 +119,8 @@ def encode(
     truncate: Side | None = "right",
     unit: bool = True,
     priority: Priority | None = None,
-<<<<<<< HEAD
     chunk: Chunking | None = None,
-=======
     colbert_pool: int | None = None,
->>>>>>> 5a25d9e (api: /api/embed pools multi-vectors by colbert_pool)
 ) -> Embeddings:
     """As Encoder.encode, with dense vectors of `dimensions` numbers; None or 0 keeps all.
 
@@ -140,11 +137,8 @@ def encode(
             priority=priority or _header_priority(),
             gone=_client_gone(),
             expect=expect,
-<<<<<<< HEAD
             chunk=chunk,
-=======
             colbert_pool=colbert_pool,
->>>>>>> 5a25d9e (api: /api/embed pools multi-vectors by colbert_pool)
         )
     return shaped(found, dimensions, unit)
 

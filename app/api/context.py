@@ -57,11 +57,8 @@ class Encoder(Protocol):
         gone: Callable[[], bool] | None = None,
         expect: Callable[[int], None] | None = None,
         patient: bool = False,
-<<<<<<< HEAD
         chunk: Chunking | None = None,
-=======
         colbert_pool: int | None = None,
->>>>>>> 5a25d9e (api: /api/embed pools multi-vectors by colbert_pool)
     ) -> Embeddings: ...
 
     def score(

@@ -14,7 +14,7 @@ Precision = Literal["fp32", "bf16", "int8", "w8a16"]  # w8a16: 8-bit weights, 16
 Head = Literal["sparse", "colbert"]
 Output = Literal["dense", "sparse", "colbert"]
 DENSE: tuple[Output, ...] = ("dense",)
-<<<<<<< HEAD
+POOL_FACTORS = range(2, 9)  # of tokens that share a row of a multi-vector, on average
 
 
 class Span(NamedTuple):
@@ -27,12 +27,6 @@ class Span(NamedTuple):
 # What a backend computes of a text of t tokens: a pooling's state (d,), the mean state of a span (d,), or
 # a head's value of every token, (t,) for sparse and (t, d) for colbert. Of a pair its score (1,).
 Kind = Literal["mean", "cls", "sparse", "colbert", "score"] | Span
-=======
-POOL_FACTORS = range(2, 9)  # of tokens that share a row of a multi-vector, on average
-# What a backend computes of a text of t tokens: a pooling's state (d,), or a head's value of every
-# token, (t,) for sparse and (t, d) for colbert; of a pair a cross-encoder's score (1,).
-Kind = Literal["mean", "cls", "sparse", "colbert", "score"]
->>>>>>> ddf542a (engine: token pooling clusters the rows of multi-vectors, group after group of texts)
 Priority = Literal["interactive", "bulk"]  # a question that somebody waits for, or part of a corpus
 PRIORITIES: tuple[Priority, ...] = get_args(Priority)
 Side = Literal["right", "left"]  # the end of a text that is cut off where it is too long
@@ -123,15 +117,9 @@ class Embeddings:
     dense: FloatArray  # (n, d), rows of length 1
     lengths: FloatArray  # (n,), of the dense rows before they were divided by it
     sparse: list[Lexical]  # n
-<<<<<<< HEAD
-    multi_vector: list[FloatArray]  # n times (t - 1, d), rows of length 1
+    multi_vector: list[FloatArray]  # n times (t - 1, d), or fewer where they are pooled, rows of length 1
     token_counts: list[int]  # of what was computed, special tokens included: (n,) but for late chunking
     truncated: list[int]  # indices of the texts that were cut short
-=======
-    multi_vector: list[FloatArray]  # n times (t - 1, d), or fewer where they are pooled, rows of length 1
-    token_counts: list[int]  # (n,), special tokens included, after truncation
-    truncated: list[int]  # indices of the texts that were cut
->>>>>>> ddf542a (engine: token pooling clusters the rows of multi-vectors, group after group of texts)
     timings: Timings = field(default_factory=Timings)
     passages: list[Passage] = field(default_factory=list)  # (n,) where the texts were cut into passages
     cached: int = 0  # how many of what was computed came from the cache
@@ -157,6 +145,8 @@ def joined(parts: list[Embeddings]) -> Embeddings:
         token_counts=[count for part in parts for count in part.token_counts],
         truncated=[],
         timings=sum((part.timings for part in parts), Timings()),
+        passages=[passage for part in parts for passage in part.passages],
+        cached=sum(part.cached for part in parts),
     )
 
 

@@ -8,9 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from app.engine.backends import AskedEngine, AskedPrecision, Backend, Place
+from app.engine.backends import AskedEngine, AskedPrecision, Place
 from app.engine.batcher import Batcher
 from app.engine.cache import Cache
 from app.engine.checkpoint import HEADS, Checkpoint, read_checkpoint
@@ -32,29 +30,16 @@ from app.engine.embeddings import (
     Token,
     Weights,
     count_numbers,
-    joined,
 )
-<<<<<<< HEAD
-from app.engine.errors import LateNeedsMean, MissingHead, ModelError, NotFinite, NotLoaded, TextTooLong
-from app.engine.heads import normalize
+from app.engine.errors import LateNeedsMean, MissingHead, ModelError, NotLoaded, TextTooLong
 from app.engine.job import Caller
+from app.engine.loaded import Loaded
 from app.engine.loading import load_model, load_tokenizer
-from app.engine.model import Model
-from app.engine.outputs import dense_rows, lexical, multi_vectors, wanted
 from app.engine.passages import cut
 from app.engine.policy import QUESTION_TOKENS, Policy
-=======
-from app.engine.errors import MissingHead, ModelError, NotFinite, NotLoaded, TextTooLong
-from app.engine.heads import lexical_weights, multi_vector, normalize
-from app.engine.job import Caller
-from app.engine.loading import load_model, load_tokenizer
-from app.engine.model import Model
-from app.engine.policy import QUESTION_TOKENS, Policy, priority_of
->>>>>>> ddf542a (engine: token pooling clusters the rows of multi-vectors, group after group of texts)
 from app.engine.prepare import known_of_int8
 from app.engine.scores import Plan, in_tokens, score_pairs
-from app.engine.token_pooling import count_pooled, groups, pool
-from app.engine.tokenizer import Pause, Tokenizer, Tokens
+from app.engine.tokenizer import Pause, Tokens
 
 log = logging.getLogger(__name__)
 
@@ -83,15 +68,6 @@ class EncoderSettings:
     cache_texts: int = 0  # whose outputs are kept in memory, in case they come again
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    checkpoint: Checkpoint
-    tokenizer: Tokenizer
-    backend: Backend
-    model: Model
-    batcher: Batcher
-
-
 class Encoder:
     """Texts in, arrays out. Cheap to make; `load` is the heavy part, once, in the worker."""
 
@@ -99,8 +75,7 @@ class Encoder:
         """`watch` is told of every batch before it is computed, in the thread that computes it."""
         self.settings = settings
         self._watch = watch
-        self._cache = Cache(settings.cache_texts)
-        self._model: _Loaded | None = None
+        self._model: Loaded | None = None
         self._load_ns = 0
         self._int8: dict[str, Any] = {}
 
@@ -162,7 +137,7 @@ class Encoder:
         backend, model = load_model(checkpoint, settings.engine, settings.precision, place)
         preempts = backend.preempt is not None
         batcher = Batcher(Policy(settings.max_waiting), preempts, backend.streams, self._watch)
-        self._model = _Loaded(checkpoint, tokenizer, backend, model, batcher)
+        self._model = Loaded(checkpoint, tokenizer, backend, model, batcher, Cache(settings.cache_texts))
         self.encode(["warm up", "warm up " * min(100, self.max_tokens // 4)])
         self.encode(["warm up"], outputs=(), chunk=Chunking())
         self._load_ns = time.perf_counter_ns() - start
@@ -203,60 +178,41 @@ class Encoder:
         gone: Callable[[], bool] | None = None,
         expect: Callable[[int], None] | None = None,
         patient: bool = False,
-<<<<<<< HEAD
         chunk: Chunking | None = None,
-=======
         colbert_pool: int | None = None,
->>>>>>> ddf542a (engine: token pooling clusters the rows of multi-vectors, group after group of texts)
     ) -> Embeddings:
         """Embed n texts; thread-safe, blocks until all are done, keeps their order.
 
         `pooling` of dense vectors overrides the encoder's own. All `outputs` come from one forward.
-        With `chunk` texts of any length are cut into passages, and what is given is theirs.
+        With `chunk` texts of any length are cut into passages, and what is given is theirs. `colbert_pool`
+        leaves about one row of multi-vectors for so many tokens, see token_pooling.
         A call is interactive or bulk, and goes before or after others, by its `priority` or by its size.
         `expect` is told how many numbers the outputs will hold, before they are computed; what it raises
-<<<<<<< HEAD
         ends the call. A `patient` call waits as long as it takes. Raises TextTooLong where `truncate` is
         None, MissingHead for an output that the checkpoint cannot give, LateNeedsMean for late chunking
         with another pooling, Overloaded and TooLate where the settings limit what may wait, Abandoned once
         `gone` says that nobody waits any more, NotFinite for a vector with NaN or infinity, NotLoaded
         outside load() .. close().
-=======
-        ends the call. A `patient` call waits as long as it takes. `colbert_pool` clusters the rows of
-        multi-vectors, see token_pooling, so that one is left for so many. Raises TextTooLong where `truncate`
-        is None, MissingHead for an output that the checkpoint cannot give, Overloaded and TooLate where the
-        settings limit what may wait, Abandoned once `gone` says that nobody waits any more, NotFinite for a
-        vector with NaN or infinity, NotLoaded outside load() .. close().
->>>>>>> ddf542a (engine: token pooling clusters the rows of multi-vectors, group after group of texts)
         """
-        checkpoint = self._loaded().checkpoint
+        model = self._loaded()
         for head in HEADS:
-            if head in outputs and head not in checkpoint.heads:
+            if head in outputs and head not in model.checkpoint.heads:
                 raise MissingHead(head)
         pooling = pooling or self.settings.pooling
         if chunk and chunk.late and pooling != "mean":
             raise LateNeedsMean
         caller = self.caller(priority, gone, patient)
         start = time.perf_counter_ns()
-<<<<<<< HEAD
         tokens = self._tokenize(texts, truncate, caller, chunk)
-        if expect:
-            expect(count_numbers(tokens.sizes, checkpoint.width, outputs))
-        spent = Timings(load=self._load_ns, tokenize=time.perf_counter_ns() - start)
-        found = self._compute(tokens, pooling, outputs, caller)
-=======
-        tokens = self._tokenize(texts, truncate, caller)
-        pooling = pooling or self.settings.pooling
         factor = colbert_pool if "colbert" in outputs else None
         if expect:
-            count = partial(count_pooled, factor=factor) if factor else count_numbers
-            expect(count(tokens.counts, checkpoint.width, outputs))
+            expect(model.count(tokens, outputs, factor))
         spent = Timings(load=self._load_ns, tokenize=time.perf_counter_ns() - start)
         if factor:
-            found = self._compute_pooled(tokens, pooling, outputs, caller, factor)
+            pause = partial(self._pause, caller)
+            found = model.compute_pooled(tokens, pooling, outputs, caller, factor, pause)
         else:
-            found = self._compute(tokens, pooling, outputs, caller)
->>>>>>> ddf542a (engine: token pooling clusters the rows of multi-vectors, group after group of texts)
+            found = model.compute(tokens, pooling, outputs, caller)
         return replace(found, timings=spent + found.timings)
 
     def caller(
@@ -283,53 +239,6 @@ class Encoder:
                 batcher.check(tokens, caller)
 
         return pause if characters > QUESTION_CHARACTERS else None
-
-    def _compute(
-        self,
-        tokens: Tokens,
-        pooling: Pooling,
-        outputs: Collection[Output],
-        caller: Caller,
-        admitted: bool = False,
-    ) -> Embeddings:
-        model = self._loaded()
-        kinds = wanted(tokens, pooling, outputs)
-        compute = partial(model.batcher.compute, model.model, caller=caller, admitted=admitted)
-        try:
-            arrays, spent, cached = self._cache.compute(tokens.sequences, kinds, compute)
-        except NotFinite as error:
-            raise NotFinite(tokens.texts_of(error.indices)) from None
-        found = [dict(zip(of, values, strict=False)) for of, values in zip(kinds, arrays, strict=True)]
-        pooled = np.empty((0, model.checkpoint.width), np.float32)
-        if "dense" in outputs and found:
-            pooled = dense_rows(tokens, found, pooling)
-        return Embeddings(
-            dense=normalize(pooled),
-            lengths=np.linalg.norm(pooled, axis=1),
-            sparse=lexical(tokens, found, model.tokenizer.special_ids) if "sparse" in outputs else [],
-            multi_vector=multi_vectors(tokens, found) if "colbert" in outputs else [],
-            token_counts=tokens.counts,
-            truncated=tokens.truncated,
-            timings=spent,
-            passages=tokens.passages,
-            cached=cached,
-        )
-
-    def _compute_pooled(
-        self, tokens: Tokens, pooling: Pooling, outputs: Collection[Output], caller: Caller, factor: int
-    ) -> Embeddings:
-        """As `_compute`, with pooled multi-vectors: see token_pooling."""
-        self.batcher.check(tokens.total, caller)
-        caller.priority = priority_of(tokens.total, caller.priority)  # a small last group is no question
-        parts = []
-        for group in groups(tokens.counts):
-            try:
-                found = self._compute(tokens.part(group), pooling, outputs, caller, admitted=True)
-            except NotFinite as error:
-                raise NotFinite([group[index] for index in error.indices]) from None
-            pooled = pool(found.multi_vector, factor, partial(self._pause, caller))
-            parts.append(replace(found, multi_vector=pooled))
-        return replace(joined(parts), truncated=tokens.truncated)
 
     def score(
         self,
@@ -385,7 +294,7 @@ class Encoder:
 
         def encode(indices: list[int]) -> Embeddings:
             nonlocal spent, cached
-            found = self._compute(tokens.part(indices), trained, outputs, caller, admitted=True)
+            found = model.compute(tokens.part(indices), trained, outputs, caller, admitted=True)
             spent += found.timings
             cached += found.cached
             return found
@@ -418,7 +327,7 @@ class Encoder:
         caller = self.caller(None, gone)
         return self._loaded().tokenizer.tokens(texts, special, most, lambda _: self._pause(caller))
 
-    def _loaded(self) -> _Loaded:
+    def _loaded(self) -> Loaded:
         if self._model is None:
             raise NotLoaded("the model is not loaded yet")
         return self._model

@@ -111,8 +111,13 @@ def pooled_rows(rows: int, factor: int) -> int:
     return larger * _clusters(size + 1, factor) + (blocks - larger) * _clusters(size, factor)
 
 
-def groups(token_counts: list[int]) -> list[list[int]]:
-    """Texts of so many tokens, in their order, as many at a time as are GROUP_TOKENS at most, or one."""
+def groups(token_counts: list[int], together: bool = False) -> list[list[int]]:
+    """Texts of so many tokens, in their order, as many at a time as are GROUP_TOKENS at most, or one.
+
+    `together`: all at a time, as late chunking has them out of the same passes.
+    """
+    if together:
+        return [[*range(len(token_counts))]]
     found: list[list[int]] = [[]]
     size = 0
     for text, tokens in enumerate(token_counts):
@@ -124,15 +129,21 @@ def groups(token_counts: list[int]) -> list[list[int]]:
     return found
 
 
-def count_pooled(token_counts: list[int], width: int, outputs: Collection[Output], factor: int) -> int:
-    """As `embeddings.count_numbers`, with pooled multi-vectors.
+def count_pooled(
+    token_counts: list[int],
+    width: int,
+    outputs: Collection[Output],
+    factor: int,
+    together: bool = False,
+) -> int:
+    """As `embeddings.count_numbers`, with multi-vectors that are pooled in `groups`.
 
     Those of the largest group before it is pooled count too: they are in memory meanwhile.
     """
     others = [output for output in outputs if output != "colbert"]
     rows = [tokens - 1 for tokens in token_counts]
     left = sum(pooled_rows(each, factor) for each in rows)
-    before = max(sum(rows[text] for text in group) for group in groups(token_counts))
+    before = max(sum(rows[text] for text in group) for group in groups(token_counts, together))
     return count_numbers(token_counts, width, others) + width * (left + before)
 
 

@@ -74,8 +74,11 @@ class Tokens:
         return sum(self.counts)
 
     def part(self, indices: list[int]) -> "Tokens":
-        """Of these texts only."""
-        return Tokens([self.sequences[index] for index in indices], [])
+        """Of these texts or passages only; of all those that are pooled late, as they share sequences."""
+        if self.places:
+            return self
+        passages = [self.passages[index] for index in indices] if self.passages else []
+        return Tokens([self.sequences[index] for index in indices], [], passages)
 
 
 class Tokenizer:

@@ -43,13 +43,13 @@ EXAMPLES = {
         "summary": "Lexical weights beside the dense vector, readable (for models that have them)",
         "value": {"input": "What is BGE M3?", "return_sparse": True, "lexical_weights": "tokens"},
     },
-<<<<<<< HEAD
     "passages": {
         "summary": "Texts of any length, cut into passages",
         "value": {
             "input": ["First paragraph.\n\nSecond paragraph."],
             "chunk": True,
-=======
+        },
+    },
     "multi-vectors": {
         "summary": "Multi-vectors for an index, pooled and in bits (for models that have them)",
         "value": {
@@ -58,7 +58,6 @@ EXAMPLES = {
             "return_colbert_vecs": True,
             "colbert_pool": 4,
             "encoding_format": "binary",
->>>>>>> 5a25d9e (api: /api/embed pools multi-vectors by colbert_pool)
         },
     },
     "refusal": {
@@ -209,11 +208,8 @@ def embed() -> Response:
         outputs=outputs,
         truncate=asked["truncate"],
         priority=asked["priority"],
-<<<<<<< HEAD
         chunk=asked["chunk"],
-=======
         colbert_pool=asked["colbert_pool"],
->>>>>>> 5a25d9e (api: /api/embed pools multi-vectors by colbert_pool)
     )
     content = {
         "model": name,
