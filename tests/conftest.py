@@ -567,3 +567,14 @@ def demo(load_encoder, demo_folder: Path, engine: dict) -> Encoder:
 def reference(load_encoder, tiny_folder: Path) -> Encoder:
     """The tiny model in the torch engine."""
     return load_encoder(tiny_folder, engine="torch")
+
+
+@pytest.fixture
+def run(tiny_folder, monkeypatch):
+    """Run `flask embed` with the tiny model; what it says and its exit status."""
+
+    def embed(*arguments: object, stdin: bytes = b"", **settings):
+        app = create_app(Settings(model_path=tiny_folder, engine="torch", **settings))
+        return app.test_cli_runner().invoke(args=["embed", *map(str, arguments)], input=stdin)
+
+    return embed

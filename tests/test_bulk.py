@@ -31,17 +31,6 @@ TEXTS = [
 ] * 5
 
 
-@pytest.fixture
-def run(tiny_folder, monkeypatch):
-    """Run `flask embed` with the tiny model; what it says and its exit status."""
-
-    def embed(*arguments: object, stdin: bytes = b"", **settings):
-        app = create_app(Settings(model_path=tiny_folder, engine="torch", **settings))
-        return app.test_cli_runner().invoke(args=["embed", *map(str, arguments)], input=stdin)
-
-    return embed
-
-
 def read(folder: Path) -> pa.Table:
     return pa.concat_tables(pq.read_table(part) for part in sorted(folder.glob("part-*.parquet")))
 
@@ -77,8 +66,8 @@ def sources(folder: Path) -> dict[str, str]:
 
 def test_every_format_gives_the_encoders_own_vectors(run, tmp_path, reference):
     expected = reference.encode(TEXTS).dense
-    for name, place in sources(tmp_path).items():
-        out = tmp_path / f"out-{name.replace('/', '-')}"
+    for number, (name, place) in enumerate(sources(tmp_path).items()):
+        out = tmp_path / f"out{number}"
         done = run(place, "--out", out, "--part-rows", 7)
         assert done.exit_code == 0, (name, done.output)
         table = read(out)
@@ -183,7 +172,7 @@ def test_rows_without_a_text_keep_their_place(run, tmp_path, reference):
     place = write_jsonl(tmp_path / "bad.jsonl", BAD)
     done = run(place, "--out", tmp_path / "out", "--outputs", "dense,sparse,colbert", max_length=20)
     assert done.exit_code == 3
-    assert "7 rows, without a vector: 2 null, 1 empty, 1 not text, 1 texts were cut" in done.output
+    assert "7 rows, without a vector: 2 null, 1 empty, 1 not text, 1 text cut" in done.output
     table = read(tmp_path / "out")
     assert table.column("id").to_pylist() == list("abcdefg")
     assert table.column("text")[3].as_py() == "7"
@@ -222,8 +211,9 @@ def test_a_numpy_file(run, tmp_path, reference):
     assert found.dtype == np.float32
     assert np.isnan(found[1:3]).all()
     np.testing.assert_allclose(found[[0, 3]], reference.encode(["good", "good"]).dense, atol=1e-6)
-    assert np.load(tmp_path / "vectors.ids.npy").tolist() == ["a", "b", "c", "g"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jsonl", "vectors.ids.npy", "vectors.npy"]
+    assert pq.read_table(tmp_path / "vectors.ids.parquet").to_pydict() == {"id": ["a", "b", "c", "g"]}
+    names = ["bad.jsonl", "vectors.ids.parquet", "vectors.npy"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
     assert "is there already" in run(place, "--out", out).output
     # Killed when the array was there and its parts were not gone yet.
     parts = tmp_path / "vectors.npy.parts"
@@ -270,7 +260,7 @@ def test_csv_with_line_ends_in_fields_is_cut_between_rows(run, tmp_path):
 def test_bytes_that_are_no_text_are_counted(run, tmp_path):
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "good.txt").write_text("good")
-    (tmp_path / "texts" / "latin.txt").write_bytes("für".encode("latin-1"))
+    (tmp_path / "texts" / "image.txt").write_bytes(b"\x89PNG\r\n" + bytes(range(128, 256)) * 4)
     done = run(tmp_path / "texts", "--out", tmp_path / "out")
     assert done.exit_code == 3
     assert "1 not text" in done.output
@@ -361,10 +351,8 @@ def test_what_cannot_be_embedded_is_said_in_a_sentence(run, tmp_path):
     twice = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
     pq.write_table(twice, tmp_path / "twice.parquet")
     (tmp_path / "cut.parquet").write_bytes(parquet.read_bytes()[:-20])
-    (tmp_path / "bad.jsonl").write_text('{"text": "a"}\n{"text": \n')
     (tmp_path / "list.jsonl").write_text("[1]\n")
-    (tmp_path / "bad.csv").write_text("text,n\na,1\nb\n")
-    (tmp_path / "open.csv").write_text('text,n\n"a,1\n')
+    (tmp_path / "open.csv").write_text('text,"n\na,1\n')
     (tmp_path / "a.xml").write_text("<a/>")
     (tmp_path / "both").mkdir()
     (tmp_path / "both" / "a.txt").write_text("a")
@@ -375,16 +363,14 @@ def test_what_cannot_be_embedded_is_said_in_a_sentence(run, tmp_path):
     cases = [
         ((tmp_path / "absent",), "there is no file at"),
         ((tmp_path / "a.xml",), "a.xml is of no known format, --format names one of: parquet"),
-        ((good, "--column", "body"), "no column 'body', --column names one of: text, n"),
+        ((good, "--column", "body"), "no column 'body', --column names one of: 'text', 'n'"),
         ((good, "--column", "n"), "the column 'n' of"),
-        ((good, "--id-column", "key"), "--id-column names one of: text, n"),
+        ((good, "--id-column", "key"), "--id-column names one of: 'text', 'n'"),
         ((parquet,), "has a column 'dense' already"),
         ((tmp_path / "cut.parquet",), "cut.parquet cannot be read as Parquet"),
         ((tmp_path / "twice.parquet",), "twice.parquet has two columns of the same name"),
-        ((tmp_path / "bad.jsonl",), "bad.jsonl line 2 is not valid JSON"),
-        ((tmp_path / "list.jsonl",), "list.jsonl line 1 is not a JSON object"),
-        ((tmp_path / "bad.csv",), "bad.csv row 3 has 1 fields, its header has 2"),
-        ((tmp_path / "open.csv",), "is not CSV"),
+        ((tmp_path / "list.jsonl",), "list.jsonl row 1: it is not a JSON object"),
+        ((tmp_path / "open.csv",), "the header of"),
         ((tmp_path / "both",), "holds files of several formats"),
         ((good, "--colbert-pool", "4"), "add colbert to --outputs"),
         ((good, "--outputs", "colbert", "--colbert-pool", "9"), "2<=x<=8"),
@@ -398,7 +384,8 @@ def test_what_cannot_be_embedded_is_said_in_a_sentence(run, tmp_path):
         assert not list(out.glob("part-*"))
     assert "holds something else already" in run(good, "--out", tmp_path / "full").output
     assert (tmp_path / "full" / "letter.txt").read_text() == "mine"
-    assert "cannot be read or written" in run(good, "--out", good).output
+    (tmp_path / "file").write_text("mine")
+    assert "cannot be read or written" in run(good, "--out", tmp_path / "file").output
     assert "cannot be read or written" in run(good, "--out", "/proc/no/such").output
 
 
@@ -489,5 +476,7 @@ def test_a_full_disk_is_said_and_what_is_whole_stays(tmp_path, tiny_folder):
 
 def test_bulk_requirements_agree_with_those_of_tests():
     lines = [line for line in (ROOT / "requirements-bulk.txt").read_text().splitlines() if "==" in line]
-    assert "pyarrow==26.0.1" in lines
-    assert "pyarrow==26.0.1" in (ROOT / "requirements-dev.txt").read_text()
+    wanted = (ROOT / "requirements-dev.txt").read_text()
+    for pin in ("pyarrow==26.0.1", "charset-normalizer==3.5.2"):
+        assert pin in lines
+        assert pin in wanted

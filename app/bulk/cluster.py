@@ -12,7 +12,7 @@ from typing import Any
 from app.bulk.errors import BulkError, Stopped
 from app.bulk.formats import Part
 from app.bulk.options import Cluster, Counts
-from app.bulk.progress import Progress
+from app.bulk.progress import Progress, counted
 from app.bulk.work import Work
 from app.engine.checkpoint import read_checkpoint
 from app.engine.encoder import Encoder, EncoderSettings
@@ -79,9 +79,16 @@ def embed_there(
         each = cluster.cpus or min(MOST_CPUS, *nodes)
         room = sum(size // each for size in nodes)
         if not room:
-            raise BulkError(f"no node has {each} processors, the largest has {max(nodes)}: give fewer --cpus")
+            raise BulkError(
+                f"no node has {counted(each, 'processor')}, the largest has {max(nodes)}: give fewer --cpus"
+            )
         most = cluster.actors or room
-        log.info("%d parts, up to %d actors with %d processors each", len(parts), most, each)
+        log.info(
+            "%s, up to %s with %s each",
+            counted(len(parts), "part"),
+            counted(most, "actor"),
+            counted(each, "processor"),
+        )
         settings = replace(settings, threads=each)
         return _run(ray, work, settings, parts, progress, (min(most, room), most), each)
     except KeyboardInterrupt:

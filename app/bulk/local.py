@@ -25,7 +25,7 @@ def embed_here(work: Work, encoder: Encoder, parts: list[Part], progress: Progre
 
     def embed(part: Part) -> Counts:
         counts = work.embed(encoder, part, stop.is_set)
-        progress.add(counts.null + counts.empty + counts.not_text, 0)  # the encoder tells of the others
+        progress.add(counts.unseen, 0)  # the encoder tells of the others
         return counts
 
     waiting: Iterator[Part] = iter(parts)

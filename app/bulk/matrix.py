@@ -16,14 +16,13 @@ from app.bulk.vectors import TYPES
 def write_matrix(folder: Path, target: Path, width: int, encoding: str, id_column: str | None) -> None:
     """All dense vectors of the parts in `folder` as (n, d) in `target`, in the order of the rows.
 
-    A row without a vector is NaN, or 0 where the numbers are whole. With `id_column` its values go
-    beside it, as (n,) text, into a file that ends in .ids.npy.
+    A row without a vector is NaN, or 0 where the numbers are whole. With `id_column` that column goes
+    beside it, into a file that ends in .ids.parquet.
     """
     parts = sorted(path for path in folder.glob("part-*.parquet"))
     rows = sum(pq.read_metadata(part).num_rows for part in parts)
     dtype = np.dtype(TYPES[encoding].to_pandas_dtype())
-    unfinished = target.with_suffix(".unfinished")
-    ids: list[str] = []
+    unfinished, named = target.with_suffix(".unfinished"), target.with_suffix(".ids.unfinished")
     try:
         matrix = open_memmap(unfinished, "w+", dtype, (rows, width))
         if hasattr(os, "posix_fallocate"):  # a full disk found while writing would end the process
@@ -31,21 +30,28 @@ def write_matrix(folder: Path, target: Path, width: int, encoding: str, id_colum
                 os.posix_fallocate(file.fileno(), 0, unfinished.stat().st_size)
         start = 0
         for part in parts:
-            columns = ["dense"] + ([id_column] if id_column else [])
-            table = pq.read_table(part, columns=columns)
+            table = pq.read_table(part, columns=["dense"])
             matrix[start : start + table.num_rows] = _dense(table, width, dtype)
-            ids += [str(value) for value in table.column(id_column).to_pylist()] if id_column else []
             start += table.num_rows
         matrix.flush()
         if id_column:
-            with (named := target.with_suffix(".ids.unfinished")).open("wb") as file:
-                np.save(file, np.array(ids, np.str_))
-                os.fsync(file.fileno())
-            os.replace(named, target.with_suffix(".ids.npy"))
+            _write_ids(parts, named, id_column)
+            os.replace(named, target.with_suffix(".ids.parquet"))
         os.replace(unfinished, target)
     except (OSError, pa.ArrowException) as error:
-        unfinished.unlink(missing_ok=True)
+        for path in (unfinished, named):
+            path.unlink(missing_ok=True)
         raise BulkError(f"{target} cannot be written: {error}") from error
+
+
+def _write_ids(parts: list[Path], path: Path, column: str) -> None:
+    schema = pa.schema([pq.read_schema(parts[0]).field(column)] if parts else [])
+    with path.open("wb") as file:
+        with pq.ParquetWriter(file, schema) as writer:
+            for part in parts:
+                writer.write_table(pq.read_table(part, columns=[column], schema=schema))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _dense(table: pa.Table, width: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:

@@ -63,6 +63,7 @@ class Counts:
     null: int = 0
     empty: int = 0
     not_text: int = 0
+    malformed: int = 0
     too_long: int = 0
     not_finite: int = 0
     truncated: int = 0
@@ -73,9 +74,14 @@ class Counts:
             setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
 
     @property
+    def unseen(self) -> int:
+        """Rows that were never given to the encoder."""
+        return self.null + self.empty + self.not_text + self.malformed
+
+    @property
     def faults(self) -> dict[str, int]:
         """How many rows have no vector, by reason."""
-        names = ("null", "empty", "not_text", "too_long", "not_finite")
+        names = ("null", "empty", "not_text", "malformed", "too_long", "not_finite")
         return {name.replace("_", " "): count for name in names if (count := getattr(self, name))}
 
 

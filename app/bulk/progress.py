@@ -75,9 +75,14 @@ class Progress:
     def __str__(self) -> str:
         left = max(0, self._total - self.rows) * self.seconds / max(1, self.rows)
         return (
-            f"{self.rows} of {self._total} rows, {self.rows / self.seconds:.1f} texts/s, "
+            f"{self.rows} of {counted(self._total, 'row')}, {self.rows / self.seconds:.1f} texts/s, "
             f"{self.tokens / self.seconds:.0f} tokens/s, {duration(left)} left"
         )
+
+
+def counted(number: int, noun: str) -> str:
+    """The number with its noun: 1 part, 2 parts."""
+    return f"{number} {noun}" + ("s" if number != 1 else "")
 
 
 def duration(seconds: float) -> str:

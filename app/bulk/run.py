@@ -12,7 +12,7 @@ from app.bulk.formats import Part
 from app.bulk.local import embed_here
 from app.bulk.matrix import write_matrix
 from app.bulk.options import Cluster, Counts, Model, Options, as_record, told
-from app.bulk.progress import Progress, duration
+from app.bulk.progress import Progress, counted, duration
 from app.bulk.source import find_source
 from app.bulk.spool import spool
 from app.bulk.work import Work
@@ -22,6 +22,23 @@ from app.engine.errors import MissingHead
 
 log = logging.getLogger(__name__)
 
+# Names that end so are those of files; a folder that has one already may be gone on with.
+FILES = (
+    *(".parquet", ".pq", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".txt", ".md", ".npz", ".h5", ".hdf5"),
+    *(".arrow", ".feather", ".pkl", ".pickle", ".pt", ".bin", ".safetensors", ".xlsx", ".db", ".sqlite"),
+    *(".gz", ".bz2", ".zst", ".lz4", ".xz", ".zip", ".tar"),
+)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the source is read; what is None is found out."""
+
+    column: str | None = None  # of the texts
+    format: str | None = None
+    encoding: str | None = None  # of characters
+    delimiter: str | None = None  # of CSV
+
 
 @dataclass(frozen=True)
 class Request:
@@ -29,8 +46,7 @@ class Request:
 
     source: str  # `-`: standard input
     out: str
-    column: str | None
-    format: str | None
+    reading: Reading
     options: Options
     cluster: Cluster | None
 
@@ -46,6 +62,7 @@ def embed_corpus(
         raise BulkError(
             "--colbert-pool makes multi-vectors shorter: add colbert to --outputs, or leave it out"
         )
+    _check_name(request.out)
     target = Path(request.out) if request.out.endswith(".npy") else None
     folder = request.out if target is None else f"{request.out}.parts"
     if target is not None:
@@ -54,12 +71,13 @@ def embed_corpus(
         folder = str(Path(folder).absolute())  # the nodes of a cluster run elsewhere
     destination = Destination(folder)
     spooled: Path | None = None
-    place, kind = request.source, request.format
+    reading = request.reading
+    place, kind = request.source, reading.format
     if place == "-":
         spooled, kind = spool(stdin, folder, kind)
         place = str(spooled)
     try:
-        source = find_source(place, request.column, kind)
+        source = find_source(place, reading.column, kind, reading.encoding, reading.delimiter)
         if spooled:  # told by its name, which is that of its content: it may be written anew
             source = replace(source, files=(replace(source.files[0], modified=0),))
         work = Work(source, destination, request.options, model)
@@ -68,6 +86,8 @@ def embed_corpus(
             {
                 "source": source.fingerprint,
                 "column": source.column,
+                "text_encoding": reading.encoding,
+                "delimiter": reading.delimiter,
                 **as_record(request.options),
                 **told(model),
             }
@@ -78,7 +98,8 @@ def embed_corpus(
         raise
     done = destination.done()
     todo = [part for part in parts if part.name not in done]
-    log.info("%d rows in %d parts, %d parts are there", sum(p.rows for p in parts), len(parts), len(done))
+    rows = counted(sum(part.rows for part in parts), "row")
+    log.info("%s in %s, %d already done", rows, counted(len(parts), "part"), len(done))
 
     total = destination.counts(done)
     if todo:
@@ -116,15 +137,27 @@ def _embed(
             encoder.close()
     seconds = progress.seconds
     log.info(
-        "%d rows and %d tokens in %s: %.1f texts/s, %.0f tokens/s%s",
-        found.rows,
-        found.tokens,
+        "%s and %s in %s: %.1f texts/s, %.0f tokens/s%s",
+        counted(found.rows, "row"),
+        counted(found.tokens, "token"),
         duration(seconds),
         found.rows / seconds,
         found.tokens / seconds,
         f", {progress.padding:.1%} padding" if progress.padded else "",
     )
     return found
+
+
+def _check_name(out: str) -> None:
+    """BulkError for a name as files have it: it would become a folder."""
+    stem = out.rstrip("/")
+    while suffix := next((suffix for suffix in FILES if stem.lower().endswith(suffix)), None):
+        stem = stem[: -len(suffix)]
+    if stem != out.rstrip("/") and ("://" in out or not Path(out).is_dir()):
+        raise BulkError(
+            f"{out} is a file's name, and --out makes a folder of Parquet files: give --out {stem}, "
+            f"or {stem}.npy for dense vectors in one file"
+        )
 
 
 def _check_matrix(target: Path, parts: Path, options: Options) -> None:

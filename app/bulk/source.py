@@ -2,8 +2,10 @@
 
 import glob
 import hashlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,15 @@ from fsspec.implementations.arrow import ArrowFSWrapper
 from pyarrow import fs
 
 from app.bulk.errors import BulkError
-from app.bulk.formats import File, Format, Part, Rows
-from app.bulk.formats.csv import Csv
+from app.bulk.formats import File, Format, Malformed, Part, Rows
+from app.bulk.formats.csv import Csv, find_delimiter
+from app.bulk.formats.decoding import UTF8, find_encoding, read_as
 from app.bulk.formats.jsonl import JsonLines
-from app.bulk.formats.lines import bare
+from app.bulk.formats.lines import bare, opened
 from app.bulk.formats.parquet import Parquet
 from app.bulk.formats.plain import Lines, TextFiles
+
+log = logging.getLogger(__name__)
 
 FORMATS: dict[str, type[Format]] = {
     "parquet": Parquet,
@@ -36,6 +41,7 @@ SUFFIXES = {
     "txt": "text",
     "md": "text",
 }
+BY_LINE = ("csv", "jsonl", "lines")  # whose characters have to be known before they are cut
 
 
 def open_place(place: str) -> tuple[fs.FileSystem, str]:
@@ -58,11 +64,14 @@ class Source:
     files: tuple[File, ...]
     column: str  # of the texts
     schema: Any  # pyarrow.Schema of the columns that are kept
+    partitions: tuple[str, ...] = ()  # the last of them, which folders tell
 
     @property
     def fingerprint(self) -> str:
         """sha256 that changes with the names, sizes and times of the files."""
-        listed = [(file.name, file.size, file.modified) for file in self.files]
+        listed: list[Any] = [(file.name, file.size, file.modified) for file in self.files]
+        if self.partitions:
+            listed.append(self.partitions)
         return hashlib.sha256(repr((self.format, listed)).encode()).hexdigest()
 
     def parts(self, rows: int, limit: int | None = None) -> Iterator[Part]:
@@ -81,29 +90,94 @@ class Source:
     def read(self, part: Part) -> Rows:
         """The rows of a part."""
         files, _ = open_place(self.place)
+        held = pa.schema(list(self.schema)[: len(self.schema) - len(self.partitions)])
         try:
-            return FORMATS[self.format]().read(files, list(self.files), part, self.column, self.schema)
+            found = FORMATS[self.format]().read(files, list(self.files), part, self.column, held)
         except pa.ArrowException as error:
             raise BulkError(f"{self.files[part.file].path} cannot be read: {error}") from error
+        self._warn(part, found.texts)
+        table = found.table
+        for name in self.partitions:
+            values = [self.file(part, row).partition.get(name) for row in range(table.num_rows)]
+            table = table.append_column(name, pa.array(values, pa.string()))
+        return replace(found, table=table)
+
+    def _warn(self, part: Part, texts: list[object]) -> None:
+        wrong = [(row, text.reason) for row, text in enumerate(texts) if isinstance(text, Malformed)]
+        if not wrong:
+            return
+        row, reason = wrong[0]
+        log.warning(
+            "%s row %d is malformed: %s (malformed rows in this part: %d of %d)",
+            *(self.file(part, row).path, part.row + row + 1, reason, len(wrong), len(texts)),
+        )
+
+    def file(self, part: Part, row: int) -> File:
+        """Which a row of a part is from."""
+        return self.files[part.row + row if self.format == "text" else part.file]
 
 
-def find_source(place: str, column: str | None = None, kind: str | None = None) -> Source:
+def find_source(
+    place: str,
+    column: str | None = None,
+    kind: str | None = None,
+    encoding: str | None = None,
+    delimiter: str | None = None,
+) -> Source:
     """Look at a file, a folder or a glob; BulkError says what is wrong with it.
 
-    `kind` is one of FORMATS, told by the names of the files if None; `column` holds the texts.
+    `kind` is one of FORMATS, told by the names of the files if None; `column` holds the texts. `encoding`
+    of characters and `delimiter` of CSV are found out if None.
     """
     files, path = open_place(place)
-    found = _find(files, path, place)
-    kind = kind or _kind(found, place)
-    schema = FORMATS[kind]().columns(files, found)
+    found = [replace(file, encoding=encoding) for file in _find(files, path, place)]
+    if kind is None:
+        kind = _kind(found, place)
+        if kind == "text" and len(found) == 1:
+            _warn_of_lines(files, found[0])
     column = column or "text"
-    if column not in schema.names:
-        raise BulkError(
-            f"{place} has no column {column!r}, --column names one of: {', '.join(schema.names) or 'none'}"
-        )
-    if not _holds_text(schema.field(column).type):
-        raise BulkError(f"the column {column!r} of {place} holds {schema.field(column).type}, not text")
-    return Source(place, kind, tuple(found), column, schema)
+    if delimiter and kind != "csv":
+        raise BulkError(f"a delimiter stands in CSV, and {place} is read as {kind}")
+    if encoding and kind == "parquet":
+        raise BulkError(f"{place} is read as Parquet, which has no encoding of characters")
+    if kind in BY_LINE:
+        found = _look(files, found, kind, column, delimiter)
+    held = FORMATS[kind]().columns(files, found)
+    if column not in held.names:
+        names = ", ".join(map(repr, held.names)) or "none"
+        raise BulkError(f"{place} has no column {column!r}, --column names one of: {names}")
+    if not _holds_text(held.field(column).type):
+        raise BulkError(f"the column {column!r} of {place} holds {held.field(column).type}, not text")
+    told = dict.fromkeys(key for file in found for key in file.partition)
+    partitions = tuple(name for name in told if name not in held.names)
+    schema = pa.schema([*held, *((name, pa.string()) for name in partitions)])
+    return Source(place, kind, tuple(found), column, schema, partitions)
+
+
+def _look(
+    files: fs.FileSystem, found: list[File], kind: str, column: str, delimiter: str | None
+) -> list[File]:
+    """The files with their encoding, and their delimiter; says what is not UTF-8 with commas."""
+    looked: list[File] = []
+    told: dict[tuple[str, str | None], list[str]] = {}
+    for file in found:
+        with opened(files, file) as stream:
+            encoding = find_encoding(stream, file.encoding)
+        file = replace(file, encoding=encoding)
+        sign = (delimiter or find_delimiter(files, file, column)) if kind == "csv" else None
+        told.setdefault((encoding, sign), []).append(file.name)
+        looked.append(replace(file, delimiter=sign or ","))
+    for (encoding, sign), names in told.items():
+        if (encoding, sign) not in ((UTF8, None), (UTF8, ",")):
+            log.info("%s", read_as(names, encoding, sign))
+    return looked
+
+
+def _warn_of_lines(files: fs.FileSystem, file: File) -> None:
+    with opened(files, file) as stream:
+        lines = [line for line in islice(stream, 100) if line.strip(b" \t\r\n\0")]
+    if len(lines) > 1:
+        log.warning("%s is taken as one text; if every line is one give --format lines", file.path)
 
 
 def _find(files: fs.FileSystem, path: str, place: str) -> list[File]:

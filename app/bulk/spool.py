@@ -12,6 +12,7 @@ from app.bulk.errors import BulkError
 log = logging.getLogger(__name__)
 
 MARKS = {b"PAR1": "parquet", b"{": "jsonl"}  # how a format begins; what begins otherwise is lines
+SKIPPED = b" \t\r\n\0\xef\xbb\xbf\xff\xfe"  # in front of them: blanks, and marks of encodings
 CHUNK = 1 << 20
 
 
@@ -26,7 +27,7 @@ def spool(stdin: BinaryIO, folder: str, kind: str | None) -> tuple[Path, str]:
         unfinished.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open("wb") as file:
             while chunk := stdin.read(CHUNK):
-                first = first or chunk.lstrip()
+                first = first or chunk.lstrip(SKIPPED)
                 digest.update(chunk)
                 file.write(chunk)
             file.flush()

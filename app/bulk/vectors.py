@@ -8,6 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from app.bulk.errors import RowFault
+from app.bulk.formats import Malformed
 from app.bulk.formats.lines import is_text
 from app.bulk.options import Counts, Model, Options
 from app.engine.embeddings import Embeddings, FloatArray, Output
@@ -56,7 +57,7 @@ def encode_rows(
         for index, fault in enumerate(faults):
             if fault is not None:
                 if options.on_error == "fail":
-                    raise RowFault(row + index, fault.replace("_", " "))
+                    raise RowFault(row + index, _sentence(fault, window[index]))
                 setattr(counts, fault, getattr(counts, fault) + 1)
         row += len(window)
         yield valid, [_column(output, done, kept, valid, options) for output in options.outputs], counts
@@ -77,9 +78,16 @@ def _windows(texts: Sequence[object], encoder: Encoder, options: Options) -> Ite
     yield texts[start:]
 
 
+def _sentence(fault: str, value: object) -> str:
+    reason = f": {value.reason}" if isinstance(value, Malformed) else ""
+    return fault.replace("_", " ") + reason
+
+
 def _fault(value: object) -> str | None:
     if value is None:
         return "null"
+    if isinstance(value, Malformed):
+        return "malformed"
     if not is_text(value):
         return "not_text"
     return None if str(value).strip() else "empty"

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
@@ -32,7 +33,7 @@ class Work:
                 raise BulkError(f"{self.source.place} has a column {output!r} already, rename or drop it")
         name = self.options.id_column
         if name is not None and name not in self.source.schema.names:
-            columns = ", ".join(self.source.schema.names)
+            columns = ", ".join(map(repr, self.source.schema.names))
             raise BulkError(
                 f"{self.source.place} has no column {name!r}, --id-column names one of: {columns}"
             )
@@ -70,8 +71,11 @@ class Work:
 
     def _where(self, part: Part, table: pa.Table, index: int) -> str:
         """A row of a part, as its owner knows it."""
-        if self.options.id_column:
-            return f"the text of {table.column(self.options.id_column)[index]}"
+        name = self.options.id_column
+        if name and (value := table.column(name)[index]).is_valid:
+            with suppress(UnicodeDecodeError):  # Parquet may hold bytes that are no UTF-8
+                told = str(value)
+                return f"the text of {told if len(told) < 80 else told[:80] + '...'}"
         if self.source.format == "text":
-            return self.source.files[part.row + index].name
-        return f"the text in {self.source.files[part.file].name}, row {part.row + index + 1},"
+            return self.source.file(part, index).name
+        return f"the text in {self.source.file(part, index).name}, row {part.row + index + 1},"

@@ -1,9 +1,10 @@
 """`flask embed`: a whole corpus, here or on a Ray cluster."""
 
+import codecs
 import logging
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import click
 from flask import current_app
@@ -24,11 +25,47 @@ INCOMPLETE = 3  # all is written, but rows are without a vector
 STOPPED = 130  # as shells have it for Ctrl-C
 
 
+NUMBERS = ("float32", "float16", "int8", "binary", "ubinary")
+
+
+class _Encodings(NamedTuple):
+    numbers: str  # in vectors
+    characters: str | None  # in files; None: found out
+
+
 def _outputs(context: click.Context, parameter: click.Parameter, value: str) -> tuple[Output, ...]:
     names = tuple(dict.fromkeys(name.strip() for name in value.split(",")))
     if wrong := [name for name in names if name not in get_args(Output)]:
         raise click.BadParameter(f"{wrong[0]!r} is none of {', '.join(get_args(Output))}")
     return tuple(output for output in get_args(Output) if output in names)
+
+
+def _encodings(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> _Encodings:
+    """Names of both kinds: no encoding of characters is called as one of numbers is."""
+    numbers = [value for value in values if value in NUMBERS]
+    characters = [value for value in values if value not in NUMBERS]
+    for value in characters:
+        try:
+            # Where a line ends must be seen without reading all that is before.
+            if "\n".encode(value).strip(b"\0\xef\xbb\xbf\xfe\xff") != b"\n":
+                raise LookupError
+            b"\xff".decode(value, "replace")
+        except (LookupError, ValueError):
+            raise click.BadParameter(
+                f"{value!r} is neither {', '.join(NUMBERS)}, for numbers, nor an encoding of characters "
+                "such as cp1252, utf-16, shift_jis"
+            ) from None
+    if len(numbers) > 1 or len(characters) > 1:
+        raise click.BadParameter("one for numbers and one for characters can be given, not two of a kind")
+    names = [codecs.lookup(value).name.removesuffix("-sig") for value in characters]
+    return _Encodings(next(iter(numbers), "float32"), next(iter(names), None))
+
+
+def _delimiter(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    value = "\t" if value in ("tab", "\\t") else value
+    if value is not None and (len(value) != 1 or value in '"\r\n\0'):
+        raise click.BadParameter("one character, or tab")
+    return value
 
 
 @click.command()
@@ -45,10 +82,15 @@ def _outputs(context: click.Context, parameter: click.Parameter, value: str) -> 
 @click.option("--outputs", default="dense", show_default=True, callback=_outputs, help="dense,sparse,colbert")
 @click.option(
     "--encoding",
-    type=click.Choice(["float32", "float16", "int8", "binary", "ubinary"]),
-    default="float32",
-    show_default=True,
-    help="Of the numbers in vectors.",
+    "encodings",
+    multiple=True,
+    callback=_encodings,
+    metavar="NAME",
+    help="Of the numbers in vectors: float32, float16, int8, binary or ubinary.  [default: float32]  "
+    "Or of the characters in SOURCE: cp1252, utf-16, ...  [default: found out]  May be given for each.",
+)
+@click.option(
+    "--delimiter", callback=_delimiter, help="Between the columns of CSV, or tab.  [default: found out]"
 )
 @click.option(
     "--colbert-pool",
@@ -92,6 +134,8 @@ def embed(
     out: str,
     column: str | None,
     kind: str | None,
+    encodings: _Encodings,
+    delimiter: str | None,
     pooling: Pooling | None,
     address: str | None,
     actors: int | None,
@@ -106,7 +150,7 @@ def embed(
     try:
         from app.bulk.errors import BulkError, Stopped
         from app.bulk.options import Cluster, Model, Options
-        from app.bulk.run import Request, embed_corpus
+        from app.bulk.run import Reading, Request, embed_corpus
     except ImportError as error:
         raise click.ClickException(
             f"this needs more libraries ({error}): pip install -r requirements-bulk.txt"
@@ -144,7 +188,9 @@ def embed(
             max_tokens=info.max_tokens,
         )
         cluster = None if address is None else Cluster(address or None, actors, cpus)
-        request = Request(source, out, column, kind, Options(**asked), cluster)
+        options = Options(encoding=encodings.numbers, **asked)
+        reading = Reading(column, kind, encodings.characters, delimiter)
+        request = Request(source, out, reading, options, cluster)
         counts = embed_corpus(request, encoder, checkpoint, model, sys.stdin.buffer)
     except (Stopped, KeyboardInterrupt):
         click.echo(str(Stopped()), err=True)
@@ -156,6 +202,8 @@ def embed(
 
 
 def _summary(counts: "Counts", out: str) -> str:
+    from app.bulk.progress import counted
+
     without = ", ".join(f"{count} {reason}" for reason, count in counts.faults.items())
-    cut = f", {counts.truncated} texts were cut" if counts.truncated else ""
-    return f"{out}: {counts.rows} rows, without a vector: {without or 'none'}{cut}"
+    cut = f", {counted(counts.truncated, 'text')} cut" if counts.truncated else ""
+    return f"{out}: {counted(counts.rows, 'row')}, without a vector: {without or 'none'}{cut}"

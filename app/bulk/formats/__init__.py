@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 import pyarrow as pa
 from pyarrow import fs
 
 # A part of long texts has fewer rows than asked for, so that it fits into memory.
 PART_BYTES = 1 << 25
+NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,14 @@ class File:
     name: str  # below the folder that was given
     size: int
     modified: int  # nanoseconds since 1970
+    encoding: str | None = None  # of its characters; None: found out when it is read
+    delimiter: str = ","  # between the columns of CSV
+
+    @property
+    def partition(self) -> dict[str, str | None]:
+        """What the folders it is in say of its rows, as Hive writes it: lang=en/0.parquet."""
+        pairs = [folder.partition("=") for folder in self.name.split("/")[:-1] if "=" in folder]
+        return {unquote(key): None if value == NO_VALUE else unquote(value) for key, _, value in pairs if key}
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,13 @@ class Part:
     def name(self) -> str:
         """Of the file it is written to: their names sort as the rows do."""
         return f"part-{self.file:08d}-{self.number:08d}.parquet"
+
+
+@dataclass(frozen=True)
+class Malformed:
+    """Stands for the text of a row that could not be read at all; its columns are null."""
+
+    reason: str
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,21 @@
-"""CSV with a header, commas between (tabs in .tsv). It has no types: every column is text."""
+"""CSV with a header. It has no types: every column is text."""
 
 import csv
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 
 import pyarrow as pa
 from pyarrow import fs
 
 from app.bulk.errors import BulkError
-from app.bulk.formats import PART_BYTES, File, Part, Rows, cut_files
-from app.bulk.formats.lines import bare, decode, lines, storable
+from app.bulk.formats import PART_BYTES, File, Malformed, Part, Rows, cut_files
+from app.bulk.formats.decoding import UTF8, decode
+from app.bulk.formats.lines import bare, lines, storable
 
 csv.field_size_limit(PART_BYTES)  # of the whole process; its own, 128 KiB, is less than a long document
+
+DELIMITERS = (",", ";", "\t", "|")
+JUDGED_LINES = 200
 
 
 class Csv:
@@ -26,24 +30,45 @@ class Csv:
 
     def parts(self, files: fs.FileSystem, found: list[File], rows: int) -> Iterator[Part]:
         def sizes(file: File) -> Iterator[tuple[int, int]]:
-            width = len(_header(files, file))
             records = _Records(files, file)
-            for number, (place, row) in enumerate(records, 1):
-                if len(row) != width:
-                    raise BulkError(f"{file.path} row {number} has {len(row)} fields, its header has {width}")
-                if number > 1:
-                    yield place, records.place - place
+            return ((place, records.place - place) for place, _ in islice(records, 1, None))
 
         return cut_files(found, rows, sizes)
 
     def read(
         self, files: fs.FileSystem, found: list[File], part: Part, column: str, schema: pa.Schema
     ) -> Rows:
-        records = _Records(files, found[part.file], part.start)
-        rows = [row for _, row in islice(records, part.rows)]
-        columns = [[storable(row[index]) for row in rows] for index in range(len(schema))]
+        rows: list[list[str] | Malformed] = []
+        for _, row in islice(_Records(files, found[part.file], part.start), part.rows):
+            if not isinstance(row, Malformed) and len(row) != len(schema):
+                row = Malformed(f"it has {len(row)} fields, its header has {len(schema)}")
+            rows.append(row)
+        columns = [
+            [None if isinstance(row, Malformed) else storable(row[index]) for row in rows]
+            for index in range(len(schema))
+        ]
         index = schema.names.index(column)
-        return Rows(pa.table(columns, schema=schema), [row[index] for row in rows])
+        texts = [row if isinstance(row, Malformed) else row[index] for row in rows]
+        return Rows(pa.table(columns, schema=schema), texts)
+
+
+def find_delimiter(files: fs.FileSystem, file: File, column: str) -> str:
+    """What stands between columns: with it the header names the column of the texts, and rows are as wide.
+
+    Where none does better, it is the comma; a tab in .tsv.
+    """
+    usual = "\t" if bare(file.name).lower().endswith(".tsv") else ","
+    head = [decode(line, file.encoding or UTF8) for line in islice(lines(files, file), JUDGED_LINES)]
+    best, found = (False, 0.0, 1), usual
+    for delimiter in sorted(DELIMITERS, key=usual.__ne__):
+        try:
+            header, *rows = [row for row in csv.reader(head, delimiter=delimiter) if row] or [[]]
+        except csv.Error:
+            continue
+        equal = sum(len(row) == len(header) for row in rows) / max(1, len(rows))
+        if len(header) > 1 and (judged := (column in header, equal, len(header))) > best:
+            best, found = judged, delimiter
+    return found
 
 
 class _Records:
@@ -53,28 +78,41 @@ class _Records:
         self.file = file
         self.place = start  # of the byte after the row that came last
         self._lines = lines(files, file, start)
-        self._delimiter = "\t" if bare(file.name).lower().endswith(".tsv") else ","
+        self._row: list[bytes] = []  # its lines
 
     def _decoded(self) -> Iterator[str]:
         for line in self._lines:
             self.place += len(line)
-            yield decode(line)
+            self._row.append(line)
+            yield decode(line, self.file.encoding or UTF8)
 
-    def __iter__(self) -> Iterator[tuple[int, list[str]]]:
-        reader = csv.reader(self._decoded(), delimiter=self._delimiter, strict=True)
-        place = self.place
-        try:
-            for row in reader:
-                if row:
-                    yield place, row
+    def __iter__(self) -> Iterator[tuple[int, list[str] | Malformed]]:
+        place, ended = self.place, False
+        while not ended:
+            reader = csv.reader(self._decoded(), delimiter=self.file.delimiter, strict=True)
+            try:
+                for row in reader:
+                    self._row.clear()
+                    if row:
+                        yield place, row
+                    place = self.place
+                ended = True
+            except csv.Error as error:
+                # A quote that is never closed costs its line, not all that follow.
+                first, *rest = self._row
+                self._row.clear()
+                self._lines = chain(rest, self._lines)
+                self.place = place + len(first)
+                yield place, Malformed(str(error))
                 place = self.place
-        except csv.Error as error:
-            raise BulkError(f"{self.file.path} after byte {place} is not CSV: {error}") from None
 
 
 def _header(files: fs.FileSystem, file: File) -> list[str]:
     for _, names in _Records(files, file):
+        if isinstance(names, Malformed):
+            raise BulkError(f"the header of {file.path} is not CSV: {names.reason}")
+        names = [storable(name) for name in names]
         if len(set(names)) < len(names):
             raise BulkError(f"{file.path} has two columns of the same name")
-        return [storable(name) for name in names]
+        return names
     raise BulkError(f"{file.path} is empty, not even a header is there")

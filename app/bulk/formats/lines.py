@@ -2,31 +2,55 @@
 
 import io
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import BinaryIO, cast
 
 from pyarrow import ArrowInvalid, fs
 
 from app.bulk.errors import BulkError
 from app.bulk.formats import File
+from app.bulk.formats.decoding import UTF8
 
 BUFFER = 1 << 20
 COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
 
 
-def lines(files: fs.FileSystem, file: File, start: int = 0) -> Iterator[bytes]:
-    """Lines with their ends, from byte `start`; a compressed file is unpacked, and counted, as it comes."""
+@contextmanager
+def opened(files: fs.FileSystem, file: File, start: int = 0) -> Iterator[BinaryIO]:
+    """Its bytes from `start`; a compressed file is unpacked, and counted, as it comes."""
     try:
         if file.path.endswith(COMPRESSED):
             with files.open_input_stream(file.path) as packed, io.BufferedReader(packed, BUFFER) as stream:
                 left = start
                 while left and (skipped := stream.read(min(left, BUFFER))):
                     left -= len(skipped)
-                yield from stream
+                yield cast(BinaryIO, stream)
         else:
             with files.open_input_file(file.path) as plain, io.BufferedReader(plain, BUFFER) as stream:
                 stream.seek(start)
-                yield from stream
+                yield cast(BinaryIO, stream)
     except (OSError, ArrowInvalid) as error:
         raise BulkError(f"{file.path} cannot be read: {error}") from error
+
+
+def lines(files: fs.FileSystem, file: File, start: int = 0) -> Iterator[bytes]:
+    """Lines with their ends, from byte `start`, where one begins."""
+    end = "\n".encode(file.encoding or UTF8)
+    with opened(files, file, start) as stream:
+        yield from stream if len(end) == 1 else _wide(stream, end)
+
+
+def _wide(stream: BinaryIO, end: bytes) -> Iterator[bytes]:
+    """Lines in UTF-16 or UTF-32, where a byte that ends lines elsewhere may be part of any character."""
+    line = bytearray()
+    while piece := stream.readline():
+        line += piece
+        line += stream.read(-len(line) % len(end))  # to the end of the character
+        if line.endswith(end):
+            yield bytes(line)
+            line.clear()
+    if line:
+        yield bytes(line)
 
 
 def bare(name: str) -> str:
@@ -42,11 +66,6 @@ def placed(found: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
     for line in found:
         yield place, line
         place += len(line)
-
-
-def decode(line: bytes) -> str:
-    """Text whose bytes that are no UTF-8 are kept as lone surrogates, see `is_text`."""
-    return line.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
 
 
 def is_text(value: object) -> bool:

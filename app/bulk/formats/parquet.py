@@ -8,7 +8,7 @@ from pyarrow import fs
 
 from app.bulk.errors import BulkError
 from app.bulk.formats import PART_BYTES, File, Part, Rows
-from app.bulk.formats.lines import decode
+from app.bulk.formats.decoding import decode
 
 
 class Parquet:

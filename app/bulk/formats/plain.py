@@ -1,14 +1,18 @@
 """Plain text: every line of a stream, or every file of a folder, is a text."""
 
+import io
+import logging
 from collections.abc import Iterator
 from itertools import islice
 
 import pyarrow as pa
 from pyarrow import fs
 
-from app.bulk.errors import BulkError
 from app.bulk.formats import File, Part, Rows, cut_files
-from app.bulk.formats.lines import decode, lines, placed, storable
+from app.bulk.formats.decoding import UTF8, decode, find_encoding, read_as
+from app.bulk.formats.lines import lines, opened, placed, storable
+
+log = logging.getLogger(__name__)
 
 
 class Lines:
@@ -26,8 +30,9 @@ class Lines:
     def read(
         self, files: fs.FileSystem, found: list[File], part: Part, column: str, schema: pa.Schema
     ) -> Rows:
-        rows = islice(lines(files, found[part.file], part.start), part.rows)
-        texts = [decode(line.rstrip(b"\r\n")) for line in rows]
+        file = found[part.file]
+        rows = islice(lines(files, file, part.start), part.rows)
+        texts = [decode(line, file.encoding or UTF8).rstrip("\r\n") for line in rows]
         return Rows(pa.table([[storable(text) for text in texts]], schema=schema), [*texts])
 
 
@@ -46,16 +51,24 @@ class TextFiles:
         self, files: fs.FileSystem, found: list[File], part: Part, column: str, schema: pa.Schema
     ) -> Rows:
         run = found[part.start : part.start + part.rows]
-        texts = [_read(files, file.path) for file in run]
+        texts: list[str] = []
+        others: dict[str, list[str]] = {}
+        for file in run:
+            text, encoding = _read(files, file)
+            texts.append(text)
+            if encoding != UTF8 and file.encoding is None:
+                others.setdefault(encoding, []).append(file.name)
+        for encoding, names in others.items():
+            log.info("%s", read_as(names, encoding))
         return Rows(
             pa.table([[file.name for file in run], [storable(text) for text in texts]], schema=schema),
             [*texts],
         )
 
 
-def _read(files: fs.FileSystem, path: str) -> str:
-    try:
-        with files.open_input_stream(path) as stream:
-            return decode(stream.read())
-    except OSError as error:
-        raise BulkError(f"{path} cannot be read: {error}") from error
+def _read(files: fs.FileSystem, file: File) -> tuple[str, str]:
+    """Its text and encoding."""
+    with opened(files, file) as stream:
+        content = stream.read()
+    encoding = find_encoding(io.BytesIO(content), file.encoding)
+    return decode(content, encoding), encoding
