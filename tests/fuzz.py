@@ -28,6 +28,7 @@ CONTENT_TYPES = [
 GOOD = [
     b'{"input": ["one", "two"], "encoding_format": "base64", "dimensions": 4, "pooling": "cls"}',
     b'{"input": "a", "return_sparse": true, "return_colbert_vecs": true, "lexical_weights": "tokens"}',
+    b'{"input": "a b c d", "chunk": {"tokens": 32, "overlap": 4, "late": true}, "late_chunking": true}',
     b'{"input": [1, 2, 3], "model": "bge-m3", "options": {"use_mmap": null}, "keep_alive": -1}',
     b'{"pairs": [["a", "b"], ["c", "d"]], "weights": [0.4, 0.2, 0.4]}',
     b'{"query": "a", "documents": ["b", {"text": "c"}], "top_n": 1, "return_documents": true}',

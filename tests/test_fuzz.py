@@ -28,7 +28,7 @@ FIELDS = [
     *("input", "inputs", "model", "prompt", "encoding_format", "dimensions", "pooling", "truncate"),
     *("return_dense", "return_sparse", "return_colbert_vecs", "lexical_weights", "pairs", "query"),
     *("passages", "texts", "documents", "weights", "top_n", "options", "keep_alive", "normalize"),
-    *("rerank_top", "raw_scores", "colbert_pool"),
+    *("rerank_top", "raw_scores", "colbert_pool", "chunk", "late_chunking", "tokens", "overlap", "late"),
 ]
 SCALARS = st.one_of(
     st.none(),

@@ -57,6 +57,7 @@ ATTACKS: dict[str, Callable[[socket.socket], None]] = {
     "1 MB to /tokenize": send(post("/tokenize", inputs=500_000 * "a ")),
     "3 MB that grow": send(post("/api/embed", input=1_000_000 * GROWS)),
     "3 MB that grow and may not be cut": send(post("/api/embed", input=1_000_000 * GROWS, truncate=False)),
+    "3 MB that grow, cut into passages": send(post("/api/embed", input=1_000_000 * GROWS, chunk=True)),
     "3 MB that grow, to /tokenize": send(post("/tokenize", inputs=1_000_000 * GROWS)),
     "100 pairs of 8000 tokens": send(
         post("/rerank", query="a " * 8000, texts=[f"{'b ' * 8000}{number % 3}" for number in range(100)])

@@ -7,10 +7,9 @@ from marshmallow import ValidationError
 
 from app.api.context import encoder
 from app.api.fields import OwnField, json_name
-from app.engine.embeddings import Chunking, Passage
+from app.engine.embeddings import FRAME, Chunking, Passage
 
 LEAST_TOKENS = 32  # of a passage: in fewer there is no room to choose a good border
-FRAME = 2  # special tokens, which a passage gets besides its own
 OVERLAP_SHARE = 8  # of a passage's tokens, what the next one shares unless a request says otherwise
 
 

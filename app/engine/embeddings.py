@@ -14,6 +14,7 @@ Precision = Literal["fp32", "bf16", "int8", "w8a16"]  # w8a16: 8-bit weights, 16
 Head = Literal["sparse", "colbert"]
 Output = Literal["dense", "sparse", "colbert"]
 DENSE: tuple[Output, ...] = ("dense",)
+FRAME = 2  # a text's first and last special token
 POOL_FACTORS = range(2, 9)  # of tokens that share a row of a multi-vector, on average
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 
 from app.engine.checkpoint import Checkpoint
-from app.engine.embeddings import IntArray, Side
+from app.engine.embeddings import FRAME, IntArray, Side
 from app.engine.errors import ModelError, TextTooLong
-from app.engine.tokenizer import FRAME, Pause, Tokenizer, Tokens
+from app.engine.tokenizer import Pause, Tokenizer, Tokens
 
 LEAST_PAIR_TOKENS = 32
 

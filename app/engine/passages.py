@@ -3,23 +3,30 @@
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.borders import Level, borders
-from app.engine.embeddings import Chunking, IntArray, Passage, Span
-from app.engine.tokenizer import FRAME, Part, Pause, Tokenizer, Tokens
+from app.engine.embeddings import FRAME, Chunking, IntArray, Passage, Span
+from app.engine.tokenizer import Part, Pause, Tokenizer, Tokens
+from app.engine.turn import Turn
 
 # A text is tokenised in pieces of so many characters at most, which end where something else begins: so a
 # step is short, however long the text.
 PIECE_CHARACTERS = 1 << 13
 PIECE_ENDS = (("\n\n", Level.PARAGRAPH), ("\n", Level.LINE), ("。", Level.SENTENCE), (" ", Level.WORD))
+# Larger calls are cut one at a time: their tokens take many times what their characters do, until the queue
+# counts them.
+LARGE_CHARACTERS = 1 << 15
 # Of a window, what it shares with the next one: each token has half of that around it at least.
 CONTEXT_SHARE = 16
 SPACES = np.array([code for code in range(0x3001) if chr(code).isspace()], np.uint32)
 FORBIDDEN = -1  # level of a place within a character, or before a mark that belongs to the one before
+
+_turn = Turn()
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,13 @@ def cut(tokenizer: Tokenizer, texts: list[str], chunking: Chunking, pause: Pause
 
     A text is tokenised once. Without text there is one passage of no tokens. `pause` as for Tokenizer.encode.
     """
+    if pause is None or sum(map(len, texts)) <= LARGE_CHARACTERS:
+        return _cut(tokenizer, texts, chunking, pause)
+    with _turn.taken(partial(pause, 0)):
+        return _cut(tokenizer, texts, chunking, pause)
+
+
+def _cut(tokenizer: Tokenizer, texts: list[str], chunking: Chunking, pause: Pause | None) -> Tokens:
     most = tokenizer.max_tokens - FRAME
     found: list[Located] = []
     tokens = characters = 0
@@ -46,13 +60,7 @@ def cut(tokenizer: Tokenizer, texts: list[str], chunking: Chunking, pause: Pause
         found.append(_locate(tokenizer, text, pauses, tokens))
         tokens += len(found[-1].ids)
     if chunking.tokens is None:
-        sizes = [len(located.ids) for located in found]
-        ends = np.cumsum([0, *sizes]).tolist()
-        passages = [Passage(index, 0, len(text), sizes[index]) for index, text in enumerate(texts)]
-        documents = [np.concatenate([located.ids for located in found])] if found else []
-        return late(
-            tokenizer, documents, [[Span(*cut) for cut in pairwise(ends)]][: len(documents)], passages
-        )
+        return _together(tokenizer, texts, [located.ids for located in found])
     size = min(chunking.tokens, most)
     spans = [cut_tokens(located.levels, size, min(chunking.overlap, size // 2)) for located in found]
     passages = [
@@ -68,6 +76,16 @@ def cut(tokenizer: Tokenizer, texts: list[str], chunking: Chunking, pause: Pause
         for span in cuts
     ]
     return Tokens(sequences, [], passages)
+
+
+def _together(tokenizer: Tokenizer, texts: list[str], ids: list[IntArray]) -> Tokens:
+    """The texts as passages of one document."""
+    if not texts:
+        return Tokens([], [])
+    ends = np.cumsum([0, *map(len, ids)]).tolist()
+    spans = [Span(*between) for between in pairwise(ends)]
+    passages = [Passage(index, 0, len(text), len(ids[index])) for index, text in enumerate(texts)]
+    return late(tokenizer, [np.concatenate(ids)], [spans], passages)
 
 
 def cut_tokens(levels: NDArray[np.int8], most: int, overlap: int) -> list[Span]:

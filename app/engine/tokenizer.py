@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tokenizers
 
-from app.engine.embeddings import IntArray, Passage, Side, Span, Token
+from app.engine.embeddings import FRAME, IntArray, Passage, Side, Span, Token
 from app.engine.errors import ModelError, TextTooLong, TooMuchOutput
 from app.engine.turn import Turn
 
@@ -22,8 +22,6 @@ PIECE_CHARACTERS = 1 << 12
 # Of a long text so many normalised characters for each token of the limit are tokenised first, and most often
 # that is all that is kept; then twice as many.
 TOKEN_CHARACTERS = 8
-
-FRAME = 2  # a text's first and last special token
 
 # Called before each step of a long call, with the tokens of the texts before; it may raise.
 Pause = Callable[[int], None]
