@@ -25,7 +25,8 @@ def embed_here(work: Work, encoder: Encoder, parts: list[Part], progress: Progre
 
     def embed(part: Part) -> Counts:
         counts = work.embed(encoder, part, stop.is_set)
-        progress.add(counts.unseen, 0)  # the encoder tells of the others
+        # The encoder tells of the others; where it has passages, it knows of no row.
+        progress.add(counts.rows if work.options.chunk else counts.unseen, 0)
         return counts
 
     waiting: Iterator[Part] = iter(parts)

@@ -13,11 +13,14 @@ from app.bulk.errors import BulkError
 from app.bulk.vectors import TYPES
 
 
-def write_matrix(folder: Path, target: Path, width: int, encoding: str, id_column: str | None) -> None:
+def write_matrix(
+    folder: Path, target: Path, width: int, encoding: str, id_column: str | None, passages: bool
+) -> None:
     """All dense vectors of the parts in `folder` as (n, d) in `target`, in the order of the rows.
 
     A row without a vector is NaN, or 0 where the numbers are whole. With `id_column` that column goes
-    beside it, into a file that ends in .ids.parquet.
+    beside it, into a file that ends in .ids.parquet. Where the rows are `passages`, all of their other
+    columns do, into one that ends in .passages.parquet.
     """
     parts = sorted(path for path in folder.glob("part-*.parquet"))
     rows = sum(pq.read_metadata(part).num_rows for part in parts)
@@ -34,9 +37,9 @@ def write_matrix(folder: Path, target: Path, width: int, encoding: str, id_colum
             matrix[start : start + table.num_rows] = _dense(table, width, dtype)
             start += table.num_rows
         matrix.flush()
-        if id_column:
-            _write_ids(parts, named, id_column)
-            os.replace(named, target.with_suffix(".ids.parquet"))
+        if passages or id_column:
+            _write_beside(parts, named, None if passages else id_column)
+            os.replace(named, target.with_suffix(".passages.parquet" if passages else ".ids.parquet"))
         os.replace(unfinished, target)
     except (OSError, pa.ArrowException) as error:
         for path in (unfinished, named):
@@ -44,12 +47,14 @@ def write_matrix(folder: Path, target: Path, width: int, encoding: str, id_colum
         raise BulkError(f"{target} cannot be written: {error}") from error
 
 
-def _write_ids(parts: list[Path], path: Path, column: str) -> None:
-    schema = pa.schema([pq.read_schema(parts[0]).field(column)] if parts else [])
+def _write_beside(parts: list[Path], path: Path, column: str | None) -> None:
+    """This column of all parts; None: all but the vectors."""
+    whole = pq.read_schema(parts[0]) if parts else pa.schema([])
+    schema = pa.schema([field for field in whole if field.name == (column or field.name) != "dense"])
     with path.open("wb") as file:
         with pq.ParquetWriter(file, schema) as writer:
             for part in parts:
-                writer.write_table(pq.read_table(part, columns=[column], schema=schema))
+                writer.write_table(pq.read_table(part, columns=schema.names, schema=schema))
         file.flush()
         os.fsync(file.fileno())
 

@@ -6,9 +6,14 @@ from typing import Any, Literal
 
 from app.bulk.errors import BulkError
 from app.engine.checkpoint import Checkpoint
-from app.engine.embeddings import Output, Pooling
+from app.engine.embeddings import Chunking, Output, Pooling
+from app.engine.errors import LateNeedsMean
 
 OnError = Literal["null", "skip", "fail"]
+CHUNK_TOKENS = 256  # of a passage, unless another number is asked for
+LEAST_TOKENS = 32  # in fewer there is no room to choose a good border
+OVERLAP_SHARE = 8  # of a passage's tokens, what the next one shares unless another number is asked for
+FRAME = 2  # special tokens, which a passage gets besides its own
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,14 @@ class Options:
     limit: int | None
     id_column: str | None
     colbert_pool: int | None = None  # tokens that share a row of a multi-vector, on average
+    chunk: Chunking | None = None  # texts of any length are cut into passages, and each is a row
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """For the manifest."""
+        record = as_record(self)
+        chunk = record.pop("chunk") or {}
+        return record | {f"chunk_{name}": chunk.get(name) for name in ("tokens", "overlap", "late")}
 
 
 @dataclass(frozen=True)
@@ -55,17 +68,25 @@ class Model:
             )
 
 
+UNREAD = ("encrypted", "broken", "only_images", "too_large")  # documents that have no text
+
+
 @dataclass
 class Counts:
-    """What became of rows; those of several parts add up."""
+    """What became of rows of the source; those of several parts add up."""
 
     rows: int = 0
+    passages: int = 0  # with vectors, where the texts were cut into some
     null: int = 0
     empty: int = 0
     not_text: int = 0
     malformed: int = 0
     too_long: int = 0
     not_finite: int = 0
+    encrypted: int = 0
+    broken: int = 0
+    only_images: int = 0
+    too_large: int = 0
     truncated: int = 0
     tokens: int = 0
 
@@ -76,13 +97,28 @@ class Counts:
     @property
     def unseen(self) -> int:
         """Rows that were never given to the encoder."""
-        return self.null + self.empty + self.not_text + self.malformed
+        unread: int = sum(getattr(self, name) for name in UNREAD)
+        return self.null + self.empty + self.not_text + self.malformed + unread
 
     @property
     def faults(self) -> dict[str, int]:
         """How many rows have no vector, by reason."""
-        names = ("null", "empty", "not_text", "malformed", "too_long", "not_finite")
+        names = ("null", "empty", "not_text", "malformed", "too_long", "not_finite", *UNREAD)
         return {name.replace("_", " "): count for name in names if (count := getattr(self, name))}
+
+
+def chunking(tokens: int, overlap: int | None, late: bool, model: Model) -> Chunking:
+    """How to cut; 0 `tokens` and no `overlap` mean the usual ones. BulkError for what cannot be."""
+    most = model.max_tokens - FRAME
+    tokens = tokens or min(CHUNK_TOKENS, most)
+    if not LEAST_TOKENS <= tokens <= most:
+        raise BulkError(f"--chunk takes {LEAST_TOKENS} to {most} tokens with this model, not {tokens}")
+    overlap = tokens // OVERLAP_SHARE if overlap is None else overlap
+    if overlap > tokens // 2:
+        raise BulkError(f"--overlap takes up to half of a passage, {tokens // 2} tokens, not {overlap}")
+    if late and model.pooling != "mean":
+        raise BulkError(str(LateNeedsMean()))
+    return Chunking(tokens, overlap, late)
 
 
 def metadata(model: Model, options: Options) -> dict[str, str]:
@@ -90,6 +126,8 @@ def metadata(model: Model, options: Options) -> dict[str, str]:
     found = {**told(model), "outputs": options.outputs, "encoding": options.encoding}
     if options.colbert_pool:
         found["colbert_pool"] = options.colbert_pool
+    if options.chunk:
+        found["chunk"] = asdict(options.chunk)
     return {"embedding": json.dumps(found)}
 
 

@@ -19,14 +19,17 @@ LINE_SECONDS = 30
 class Progress:
     """Rows and tokens of this run. Told of them from any thread."""
 
-    def __init__(self, total: int, before: int = 0, line_seconds: float = LINE_SECONDS) -> None:
-        """Of `total` rows `before` were there already."""
+    def __init__(
+        self, total: int, before: int = 0, line_seconds: float = LINE_SECONDS, passages: bool = False
+    ) -> None:
+        """Of `total` rows `before` were there already; with `passages` what is computed is parts of rows."""
         self.tokens = 0
         self.padded = 0
         self.rows = 0
         self._before, self._total = before, total - before
         self._start = self._told = 0.0
         self._line_seconds = line_seconds
+        self._passages = passages
         self._lock = threading.Lock()
         self._bar: tqdm[NoReturn] | None = None
 
@@ -58,7 +61,7 @@ class Progress:
         """What the encoder tells of every batch."""
         with self._lock:
             self.padded += batch.padded
-        self.add(batch.texts, batch.tokens)
+        self.add(0 if self._passages else batch.texts, batch.tokens)
 
     def add(self, rows: int, tokens: int) -> None:
         """So many more rows are done, of so many tokens."""

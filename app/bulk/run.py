@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from app.bulk.destination import Destination
 from app.bulk.errors import BulkError
-from app.bulk.formats import Part
+from app.bulk.formats import PART_BYTES, PASSAGES_BYTES, Part
 from app.bulk.local import embed_here
 from app.bulk.matrix import write_matrix
 from app.bulk.options import Cluster, Counts, Model, Options, as_record, told
@@ -81,14 +81,15 @@ def embed_corpus(
         if spooled:  # told by its name, which is that of its content: it may be written anew
             source = replace(source, files=(replace(source.files[0], modified=0),))
         work = Work(source, destination, request.options, model)
-        parts = list(source.parts(request.options.part_rows, request.options.limit))
+        size = PASSAGES_BYTES if request.options.chunk else PART_BYTES
+        parts = list(source.parts(request.options.part_rows, request.options.limit, size))
         destination.begin(
             {
                 "source": source.fingerprint,
                 "column": source.column,
                 "text_encoding": reading.encoding,
                 "delimiter": reading.delimiter,
-                **as_record(request.options),
+                **request.options.record,
                 **told(model),
             }
         )
@@ -110,7 +111,7 @@ def embed_corpus(
     if target is not None:
         options = request.options
         width = work.schema.field("dense").type.list_size
-        write_matrix(Path(folder), target, width, options.encoding, options.id_column)
+        write_matrix(Path(folder), target, width, options.encoding, options.id_column, bool(options.chunk))
         old = Path(f"{folder}.old")
         shutil.rmtree(old, ignore_errors=True)
         shutil.rmtree(Path(folder).rename(old))
@@ -121,7 +122,7 @@ def _embed(
     work: Work, settings: EncoderSettings, todo: list[Part], parts: list[Part], cluster: Cluster | None
 ) -> Counts:
     rows, left = (sum(part.rows for part in some) for some in (parts, todo))
-    progress = Progress(rows, rows - left)
+    progress = Progress(rows, rows - left, passages=bool(work.options.chunk))
     if cluster is not None:
         from app.bulk.cluster import embed_there
 

@@ -14,9 +14,10 @@ from fsspec.implementations.arrow import ArrowFSWrapper
 from pyarrow import fs
 
 from app.bulk.errors import BulkError
-from app.bulk.formats import File, Format, Malformed, Part, Rows
+from app.bulk.formats import PART_BYTES, File, Format, Malformed, Part, Rows
 from app.bulk.formats.csv import Csv, find_delimiter
 from app.bulk.formats.decoding import UTF8, find_encoding, read_as
+from app.bulk.formats.documents import Documents
 from app.bulk.formats.jsonl import JsonLines
 from app.bulk.formats.lines import bare, opened
 from app.bulk.formats.parquet import Parquet
@@ -30,7 +31,9 @@ FORMATS: dict[str, type[Format]] = {
     "csv": Csv,
     "text": TextFiles,
     "lines": Lines,
+    "documents": Documents,
 }
+WHOLE = ("text", "documents")  # in which every file is a row
 SUFFIXES = {
     "parquet": "parquet",
     "pq": "parquet",
@@ -40,6 +43,10 @@ SUFFIXES = {
     "tsv": "csv",
     "txt": "text",
     "md": "text",
+    "html": "documents",
+    "htm": "documents",
+    "xhtml": "documents",
+    "pdf": "documents",
 }
 BY_LINE = ("csv", "jsonl", "lines")  # whose characters have to be known before they are cut
 
@@ -74,11 +81,11 @@ class Source:
             listed.append(self.partitions)
         return hashlib.sha256(repr((self.format, listed)).encode()).hexdigest()
 
-    def parts(self, rows: int, limit: int | None = None) -> Iterator[Part]:
-        """The source in parts of at most `rows` rows, the first `limit` rows of it."""
+    def parts(self, rows: int, limit: int | None = None, size: int = PART_BYTES) -> Iterator[Part]:
+        """The source in parts of at most `rows` rows and about `size` bytes, the first `limit` rows of it."""
         files, _ = open_place(self.place)
         left = limit
-        for part in FORMATS[self.format]().parts(files, list(self.files), rows):
+        for part in FORMATS[self.format]().parts(files, list(self.files), rows, size):
             if left is None:
                 yield part
                 continue
@@ -114,7 +121,7 @@ class Source:
 
     def file(self, part: Part, row: int) -> File:
         """Which a row of a part is from."""
-        return self.files[part.row + row if self.format == "text" else part.file]
+        return self.files[part.row + row if self.format in WHOLE else part.file]
 
 
 def find_source(
@@ -216,6 +223,8 @@ def _kind(found: list[File], place: str) -> str:
         if suffix not in SUFFIXES:
             raise BulkError(f"{file.path} is of no known format, --format names one of: {', '.join(FORMATS)}")
         kinds.setdefault(SUFFIXES[suffix], file.path)
+    if kinds.keys() == set(WHOLE):
+        return "documents"
     if len(kinds) > 1:
         raise BulkError(f"{place} holds files of several formats: {', '.join(kinds.values())}")
     return next(iter(kinds))

@@ -8,7 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from app.bulk.errors import RowFault
-from app.bulk.formats import Malformed
+from app.bulk.formats import Malformed, Unread
 from app.bulk.formats.lines import is_text
 from app.bulk.options import Counts, Model, Options
 from app.engine.embeddings import Embeddings, FloatArray, Output
@@ -48,7 +48,7 @@ def encode_rows(
     """
     row = 0
     for window in _windows(texts, encoder, options):
-        faults = [_fault(value) for value in window]
+        faults = [fault_of(value) for value in window]
         done, places = _encode(encoder, window, faults, options, gone)
         kept = [index for index, place in enumerate(places) if faults[place] is None]
         valid = np.array([fault is None for fault in faults])
@@ -57,10 +57,10 @@ def encode_rows(
         for index, fault in enumerate(faults):
             if fault is not None:
                 if options.on_error == "fail":
-                    raise RowFault(row + index, _sentence(fault, window[index]))
+                    raise RowFault(row + index, sentence(fault, window[index]))
                 setattr(counts, fault, getattr(counts, fault) + 1)
         row += len(window)
-        yield valid, [_column(output, done, kept, valid, options) for output in options.outputs], counts
+        yield valid, vector_columns(done, kept, valid, options), counts
 
 
 def _windows(texts: Sequence[object], encoder: Encoder, options: Options) -> Iterator[Sequence[object]]:
@@ -78,16 +78,20 @@ def _windows(texts: Sequence[object], encoder: Encoder, options: Options) -> Ite
     yield texts[start:]
 
 
-def _sentence(fault: str, value: object) -> str:
+def sentence(fault: str, value: object) -> str:
+    """The fault of a text for those who have to mend it."""
     reason = f": {value.reason}" if isinstance(value, Malformed) else ""
     return fault.replace("_", " ") + reason
 
 
-def _fault(value: object) -> str | None:
+def fault_of(value: object) -> str | None:
+    """Why this is no text to embed, as Counts calls it; None if it is one."""
     if value is None:
         return "null"
     if isinstance(value, Malformed):
         return "malformed"
+    if isinstance(value, Unread):
+        return value.fault
     if not is_text(value):
         return "not_text"
     return None if str(value).strip() else "empty"
@@ -120,6 +124,13 @@ def _encode(
             for index in done.truncated:
                 faults[places[index]] = "too_long"
         return done, places
+
+
+def vector_columns(
+    done: Embeddings, kept: list[int], valid: NDArray[np.bool_], options: Options
+) -> list[pa.Array]:
+    """A column (n rows) per output, null where `valid` (n,) is false; the others are `kept` of `done`."""
+    return [_column(output, done, kept, valid, options) for output in options.outputs]
 
 
 def _column(

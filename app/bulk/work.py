@@ -1,7 +1,7 @@
 """The work on one part: read, embed, write. The same here and on every node of a cluster."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
@@ -9,12 +9,15 @@ import pyarrow as pa
 
 from app.bulk.destination import Destination
 from app.bulk.errors import BulkError, RowFault, Stopped
-from app.bulk.formats import Part
+from app.bulk.formats import Part, Rows
 from app.bulk.options import Counts, Model, Options, metadata
-from app.bulk.source import Source
+from app.bulk.passages import documents, encode_passages, passage_fields, passage_table
+from app.bulk.source import WHOLE, Source
 from app.bulk.vectors import encode_rows, vector_fields
 from app.engine.encoder import Encoder
 from app.engine.errors import Abandoned, EngineError
+
+Embedded = tuple[pa.Table, pa.Array, Counts]  # n rows, (n,) whether they have vectors, what became of them
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,9 @@ class Work:
 
     def __post_init__(self) -> None:
         """BulkError if the source has a column that the vectors need."""
-        for output in self.options.outputs:
-            if output in self.source.schema.names:
-                raise BulkError(f"{self.source.place} has a column {output!r} already, rename or drop it")
+        for added in self._added:
+            if added.name in self.source.schema.names:
+                raise BulkError(f"{self.source.place} has a column {added.name!r} already, rename or drop it")
         name = self.options.id_column
         if name is not None and name not in self.source.schema.names:
             columns = ", ".join(map(repr, self.source.schema.names))
@@ -40,25 +43,30 @@ class Work:
 
     @property
     def schema(self) -> pa.Schema:
-        """The source's columns, then a column per output, and in its metadata what they are."""
-        added = vector_fields(self.model, self.options)
-        return pa.schema([*self.source.schema, *added], metadata(self.model, self.options))
+        """The source's columns, where passages are, a column per output; in its metadata what they are."""
+        source = self.source.schema
+        if self.options.chunk:
+            column = source.names.index(self.source.column)
+            source = source.set(column, pa.field(self.source.column, pa.string()))
+        return pa.schema([*source, *self._added], metadata(self.model, self.options))
+
+    @property
+    def _added(self) -> list[pa.Field]:
+        pages = self.source.format == "documents"
+        passages = passage_fields(pages) if self.options.chunk else []
+        return [*passages, *vector_fields(self.model, self.options)]
 
     def embed(self, encoder: Encoder, part: Part, gone: Callable[[], bool] | None = None) -> Counts:
         """Write the file of a part; Stopped once `gone` says so, BulkError for whatever goes wrong."""
         found = self.source.read(part)
         if found.table.num_rows != part.rows:
             raise BulkError(f"{self.source.place} has changed while it was read")
-        total, row, schema = Counts(), 0, self.schema
+        total = Counts()
+        embedded = self._passages if self.options.chunk else self._rows
         try:
-            with self.destination.part(part.name, schema) as writer:
-                for valid, columns, counts in encode_rows(encoder, found.texts, self.options, gone):
-                    window = found.table.slice(row, len(valid))
-                    table = pa.table([*window.columns, *columns], schema=schema)
-                    if self.options.on_error == "skip":
-                        table = table.filter(pa.array(valid))
-                    writer.write_table(table)
-                    row += len(valid)
+            with self.destination.part(part.name, self.schema) as writer:
+                for table, valid, counts in embedded(encoder, part, found, gone):
+                    writer.write_table(table.filter(valid) if self.options.on_error == "skip" else table)
                     total.add(counts)
                 writer.add_key_value_metadata({"counts": json.dumps(asdict(total))})
         except Abandoned:
@@ -69,6 +77,34 @@ class Work:
             raise BulkError(f"{self._where(part, found.table, error.index)} is {error.fault}") from error
         return total
 
+    def _rows(
+        self, encoder: Encoder, part: Part, found: Rows, gone: Callable[[], bool] | None
+    ) -> Iterator[Embedded]:
+        row, schema = 0, self.schema
+        for valid, columns, counts in encode_rows(encoder, found.texts, self.options, gone):
+            window = found.table.slice(row, len(valid))
+            yield pa.table([*window.columns, *columns], schema=schema), pa.array(valid), counts
+            row += len(valid)
+
+    def _passages(
+        self, encoder: Encoder, part: Part, found: Rows, gone: Callable[[], bool] | None
+    ) -> Iterator[Embedded]:
+        column, schema = self.source.column, self.schema
+        names = [self._name(part, found.table, index) for index in range(part.rows)]
+        common = documents(found, names, column)
+        for window in encode_passages(encoder, found.texts, self.options, gone):
+            table = passage_table(window, found, common, column, schema)
+            yield table, pa.array(window.valid), window.counts
+
+    def _name(self, part: Part, table: pa.Table, index: int) -> str:
+        """Of a row of a part, for those who cite it: by its id, else its file, else its place in that."""
+        name = self.options.id_column
+        if name and (value := table.column(name)[index]).is_valid:
+            with suppress(UnicodeDecodeError):  # Parquet may hold bytes that are no UTF-8
+                return str(value)
+        file = self.source.file(part, index).name
+        return file if self.source.format in WHOLE else f"{file}#{part.row + index + 1}"
+
     def _where(self, part: Part, table: pa.Table, index: int) -> str:
         """A row of a part, as its owner knows it."""
         name = self.options.id_column
@@ -76,6 +112,6 @@ class Work:
             with suppress(UnicodeDecodeError):  # Parquet may hold bytes that are no UTF-8
                 told = str(value)
                 return f"the text of {told if len(told) < 80 else told[:80] + '...'}"
-        if self.source.format == "text":
+        if self.source.format in WHOLE:
             return self.source.file(part, index).name
         return f"the text in {self.source.file(part, index).name}, row {part.row + index + 1},"

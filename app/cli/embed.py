@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # Exit statuses beside 0, 1 for an error and 2 for a wrong command line.
 INCOMPLETE = 3  # all is written, but rows are without a vector
 STOPPED = 130  # as shells have it for Ctrl-C
+DEFAULT = 0  # tokens of a passage: as many as is usual
 
 
 NUMBERS = ("float32", "float16", "int8", "binary", "ubinary")
@@ -68,6 +69,12 @@ def _delimiter(context: click.Context, parameter: click.Parameter, value: str | 
     return value
 
 
+def _tokens(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    if value and not (value.isascii() and value.isdecimal()):
+        raise click.BadParameter(f"{value!r} is no number of tokens: without one, put --chunk behind SOURCE")
+    return None if value is None else int(value or DEFAULT)
+
+
 @click.command()
 @click.argument("source")
 @click.option("--out", required=True, metavar="DEST", help="Folder for Parquet files, or a .npy file.")
@@ -76,8 +83,9 @@ def _delimiter(context: click.Context, parameter: click.Parameter, value: str | 
 @click.option(
     "--format",
     "kind",
-    type=click.Choice(["parquet", "jsonl", "csv", "text", "lines"]),
-    help="What SOURCE holds, where its names do not tell; text: a text a file, lines: a text a line.",
+    type=click.Choice(["parquet", "jsonl", "csv", "text", "lines", "documents"]),
+    help="What SOURCE holds, where its names do not tell; text: a text a file, lines: a text a line, "
+    "documents: text, Markdown, HTML and PDF, with their titles.",
 )
 @click.option("--outputs", default="dense", show_default=True, callback=_outputs, help="dense,sparse,colbert")
 @click.option(
@@ -99,6 +107,23 @@ def _delimiter(context: click.Context, parameter: click.Parameter, value: str | 
 )
 @click.option(
     "--pooling", type=click.Choice(["mean", "cls"]), help="Of dense vectors.  [default: EMBED_POOLING]"
+)
+@click.option(
+    "--chunk",
+    is_flag=False,
+    flag_value="",
+    callback=_tokens,
+    metavar="[TOKENS]",
+    help="Cut texts of any length into passages of up to so many tokens (256), and make each a row. "
+    "Without a number put it behind SOURCE.",
+)
+@click.option(
+    "--overlap",
+    type=click.IntRange(min=0),
+    help="With --chunk: tokens that a passage shares with the one before, at most.  [default: an eighth]",
+)
+@click.option(
+    "--late", is_flag=True, help="With --chunk: pool passages out of one pass over the text (late chunking)."
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first so many rows.")
 @click.option(
@@ -136,20 +161,26 @@ def embed(
     kind: str | None,
     encodings: _Encodings,
     delimiter: str | None,
+    chunk: int | None,
+    overlap: int | None,
+    late: bool,
     pooling: Pooling | None,
     address: str | None,
     actors: int | None,
     cpus: int | None,
     **asked: Any,
 ) -> None:
-    """Embed a corpus: Parquet, JSON Lines, CSV, a folder or glob of text files, or - for standard input.
+    """Embed a corpus: Parquet, JSON Lines, CSV, a folder or glob of text, Markdown, HTML and PDF files,
+    or - for standard input.
 
     Interrupted, the same command goes on where it was. Exit status 0: every row has its vectors,
     3: some rows have none, 1: it was not possible, and a sentence says why.
     """
+    if chunk is None and (overlap is not None or late):
+        raise click.UsageError("--overlap and --late say how passages are cut: give --chunk too")
     try:
         from app.bulk.errors import BulkError, Stopped
-        from app.bulk.options import Cluster, Model, Options
+        from app.bulk.options import Cluster, Model, Options, chunking
         from app.bulk.run import Reading, Request, embed_corpus
     except ImportError as error:
         raise click.ClickException(
@@ -188,7 +219,8 @@ def embed(
             max_tokens=info.max_tokens,
         )
         cluster = None if address is None else Cluster(address or None, actors, cpus)
-        options = Options(encoding=encodings.numbers, **asked)
+        passages = None if chunk is None else chunking(chunk, overlap, late, model)
+        options = Options(encoding=encodings.numbers, chunk=passages, **asked)
         reading = Reading(column, kind, encodings.characters, delimiter)
         request = Request(source, out, reading, options, cluster)
         counts = embed_corpus(request, encoder, checkpoint, model, sys.stdin.buffer)
@@ -197,13 +229,16 @@ def embed(
         sys.exit(STOPPED)
     except (BulkError, EngineError) as error:
         raise click.ClickException(str(error)) from error
-    click.echo(_summary(counts, out))
+    click.echo(_summary(counts, out, chunk is not None))
     sys.exit(INCOMPLETE if counts.faults else 0)
 
 
-def _summary(counts: "Counts", out: str) -> str:
+def _summary(counts: "Counts", out: str, chunked: bool) -> str:
     from app.bulk.progress import counted
 
     without = ", ".join(f"{count} {reason}" for reason, count in counts.faults.items())
     cut = f", {counted(counts.truncated, 'text')} cut" if counts.truncated else ""
-    return f"{out}: {counted(counts.rows, 'row')}, without a vector: {without or 'none'}{cut}"
+    rows = counted(counts.rows, "row")
+    if chunked:
+        rows = f"{counted(counts.rows, 'document')}, {counted(counts.passages, 'passage')}"
+    return f"{out}: {rows}, without a vector: {without or 'none'}{cut}"

@@ -10,6 +10,8 @@ from pyarrow import fs
 
 # A part of long texts has fewer rows than asked for, so that it fits into memory.
 PART_BYTES = 1 << 25
+# Where all of a text is embedded, not only its beginning, so much is minutes of work.
+PASSAGES_BYTES = 1 << 20
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -55,11 +57,20 @@ class Malformed:
 
 
 @dataclass(frozen=True)
+class Unread:
+    """Stands for the text of a document that could not be read."""
+
+    fault: str  # one that Counts counts
+
+
+@dataclass(frozen=True)
 class Rows:
     """What was read of a part: n rows to keep, and what stands where their texts should be."""
 
     table: Any  # pyarrow.Table (n rows)
     texts: list[object]  # (n,) str where all is well
+    # (n,) the characters at which the pages of each text begin, None where it has none.
+    pages: list[list[int] | None] | None = None
 
 
 class Format(Protocol):
@@ -68,8 +79,8 @@ class Format(Protocol):
     def columns(self, files: fs.FileSystem, found: list[File]) -> pa.Schema:
         """The columns that all of the files have."""
 
-    def parts(self, files: fs.FileSystem, found: list[File], rows: int) -> Iterator[Part]:
-        """The files in parts of at most so many rows."""
+    def parts(self, files: fs.FileSystem, found: list[File], rows: int, size: int) -> Iterator[Part]:
+        """The files in parts of at most so many rows, and about so many bytes."""
 
     def read(
         self, files: fs.FileSystem, found: list[File], part: Part, column: str, schema: pa.Schema
@@ -78,13 +89,13 @@ class Format(Protocol):
 
 
 def cut_files(
-    found: list[File], rows: int, sizes: Callable[[File], Iterable[tuple[int, int]]]
+    found: list[File], rows: int, most: int, sizes: Callable[[File], Iterable[tuple[int, int]]]
 ) -> Iterator[Part]:
-    """Parts of at most `rows` rows and about PART_BYTES; `sizes`: where each row starts, and its bytes."""
+    """Parts of at most `rows` rows and about `most` bytes; `sizes`: where each row starts, and its bytes."""
     for index, file in enumerate(found):
         number, row, start, held, size = 0, 0, 0, 0, 0
         for place, length in sizes(file):
-            if held and (held == rows or size + length > PART_BYTES):
+            if held and (held == rows or size + length > most):
                 yield Part(index, number, row, start, held)
                 number, row, held, size = number + 1, row + held, 0, 0
             if not held:

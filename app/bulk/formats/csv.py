@@ -28,12 +28,12 @@ class Csv:
                 raise BulkError(f"{file.path} has other columns than {found[0].path}")
         return pa.schema([(name, pa.string()) for name in header])
 
-    def parts(self, files: fs.FileSystem, found: list[File], rows: int) -> Iterator[Part]:
+    def parts(self, files: fs.FileSystem, found: list[File], rows: int, size: int) -> Iterator[Part]:
         def sizes(file: File) -> Iterator[tuple[int, int]]:
             records = _Records(files, file)
             return ((place, records.place - place) for place, _ in islice(records, 1, None))
 
-        return cut_files(found, rows, sizes)
+        return cut_files(found, rows, size, sizes)
 
     def read(
         self, files: fs.FileSystem, found: list[File], part: Part, column: str, schema: pa.Schema

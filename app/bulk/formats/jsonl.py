@@ -45,12 +45,12 @@ class JsonLines:
             raise BulkError(f"no row is a JSON object with columns, the first is {wrong}")
         return pa.schema([(name, _common(of)) for name, of in kinds.items()])
 
-    def parts(self, files: fs.FileSystem, found: list[File], rows: int) -> Iterator[Part]:
+    def parts(self, files: fs.FileSystem, found: list[File], rows: int, size: int) -> Iterator[Part]:
         def sizes(file: File) -> Iterator[tuple[int, int]]:
             # Blank lines, which editors leave at the end, are no rows.
             return ((place, len(line)) for place, line in placed(lines(files, file)) if line.strip(BLANK))
 
-        return cut_files(found, rows, sizes)
+        return cut_files(found, rows, size, sizes)
 
     def read(
         self, files: fs.FileSystem, found: list[File], part: Part, column: str, schema: pa.Schema

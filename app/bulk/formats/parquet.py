@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from app.bulk.errors import BulkError
-from app.bulk.formats import PART_BYTES, File, Part, Rows
+from app.bulk.formats import File, Part, Rows
 from app.bulk.formats.decoding import decode
 
 
@@ -24,12 +24,12 @@ class Parquet:
                 raise BulkError(f"{file.path} has other columns, or of other types, than {found[0].path}")
         return first
 
-    def parts(self, files: fs.FileSystem, found: list[File], rows: int) -> Iterator[Part]:
+    def parts(self, files: fs.FileSystem, found: list[File], rows: int, size: int) -> Iterator[Part]:
         for index, file in enumerate(found):
             metadata = _open(files, file).metadata
             groups = range(metadata.num_row_groups)
-            size = sum(metadata.row_group(group).total_byte_size for group in groups)
-            step = max(1, min(rows, metadata.num_rows * PART_BYTES // max(1, size)))
+            held = sum(metadata.row_group(group).total_byte_size for group in groups)
+            step = max(1, min(rows, metadata.num_rows * size // max(1, held)))
             for number, start in enumerate(range(0, metadata.num_rows, step)):
                 yield Part(index, number, start, start, min(step, metadata.num_rows - start))
 

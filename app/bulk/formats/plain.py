@@ -21,11 +21,11 @@ class Lines:
     def columns(self, files: fs.FileSystem, found: list[File]) -> pa.Schema:
         return pa.schema([("text", pa.string())])
 
-    def parts(self, files: fs.FileSystem, found: list[File], rows: int) -> Iterator[Part]:
+    def parts(self, files: fs.FileSystem, found: list[File], rows: int, size: int) -> Iterator[Part]:
         def sizes(file: File) -> Iterator[tuple[int, int]]:
             return ((place, len(line)) for place, line in placed(lines(files, file)))
 
-        return cut_files(found, rows, sizes)
+        return cut_files(found, rows, size, sizes)
 
     def read(
         self, files: fs.FileSystem, found: list[File], part: Part, column: str, schema: pa.Schema
@@ -42,10 +42,10 @@ class TextFiles:
     def columns(self, files: fs.FileSystem, found: list[File]) -> pa.Schema:
         return pa.schema([("path", pa.string()), ("text", pa.string())])
 
-    def parts(self, files: fs.FileSystem, found: list[File], rows: int) -> Iterator[Part]:
+    def parts(self, files: fs.FileSystem, found: list[File], rows: int, size: int) -> Iterator[Part]:
         whole = File("", "", 0, 0)  # all of them are cut as if they were the rows of one
         sizes = [(index, file.size) for index, file in enumerate(found)]
-        return cut_files([whole], rows, lambda _: sizes)
+        return cut_files([whole], rows, size, lambda _: sizes)
 
     def read(
         self, files: fs.FileSystem, found: list[File], part: Part, column: str, schema: pa.Schema

@@ -1,0 +1,84 @@
+"""A process that takes documents apart, so that none can end, hang or fill the one that embeds."""
+
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from app.bulk.formats.documents.taking_apart import ANSWER, ASKED
+
+PROGRAM = Path(__file__).with_name("taking_apart.py")
+
+
+@dataclass(frozen=True)
+class Document:
+    """What is in a file, or why nothing could be read."""
+
+    text: str = ""
+    title: str | None = None
+    pages: list[int] | None = None  # the character at which each page begins; None: it has none
+    fault: str | None = None  # encrypted, broken, only_images or too_large
+
+
+class Reader:
+    """One process for all documents of a part; after one that ended it, the next gets a new one."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> "Reader":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def read(self, kind: str, content: bytes) -> Document:
+        """A document, of which `kind` is one of taking_apart.READERS."""
+        process = self._process = self._process or _start()
+        assert process.stdin
+        assert process.stdout
+        try:
+            process.stdin.write(ASKED.pack(kind.encode(), len(content)))
+            process.stdin.write(content)
+            process.stdin.flush()
+            told, length = ANSWER.unpack(_exactly(process, ANSWER.size))
+            found = json.loads(_exactly(process, told))
+            text = _exactly(process, length).decode()
+            return Document(text, found["title"], found["pages"], found["fault"])
+        except (BrokenPipeError, EOFError):
+            process.wait()
+            # Out of time, or of memory; by anything else a document that is not as it should be.
+            limits = (-signal.SIGXCPU, -signal.SIGABRT, -signal.SIGKILL)
+            fault = "too_large" if process.returncode in limits else "broken"
+            self._end()
+            return Document(fault=fault)
+
+    def _end(self) -> None:
+        if self._process:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+
+def _start() -> subprocess.Popen[bytes]:
+    # -P: names beside the program are not those of the standard library. Ctrl-C is for the one that embeds.
+    return subprocess.Popen(
+        [sys.executable, "-P", str(PROGRAM)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _exactly(process: subprocess.Popen[bytes], length: int) -> bytes:
+    assert process.stdout
+    content = process.stdout.read(length)
+    if len(content) < length:
+        raise EOFError
+    return content

@@ -1,0 +1,204 @@
+"""Texts of any length as passages: a row for each, in windows that fit into memory."""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from hashlib import sha256
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from app.bulk.errors import RowFault
+from app.bulk.formats import Rows
+from app.bulk.formats.lines import storable
+from app.bulk.options import Counts, Options
+from app.bulk.vectors import WINDOW_NUMBERS, fault_of, sentence, vector_columns
+from app.engine.embeddings import Embeddings
+from app.engine.encoder import Encoder
+from app.engine.errors import NotFinite
+
+# Of texts that are embedded together; a longer one is cut before it is cut into passages.
+WINDOW_CHARACTERS = 1 << 22
+SHA256 = "document_sha256"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A row to write: a passage, or a row of the source that has no text to embed."""
+
+    row: int  # of those that were read
+    chunk: int | None = None  # of the row, from 0
+    start: int | None = None  # in the row's text, in code points
+    stop: int | None = None
+    fault: str | None = None
+
+
+@dataclass(frozen=True)
+class Window:
+    """n rows to write."""
+
+    places: list[Place]  # (n,)
+    valid: NDArray[np.bool_]  # (n,) whether it has vectors
+    vectors: list[pa.Array]  # a column (n rows) per output
+    counts: Counts
+
+
+def passage_fields(pages: bool) -> list[pa.Field]:
+    """The columns that say where a passage is from; they stand between the source's and the vectors."""
+    page = [("page", pa.int32())] if pages else []
+    types = [("document", pa.string()), (SHA256, pa.string()), ("chunk", pa.int32())]
+    return [pa.field(*one) for one in [*types, ("start", pa.int64()), ("end", pa.int64()), *page]]
+
+
+def encode_passages(
+    encoder: Encoder, texts: list[object], options: Options, gone: Callable[[], bool] | None = None
+) -> Iterator[Window]:
+    """Window after window. RowFault where a text has a fault and `on_error` is `fail`."""
+    chunks = [0] * len(texts)
+    seen: set[int] = set()
+    faulty: set[int] = set()
+    for pieces in _windows(texts, _most_characters(encoder, options)):
+        done, pieces = _encode(encoder, texts, pieces, options, gone)
+        counts = Counts(tokens=done.tokens, passages=len(done.passages))
+        for piece in pieces:
+            counts.rows += piece.row not in seen
+            seen.add(piece.row)
+            if piece.fault and piece.row not in faulty:
+                if options.on_error == "fail":
+                    raise RowFault(piece.row, sentence(piece.fault, texts[piece.row]))
+                setattr(counts, piece.fault, getattr(counts, piece.fault) + 1)
+                faulty.add(piece.row)
+        places = []
+        for place in _places(pieces, done):
+            numbered = place.start is not None
+            places.append(replace(place, chunk=chunks[place.row] if numbered else None))
+            chunks[place.row] += numbered
+        valid = np.array([place.fault is None for place in places], bool)
+        kept = list(range(len(done.passages)))
+        yield Window(places, valid, vector_columns(done, kept, valid, options), counts)
+
+
+def documents(rows: Rows, names: list[str], column: str) -> pa.Table:
+    """What all passages of a row of the source have in common: its columns, its name, its text's hash."""
+    digests = [
+        sha256(text.encode()).hexdigest() if isinstance(text, str) and fault_of(text) is None else None
+        for text in rows.texts
+    ]
+    common = rows.table.drop_columns([column])
+    common = common.append_column("document", pa.array(names, pa.string()))
+    return common.append_column(SHA256, pa.array(digests, pa.string()))
+
+
+def passage_table(window: Window, rows: Rows, common: pa.Table, column: str, schema: pa.Schema) -> pa.Table:
+    """n rows with the columns of `schema`: what the rows have in `common`, and what is each passage's own."""
+    places = window.places
+    taken = common.take(pa.array([place.row for place in places], pa.int64()))
+    texts = pa.array([_passage(place, rows, column) for place in places], pa.string())
+    source = rows.table.column_names
+    own = {
+        "chunk": pa.array([place.chunk for place in places], pa.int32()),
+        "start": pa.array([place.start for place in places], pa.int64()),
+        "end": pa.array([place.stop for place in places], pa.int64()),
+        "page": pa.array([_page(place, rows) for place in places], pa.int32()),
+    }
+    added = schema.names[len(source) : len(schema) - len(window.vectors)]
+    kept = [texts if name == column else taken.column(name) for name in source]
+    found = [own[name] if name in own else taken.column(name) for name in added]
+    return pa.table([*kept, *found, *window.vectors], schema=schema)
+
+
+def _page(place: Place, rows: Rows) -> int | None:
+    starts = rows.pages[place.row] if rows.pages else None
+    return None if starts is None or place.start is None else bisect_right(starts, place.start)
+
+
+def _passage(place: Place, rows: Rows, column: str) -> str | None:
+    text = rows.texts[place.row]
+    if isinstance(text, str):
+        return storable(text[place.start : place.stop])
+    value = rows.table.column(column)[place.row].as_py()
+    return None if value is None else str(value)
+
+
+def _most_characters(encoder: Encoder, options: Options) -> int:
+    """Of a window: a text seldom has more tokens than characters, and with multi-vectors each is a vector."""
+    return WINDOW_NUMBERS // encoder.width if "colbert" in options.outputs else WINDOW_CHARACTERS
+
+
+def _windows(texts: list[object], most: int) -> Iterator[list[Place]]:
+    window: list[Place] = []
+    characters = 0
+    for row, text in enumerate(texts):
+        for piece in _pieces(row, text, most):
+            length = (piece.stop or 0) - (piece.start or 0)
+            if window and characters + length > most:
+                yield window
+                window, characters = [], 0
+            window.append(piece)
+            characters += length
+    if window:
+        yield window
+
+
+def _pieces(row: int, text: object, most: int) -> Iterator[Place]:
+    """What of a text is embedded at a time: all, or up to the last paragraph, line or word that fits."""
+    if (fault := fault_of(text)) is not None:
+        yield Place(row, fault=fault)
+        return
+    assert isinstance(text, str)
+    start = 0
+    while len(text) - start > most:
+        low, stop = start + most // 2, start + most
+        for mark in ("\n\n", "\n", "。", " "):
+            if (found := text.rfind(mark, low, stop)) >= 0:
+                stop = found + len(mark)
+                break
+        if not text[start:stop].isspace():
+            yield Place(row, start=start, stop=stop)
+        start = stop
+    if not text[start:].isspace():
+        yield Place(row, start=start, stop=len(text))
+
+
+def _encode(
+    encoder: Encoder,
+    texts: list[object],
+    pieces: list[Place],
+    options: Options,
+    gone: Callable[[], bool] | None,
+) -> tuple[Embeddings, list[Place]]:
+    """What the pieces without a fault give, and all of them with the faults that only the model can tell."""
+    while True:
+        good = [index for index, piece in enumerate(pieces) if piece.fault is None]
+        given = [str(texts[pieces[index].row])[pieces[index].start : pieces[index].stop] for index in good]
+        try:
+            done = encoder.encode(
+                given,
+                outputs=options.outputs,
+                priority="bulk",
+                gone=gone,
+                chunk=options.chunk,
+                colbert_pool=options.colbert_pool,
+            )
+        except NotFinite as error:
+            for index in error.indices:
+                pieces[good[index]] = replace(pieces[good[index]], fault="not_finite")
+            continue
+        return done, pieces
+
+
+def _places(pieces: list[Place], done: Embeddings) -> Iterator[Place]:
+    """The passages of each piece, in the row's whole text; a piece with a fault is a row of its own."""
+    passages = iter(done.passages)
+    passage = next(passages, None)
+    number = 0
+    for piece in pieces:
+        if piece.fault:
+            yield piece
+            continue
+        while passage and passage.text == number:
+            first = piece.start or 0
+            yield Place(piece.row, start=first + passage.start, stop=first + passage.stop)
+            passage = next(passages, None)
+        number += 1
