@@ -16,6 +16,7 @@ import pytest
 
 from app.engine.checkpoint import read_checkpoint
 from app.engine.encoder import EncoderSettings
+from tests.documents import lines, pdf
 
 pytestmark = [pytest.mark.bulk, pytest.mark.filterwarnings("ignore")]
 
@@ -123,6 +124,23 @@ def test_an_actor_is_killed_and_a_node_goes_and_every_row_is_there_once(
     assert "2999 rows" not in finish(process, 3)
     assert_same(out, here)
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
+
+
+def test_passages_of_documents_are_those_of_one_machine(tmp_path, tiny_folder, cluster):
+    folder = tmp_path / "books"
+    folder.mkdir()
+    for n in range(6):
+        (folder / f"{n}.md").write_text(f"# Nr. {n}\n\n" + "Ein Satz über 两个 Dinge. " * (50 * n))
+        (folder / f"{n}.html").write_text(f"<title>Nr. {n}</title><p>" + "Noch ein Satz. " * (50 * n))
+        (folder / f"{n}.pdf").write_bytes(
+            pdf([lines(f"Page {page}.") for page in range(n)], title=f"Nr. {n}")
+        )
+    options = ("--part-rows", 4, "--chunk", 64, "--outputs", "dense")
+    finish(start(tiny_folder, folder, "--out", tmp_path / "here", *options), 3)
+    ray = f"--ray={cluster.address}"
+    said = finish(start(tiny_folder, folder, "--out", tmp_path / "there", *options, ray), 3)
+    assert "18 documents, " in said
+    assert_same(tmp_path / "there", tmp_path / "here")
 
 
 def test_killed_half_way_it_goes_on(tmp_path, corpus, tiny_folder, cluster, here):
