@@ -569,8 +569,8 @@ def reference(load_encoder, tiny_folder: Path) -> Encoder:
     return load_encoder(tiny_folder, engine="torch")
 
 
-@pytest.fixture
-def run(tiny_folder, monkeypatch):
+@pytest.fixture(scope="session")
+def run(tiny_folder: Path) -> Callable:
     """Run `flask embed` with the tiny model; what it says and its exit status."""
 
     def embed(*arguments: object, stdin: bytes = b"", **settings):

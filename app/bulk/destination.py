@@ -49,27 +49,40 @@ class Destination:
                     "give another --out, or delete that one"
                 )
 
+    def manifest(self) -> dict[str, Any]:
+        """What its parts were made of; BulkError if this is no output of this program."""
+        files, path = self._open()
+        with _told(path):
+            there = files.get_file_info(f"{path}/{MANIFEST}").type == fs.FileType.File
+        if not there:
+            raise BulkError(f"{self.place} is no output folder of this program: there is no {MANIFEST} in it")
+        return self._read_json(MANIFEST)
+
+    def open(self, name: str) -> pq.ParquetFile:
+        """A part that is there."""
+        files, path = self._open()
+        with _told(f"{path}/{name}"):
+            return pq.ParquetFile(files.open_input_file(f"{path}/{name}"))
+
     def done(self) -> set[str]:
         """Names of the parts that are there."""
         return {name for name in self._names() if name.endswith(".parquet") and not name.startswith(".")}
 
     def has(self, name: str) -> bool:
-        """Whether this part is there."""
+        """Whether this file is there."""
         files, path = self._open()
         with _told(path):
             return bool(files.get_file_info(f"{path}/{name}").type == fs.FileType.File)
 
     def counts(self, names: set[str]) -> Counts:
         """What became of the rows of these parts."""
-        files, path = self._open()
         total = Counts()
         for name in sorted(names):
-            with _told(f"{path}/{name}"):
-                found = pq.read_metadata(files.open_input_file(f"{path}/{name}")).metadata or {}
+            found = self.open(name).metadata.metadata or {}
             try:
                 total.add(Counts(**json.loads(found[b"counts"])))
             except (KeyError, TypeError, ValueError, RecursionError):
-                raise BulkError(f"{path}/{name} was not written by this program") from None
+                raise BulkError(f"{self.place}/{name} was not written by this program") from None
         return total
 
     @contextmanager

@@ -6,14 +6,13 @@ from typing import Any, Literal
 
 from app.bulk.errors import BulkError
 from app.engine.checkpoint import Checkpoint
-from app.engine.embeddings import Chunking, Output, Pooling
+from app.engine.embeddings import FRAME, Chunking, Output, Pooling
 from app.engine.errors import LateNeedsMean
 
 OnError = Literal["null", "skip", "fail"]
 CHUNK_TOKENS = 256  # of a passage, unless another number is asked for
 LEAST_TOKENS = 32  # in fewer there is no room to choose a good border
 OVERLAP_SHARE = 8  # of a passage's tokens, what the next one shares unless another number is asked for
-FRAME = 2  # special tokens, which a passage gets besides its own
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,8 @@ class Counts:
     only_images: int = 0
     too_large: int = 0
     truncated: int = 0
-    tokens: int = 0
+    tokens: int = 0  # that were computed
+    reused: int = 0  # whose vectors are from an earlier output
 
     def add(self, other: "Counts") -> None:
         for field in fields(self):
@@ -98,7 +98,7 @@ class Counts:
     def unseen(self) -> int:
         """Rows that were never given to the encoder."""
         unread: int = sum(getattr(self, name) for name in UNREAD)
-        return self.null + self.empty + self.not_text + self.malformed + unread
+        return self.null + self.empty + self.not_text + self.malformed + unread + self.reused
 
     @property
     def faults(self) -> dict[str, int]:

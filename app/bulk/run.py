@@ -2,9 +2,10 @@
 
 import logging
 import shutil
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from app.bulk.destination import Destination
 from app.bulk.errors import BulkError
@@ -13,6 +14,7 @@ from app.bulk.local import embed_here
 from app.bulk.matrix import write_matrix
 from app.bulk.options import Cluster, Counts, Model, Options, as_record, told
 from app.bulk.progress import Progress, counted, duration
+from app.bulk.reuse import Earlier
 from app.bulk.source import find_source
 from app.bulk.spool import spool
 from app.bulk.work import Work
@@ -49,6 +51,7 @@ class Request:
     reading: Reading
     options: Options
     cluster: Cluster | None
+    reuse: str | None = None  # an earlier output
 
 
 def embed_corpus(
@@ -83,16 +86,17 @@ def embed_corpus(
         work = Work(source, destination, request.options, model)
         size = PASSAGES_BYTES if request.options.chunk else PART_BYTES
         parts = list(source.parts(request.options.part_rows, request.options.limit, size))
-        destination.begin(
-            {
-                "source": source.fingerprint,
-                "column": source.column,
-                "text_encoding": reading.encoding,
-                "delimiter": reading.delimiter,
-                **request.options.record,
-                **told(model),
-            }
-        )
+        manifest = {
+            "source": source.fingerprint,
+            "column": source.column,
+            "text_encoding": reading.encoding,
+            "delimiter": reading.delimiter,
+            **request.options.record,
+            **told(model),
+        }
+        if request.reuse:
+            work = replace(work, earlier=_earlier(request, manifest, folder))
+        destination.begin(manifest)
     except BulkError:
         if spooled:
             spooled.unlink(missing_ok=True)
@@ -147,6 +151,16 @@ def _embed(
         f", {progress.padding:.1%} padding" if progress.padded else "",
     )
     return found
+
+
+def _earlier(request: Request, manifest: dict[str, Any], folder: str) -> Earlier:
+    if request.cluster is not None:
+        raise BulkError("--reuse works on one machine: leave --ray away, or --reuse")
+    start = time.monotonic()
+    earlier = Earlier(str(request.reuse), manifest, folder)
+    seconds = duration(time.monotonic() - start)
+    log.info("%s: %s, looked at in %s", request.reuse, counted(earlier.rows, "row"), seconds)
+    return earlier
 
 
 def _check_name(out: str) -> None:

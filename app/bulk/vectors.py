@@ -47,7 +47,7 @@ def encode_rows(
     A row that is null, empty or no text has none; RowFault where `on_error` is `fail`.
     """
     row = 0
-    for window in _windows(texts, encoder, options):
+    for window in windows(texts, encoder, options):
         faults = [fault_of(value) for value in window]
         done, places = _encode(encoder, window, faults, options, gone)
         kept = [index for index, place in enumerate(places) if faults[place] is None]
@@ -63,7 +63,8 @@ def encode_rows(
         yield valid, vector_columns(done, kept, valid, options), counts
 
 
-def _windows(texts: Sequence[object], encoder: Encoder, options: Options) -> Iterator[Sequence[object]]:
+def windows(texts: Sequence[object], encoder: Encoder, options: Options) -> Iterator[Sequence[object]]:
+    """The texts in runs whose vectors fit into memory."""
     if "colbert" not in options.outputs:
         yield texts
         return

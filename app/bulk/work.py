@@ -5,13 +5,16 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from app.bulk.destination import Destination
 from app.bulk.errors import BulkError, RowFault, Stopped
 from app.bulk.formats import Part, Rows
 from app.bulk.options import Counts, Model, Options, metadata
 from app.bulk.passages import documents, encode_passages, passage_fields, passage_table
+from app.bulk.reuse import Earlier
 from app.bulk.source import WHOLE, Source
 from app.bulk.vectors import encode_rows, vector_fields
 from app.engine.encoder import Encoder
@@ -28,6 +31,7 @@ class Work:
     destination: Destination
     options: Options
     model: Model
+    earlier: Earlier | None = None  # where vectors of the same texts may be
 
     def __post_init__(self) -> None:
         """BulkError if the source has a column that the vectors need."""
@@ -81,10 +85,18 @@ class Work:
         self, encoder: Encoder, part: Part, found: Rows, gone: Callable[[], bool] | None
     ) -> Iterator[Embedded]:
         row, schema = 0, self.schema
-        for valid, columns, counts in encode_rows(encoder, found.texts, self.options, gone):
+        for valid, columns, counts in self._encode(encoder, found.texts, gone):
             window = found.table.slice(row, len(valid))
             yield pa.table([*window.columns, *columns], schema=schema), pa.array(valid), counts
             row += len(valid)
+
+    def _encode(
+        self, encoder: Encoder, texts: list[object], gone: Callable[[], bool] | None
+    ) -> Iterator[tuple[NDArray[np.bool_], list[pa.Array], Counts]]:
+        if self.earlier is None:
+            return encode_rows(encoder, texts, self.options, gone)
+        fields = vector_fields(self.model, self.options)
+        return self.earlier.encode_rows(encoder, texts, self.options, fields, gone)
 
     def _passages(
         self, encoder: Encoder, part: Part, found: Rows, gone: Callable[[], bool] | None

@@ -144,6 +144,11 @@ def _tokens(context: click.Context, parameter: click.Parameter, value: str | Non
     help="Rows a file; what is lost at most, twice, when it is killed.",
 )
 @click.option(
+    "--reuse",
+    metavar="OLD",
+    help="Folder of an earlier output: rows whose text is in it take their vectors from there.",
+)
+@click.option(
     "--ray",
     "address",
     is_flag=False,
@@ -165,6 +170,7 @@ def embed(
     overlap: int | None,
     late: bool,
     pooling: Pooling | None,
+    reuse: str | None,
     address: str | None,
     actors: int | None,
     cpus: int | None,
@@ -222,7 +228,7 @@ def embed(
         passages = None if chunk is None else chunking(chunk, overlap, late, model)
         options = Options(encoding=encodings.numbers, chunk=passages, **asked)
         reading = Reading(column, kind, encodings.characters, delimiter)
-        request = Request(source, out, reading, options, cluster)
+        request = Request(source, out, reading, options, cluster, reuse)
         counts = embed_corpus(request, encoder, checkpoint, model, sys.stdin.buffer)
     except (Stopped, KeyboardInterrupt):
         click.echo(str(Stopped()), err=True)
@@ -238,7 +244,8 @@ def _summary(counts: "Counts", out: str, chunked: bool) -> str:
 
     without = ", ".join(f"{count} {reason}" for reason, count in counts.faults.items())
     cut = f", {counted(counts.truncated, 'text')} cut" if counts.truncated else ""
+    reused = f", {counts.reused} of them reused" if counts.reused else ""
     rows = counted(counts.rows, "row")
     if chunked:
         rows = f"{counted(counts.rows, 'document')}, {counted(counts.passages, 'passage')}"
-    return f"{out}: {rows}, without a vector: {without or 'none'}{cut}"
+    return f"{out}: {rows}{reused}, without a vector: {without or 'none'}{cut}"

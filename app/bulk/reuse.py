@@ -1,0 +1,169 @@
+"""Vectors of an earlier output, for the rows whose texts have not changed."""
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from app.bulk.destination import SUMMARY, Destination
+from app.bulk.errors import BulkError, RowFault
+from app.bulk.formats.lines import is_text
+from app.bulk.options import Counts, Options
+from app.bulk.vectors import encode_rows, windows
+from app.engine.encoder import Encoder
+
+log = logging.getLogger(__name__)
+
+# What two outputs may differ in though the vectors of a text are the same in both. Of `outputs` those that
+# are asked for must be there; `model` is a name, the weights have `model_version`.
+MAY_DIFFER = {
+    *("source", "column", "text_encoding", "delimiter", "on_error", "part_rows", "limit", "id_column"),
+    *("model", "outputs"),
+}
+
+
+class Earlier:
+    """The rows of an earlier output by the hashes of their texts: 24 bytes for each row."""
+
+    def __init__(self, place: str, manifest: dict[str, Any], out: str) -> None:
+        """Of the output at `place`, for one in the folder `out` with that manifest.
+
+        BulkError unless its vectors are those that would be computed.
+        """
+        if place.rstrip("/") == out or ("://" not in place and Path(place).resolve() == Path(out).resolve()):
+            raise BulkError(
+                "--reuse and --out name the same folder: the command goes on in it without --reuse"
+            )
+        if place.endswith(".npy"):
+            raise BulkError(f"{place} holds no texts: --reuse takes a folder of Parquet files")
+        self._old = Destination(place)
+        found = self._old.manifest()
+        _check(place, found, manifest)
+        self._outputs: list[str] = manifest["outputs"]
+        self._parts = sorted(self._old.done())
+        if not self._old.has(SUMMARY):
+            log.warning("%s is not finished: the vectors that it has are reused", place)
+        # Of each part its first row in the whole.
+        self._starts = np.cumsum([0, *(self._old.open(name).metadata.num_rows for name in self._parts)])
+        self._high, self._low = (np.empty(self._starts[-1], np.uint64) for _ in range(2))
+        for name, start in zip(self._parts, self._starts, strict=False):
+            self._add(name, int(start), found["column"])
+        self._order = np.argsort(self._high)
+
+    def _add(self, name: str, start: int, column: str) -> None:
+        part = self._old.open(name)
+        if missing := {column, *self._outputs} - set(part.schema_arrow.names):
+            raise BulkError(f"{self._old.place}/{name} has no column {min(missing)!r} any more")
+        with self._reading(name):
+            for batch in part.iter_batches(columns=[column]):
+                texts = batch.column(0)
+                if pa.types.is_dictionary(texts.type):
+                    texts = texts.dictionary_decode()
+                keys = _hashes(texts.cast(pa.large_binary()).to_pylist())
+                self._high[start : start + len(keys)], self._low[start : start + len(keys)] = keys.T
+                start += len(keys)
+
+    @property
+    def rows(self) -> int:
+        return len(self._order)
+
+    def find(self, texts: Sequence[object]) -> NDArray[np.int64]:
+        """The row of each of n texts (n,), -1 where there is none."""
+        wanted = [text.encode() if isinstance(text, str) and is_text(text) else None for text in texts]
+        found = np.full(len(wanted), -1)
+        if len(self._order):
+            high, low = _hashes(wanted).T
+            rows = self._order[
+                np.searchsorted(self._high, high, sorter=self._order).clip(max=len(self._order) - 1)
+            ]
+            same = (self._high[rows] == high) & (self._low[rows] == low)
+            same &= [text is not None for text in wanted]
+            found[same] = rows[same]
+        return found
+
+    def read(self, rows: NDArray[np.int64], schema: pa.Schema) -> pa.Table:
+        """The vectors of n rows in the columns of `schema`: null where the row has none.
+
+        Rows that stand together are read together, a row group at a time.
+        """
+        order = np.argsort(rows)
+        wanted, tables = rows[order], [schema.empty_table()]
+        for number in np.unique(np.searchsorted(self._starts, wanted, side="right") - 1):
+            part, start = self._old.open(self._parts[number]), self._starts[number]
+            for group in range(part.metadata.num_row_groups):
+                end = start + part.metadata.row_group(group).num_rows
+                here = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, end)]
+                if len(here):
+                    with self._reading(self._parts[number]):
+                        table = part.read_row_group(group, columns=schema.names).select(schema.names)
+                        tables.append(table.take(here - start).cast(schema))
+                start = end
+        return pa.concat_tables(tables).take(np.argsort(order))
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, pa.ArrowException) as error:
+            raise BulkError(f"{self._old.place}/{name} cannot be read: {error}") from error
+
+    def encode_rows(
+        self,
+        encoder: Encoder,
+        texts: Sequence[object],
+        options: Options,
+        fields: list[pa.Field],
+        gone: Callable[[], bool] | None = None,
+    ) -> Iterator[tuple[NDArray[np.bool_], list[pa.Array], Counts]]:
+        """As `vectors.encode_rows`, which computes what is not found here; `fields` are the columns."""
+        schema, row = pa.schema(fields), 0
+        for window in windows(texts, encoder, options):
+            places = self.find(window)
+            known = np.flatnonzero(places >= 0)
+            table = self.read(places[known], schema)
+            has = table.column(0).is_valid().to_numpy()
+            known, table = known[has], table.filter(has)
+            valid = np.zeros(len(window), np.bool_)
+            valid[known] = True
+            rest = np.flatnonzero(~valid)
+            left = [window[index] for index in rest.tolist()]
+            counts = Counts(rows=len(known), reused=len(known))
+            tables = [table]
+            try:
+                start = 0
+                for computed, columns, more in encode_rows(encoder, left, options, gone) if left else ():
+                    valid[rest[start : start + len(computed)]] = computed
+                    start += len(computed)
+                    tables.append(pa.table(columns, schema=schema))
+                    counts.add(more)
+            except RowFault as error:
+                raise RowFault(row + int(rest[error.index]), error.fault) from None
+            back = np.argsort(np.concatenate([known, rest]))
+            merged = pa.concat_tables(tables).take(back).combine_chunks()
+            row += len(window)
+            yield valid, merged.columns, counts
+
+
+def _hashes(texts: Sequence[bytes | None]) -> NDArray[np.uint64]:
+    """128 bits of each of n texts (n, 2); 0 for none. Texts of equal hashes are taken for equal."""
+    none = bytes(16)
+    digests = [none if text is None else hashlib.blake2b(text, digest_size=16).digest() for text in texts]
+    return np.frombuffer(b"".join(digests), np.uint64).reshape(-1, 2)
+
+
+def _check(place: str, old: dict[str, Any], new: dict[str, Any]) -> None:
+    names = [name for name in {**new, **old} if name not in MAY_DIFFER and old.get(name) != new.get(name)]
+    said = [
+        f"{name.replace('_', ' ')} {str(old.get(name))[:12]} (now {str(new.get(name))[:12]})"
+        for name in names
+    ]
+    if missing := [output for output in new["outputs"] if output not in old.get("outputs", [])]:
+        said.append(f"no {' and no '.join(missing)} vectors")
+    if said:
+        raise BulkError(f"{place} cannot be reused, its vectors are others: it has {', '.join(said)}")
