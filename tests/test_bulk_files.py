@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import random
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from app.bulk.errors import BulkError
 from app.bulk.formats import Malformed
 from app.bulk.source import find_source
 from tests.test_bulk import read, write_jsonl
@@ -80,6 +82,17 @@ def test_one_broken_line_is_no_other_encoding(tmp_path):
     found = texts_of(tmp_path / "a.txt", kind="lines")
     assert [text for text in found if text in TEXTS.values()] == [*TEXTS.values()] * 2
     assert found[4] == "broken \udce9\udcff here"
+
+
+def test_a_file_in_utf_16_that_was_cut_off(tmp_path):
+    (tmp_path / "a.txt").write_bytes("one text\nand another\n".encode("utf-16-le")[:-1])
+    assert texts_of(tmp_path / "a.txt", kind="lines") == ["one text", "and another\udc0a"]
+
+
+def test_a_name_that_is_no_utf_8_is_said(tmp_path):
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.txt")).write_text("one")
+    with pytest.raises(BulkError, match="whose name is no UTF-8"):
+        find_source(str(tmp_path))
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])

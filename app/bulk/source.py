@@ -202,13 +202,15 @@ def _find(files: fs.FileSystem, path: str, place: str) -> list[File]:
             infos = files.get_file_info([str(name) for name in ArrowFSWrapper(files).glob(pattern)])
         else:
             infos = files.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
+        named = [
+            File(info.path, info.path.removeprefix(base).lstrip("/"), info.size, info.mtime_ns or 0)
+            for info in infos
+            if info.type == fs.FileType.File
+        ]
+    except UnicodeDecodeError:
+        raise BulkError(f"{place} holds a file or folder whose name is no UTF-8: rename it") from None
     except (OSError, pa.ArrowException) as error:
         raise BulkError(f"{place} cannot be opened: {error}") from error
-    named = (
-        File(info.path, info.path.removeprefix(base).lstrip("/"), info.size, info.mtime_ns or 0)
-        for info in infos
-        if info.type == fs.FileType.File
-    )
     # Names with a mark in front are other programs' notes, as everywhere in this field.
     found = [file for file in named if not any(name.startswith((".", "_")) for name in file.name.split("/"))]
     if not found:

@@ -102,8 +102,8 @@ def _fitting(found: bytes) -> str:
 def _utf16(found: bytes) -> str | None:
     """UTF-16 in the order of bytes that gives a text, if one does."""
     likely = []
-    if len(found) % 2:
-        return None
+    whole = len(found) % 2 == 0  # else cut off, or no UTF-16
+    found = found[: len(found) // 2 * 2]
     for name, high in (("utf-16-le", found[1::2]), ("utf-16-be", found[::2])):
         try:
             text = codecs.getincrementaldecoder(name)().decode(found)
@@ -111,7 +111,7 @@ def _utf16(found: bytes) -> str | None:
             continue
         zeros = high.count(0)  # every space, line end and Latin letter has one
         good = sum(char.isprintable() or char in "\t\n\r\f\u3000" for char in text)
-        if good >= PRINTABLE * len(text) and (zeros or EAST_ASIAN.fullmatch(text)):
+        if good >= PRINTABLE * len(text) and (zeros or (whole and EAST_ASIAN.fullmatch(text))):
             likely.append((good, zeros, name))
     return max(likely)[-1] if likely else None
 
