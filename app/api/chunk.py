@@ -7,10 +7,7 @@ from marshmallow import ValidationError
 
 from app.api.context import encoder
 from app.api.fields import OwnField, json_name
-from app.engine.embeddings import FRAME, Chunking, Passage
-
-LEAST_TOKENS = 32  # of a passage: in fewer there is no room to choose a good border
-OVERLAP_SHARE = 8  # of a passage's tokens, what the next one shares unless a request says otherwise
+from app.engine.embeddings import CHUNK_TOKENS, FRAME, LEAST_CHUNK_TOKENS, OVERLAP_SHARE, Chunking, Passage
 
 
 class Chunk(OwnField[Chunking | None]):
@@ -20,7 +17,7 @@ class Chunk(OwnField[Chunking | None]):
         how = {
             "type": "object",
             "properties": {
-                "tokens": {"type": "integer", "minimum": LEAST_TOKENS, "nullable": True},
+                "tokens": {"type": "integer", "minimum": LEAST_CHUNK_TOKENS, "nullable": True},
                 "overlap": {"type": "integer", "minimum": 0, "nullable": True},
                 "late": {"type": "boolean", "nullable": True},
             },
@@ -43,8 +40,8 @@ class Chunk(OwnField[Chunking | None]):
             if name not in ("tokens", "overlap", "late"):
                 raise ValidationError(f'{name[:64]!r} is none of "tokens", "overlap" and "late"')
         given = {name: part for name, part in asked.items() if part is not None}
-        most = max(LEAST_TOKENS, encoder().info.max_tokens - FRAME)
-        tokens = _whole("tokens", given.get("tokens", min(256, most)), LEAST_TOKENS, most)
+        most = max(LEAST_CHUNK_TOKENS, encoder().info.max_tokens - FRAME)
+        tokens = _whole("tokens", given.get("tokens", min(CHUNK_TOKENS, most)), LEAST_CHUNK_TOKENS, most)
         overlap = _whole("overlap", given.get("overlap", tokens // OVERLAP_SHARE), 0, tokens // 2)
         late = given.get("late", False)
         if not isinstance(late, bool):

@@ -6,13 +6,18 @@ from typing import Any, Literal
 
 from app.bulk.errors import BulkError
 from app.engine.checkpoint import Checkpoint
-from app.engine.embeddings import FRAME, Chunking, Output, Pooling
+from app.engine.embeddings import (
+    CHUNK_TOKENS,
+    FRAME,
+    LEAST_CHUNK_TOKENS,
+    OVERLAP_SHARE,
+    Chunking,
+    Output,
+    Pooling,
+)
 from app.engine.errors import LateNeedsMean
 
 OnError = Literal["null", "skip", "fail"]
-CHUNK_TOKENS = 256  # of a passage, unless another number is asked for
-LEAST_TOKENS = 32  # in fewer there is no room to choose a good border
-OVERLAP_SHARE = 8  # of a passage's tokens, what the next one shares unless another number is asked for
 
 
 @dataclass(frozen=True)
@@ -111,8 +116,8 @@ def chunking(tokens: int, overlap: int | None, late: bool, model: Model) -> Chun
     """How to cut; 0 `tokens` and no `overlap` mean the usual ones. BulkError for what cannot be."""
     most = model.max_tokens - FRAME
     tokens = tokens or min(CHUNK_TOKENS, most)
-    if not LEAST_TOKENS <= tokens <= most:
-        raise BulkError(f"--chunk takes {LEAST_TOKENS} to {most} tokens with this model, not {tokens}")
+    if not LEAST_CHUNK_TOKENS <= tokens <= most:
+        raise BulkError(f"--chunk takes {LEAST_CHUNK_TOKENS} to {most} tokens with this model, not {tokens}")
     overlap = tokens // OVERLAP_SHARE if overlap is None else overlap
     if overlap > tokens // 2:
         raise BulkError(f"--overlap takes up to half of a passage, {tokens // 2} tokens, not {overlap}")

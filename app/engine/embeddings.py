@@ -38,13 +38,20 @@ CROSS_ENCODER = "cross-encoder"  # the name of its score, beside those of the re
 Lexical = tuple[NDArray[np.int32], FloatArray]  # token ids (k,) ascending, weights (k,) > 0
 
 
+CHUNK_TOKENS = 256  # of a passage, unless another number is asked for
+LEAST_CHUNK_TOKENS = 32  # in fewer there is no room to choose a good border
+OVERLAP_SHARE = 8  # of a passage's tokens, what the next one shares unless another number is asked for
+
+
 @dataclass(frozen=True)
 class Chunking:
     """How texts are cut into passages."""
 
     # Of a passage, at most, special tokens not counted. None: the texts are passages of one document already.
-    tokens: int | None = 256
-    overlap: int = 32  # tokens that the passage before ends with, at most; up to half of `tokens`
+    tokens: int | None = CHUNK_TOKENS
+    overlap: int = (
+        CHUNK_TOKENS // OVERLAP_SHARE
+    )  # tokens that the passage before ends with, at most; up to half of `tokens`
     late: bool = False  # pooled out of one pass over the whole document (late chunking)
 
 
