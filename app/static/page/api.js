@@ -6,7 +6,7 @@ import { t } from "./language.js";
 const TRIES = 4;
 const LONGEST_WAIT = 30; // seconds
 
-export class Refusal extends Error {
+class Refusal extends Error {
   constructor(status, sentence) {
     super(sentence);
     this.status = status;
@@ -22,14 +22,14 @@ export async function ask(path, { body, signal, notice = () => {} } = {}) {
     if (response.ok) return response;
     if (response.status === 401) {
       attempt = 0;
-      await askForKey(used, signal);
+      await orCancel(askForKey(used), signal);
       continue;
     }
     const refusal = new Refusal(response.status, await sentence(response));
     if (response.status !== 503 || attempt === TRIES) throw refusal;
     const seconds = Math.min(LONGEST_WAIT, Number(response.headers.get("Retry-After")) || 2);
     notice(t("error.busy", { seconds, attempt, most: TRIES - 1 }));
-    await sleep(seconds, signal);
+    await orCancel(new Promise((resolve) => setTimeout(resolve, 1000 * seconds)), signal);
     notice(null);
   }
 }
@@ -63,23 +63,12 @@ async function sentence(response) {
   return [known && t(known), said || t("error.status", { status: response.status })].filter(Boolean).join(" ");
 }
 
-function sleep(seconds, signal) {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(resolve, 1000 * seconds);
-    signal?.addEventListener(
-      "abort",
-      () => {
-        clearTimeout(timer);
-        reject(signal.reason);
-      },
-      { once: true },
-    );
-  });
-}
-
 // Waits for `promise`, which goes on for others, until `signal` aborts.
 export const orCancel = (promise, signal) =>
   Promise.race([
     promise,
-    new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason), { once: true })),
+    new Promise((_, reject) => {
+      if (signal?.aborted) reject(signal.reason);
+      signal?.addEventListener("abort", () => reject(signal.reason), { once: true });
+    }),
   ]);

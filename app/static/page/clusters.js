@@ -2,7 +2,6 @@
 
 const STEPS = 30;
 
-
 // n rows to the number of each one's cluster, the largest cluster first, and the row nearest to each mean.
 export function clusters(rows, n, k) {
   const width = rows.length / n;

@@ -1,6 +1,6 @@
 // Orders of the same texts side by side, lines between them, and at each text how far it moved.
 
-import { make, short, style } from "./dom.js";
+import { along, make, short, style } from "./dom.js";
 import { t } from "./language.js";
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -20,16 +20,9 @@ export function columns(root, choose) {
   root.addEventListener("click", (event) => row(event) && choose(Number(row(event).dataset.text)));
   for (const event of ["pointerover", "focusin"]) root.addEventListener(event, (event) => light(row(event)?.dataset.text));
   for (const event of ["pointerleave", "focusout"]) root.addEventListener(event, () => light());
-  // Each order is one stop of the tab key; arrows lead along it.
   root.addEventListener("keydown", (event) => {
-    const from = row(event);
-    if (!from) return;
-    const along = [...from.closest("ol").querySelectorAll("button")];
-    const to = along[along.indexOf(from) + ({ ArrowUp: -1, ArrowDown: 1 }[event.key] ?? NaN)];
-    if (!to) return;
-    event.preventDefault();
-    for (const button of along) button.tabIndex = button === to ? 0 : -1;
-    to.focus();
+    const order = event.target.closest("ol");
+    if (order) along([...order.querySelectorAll("button")], event);
   });
 
   return {
@@ -62,7 +55,7 @@ function column(texts, { kind, name, scores }, before, after) {
       {},
       make(
         "button",
-        { type: "button", tabindex: place ? "-1" : "0", "data-text": index, title: texts[index] },
+        { tabindex: place ? "-1" : "0", "data-text": index, title: texts[index] },
         make("span", { class: "place" }, String(place + 1)),
         " ",
         make("span", { class: "text" }, short(texts[index], 160)),

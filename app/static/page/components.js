@@ -1,5 +1,7 @@
 // Principal component analysis: the two directions in which vectors differ most.
 
+import { dot } from "./scores.js";
+
 const ITERATIONS = 200;
 const ENOUGH = 1e-7; // change of a direction, after which it counts as found
 
@@ -34,7 +36,7 @@ function topDirections(centred, n, width, count) {
       return sum;
     });
     orthonormal(next);
-    const settled = [0, 1].every((d) => !next[d] || 1 - Math.abs(inner(next[d], directions[d])) < ENOUGH);
+    const settled = [0, 1].every((d) => !next[d] || 1 - Math.abs(dot(next[d], directions[d])) < ENOUGH);
     directions = next;
     if (settled) break;
   }
@@ -58,20 +60,14 @@ function project(centred, n, direction) {
   return points;
 }
 
-function inner(a, b) {
-  let sum = 0;
-  for (let k = 0; k < a.length; k++) sum += a[k] * b[k];
-  return sum;
-}
-
 // Gram and Schmidt, in place; a direction with nothing left stays zero.
 function orthonormal(directions) {
   directions.forEach((direction, index) => {
     for (const earlier of directions.slice(0, index)) {
-      const along = inner(direction, earlier);
+      const along = dot(direction, earlier);
       for (let k = 0; k < direction.length; k++) direction[k] -= along * earlier[k];
     }
-    const length = Math.sqrt(inner(direction, direction));
+    const length = Math.sqrt(dot(direction, direction));
     for (let k = 0; k < direction.length; k++) direction[k] = length > 1e-12 ? direction[k] / length : 0;
   });
 }

@@ -5,6 +5,7 @@ export const find = (id) => document.getElementById(id);
 // make("p", { class: "hint", hidden: true }, "text", element): attributes as in HTML, functions as listeners.
 export function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
+  if (tag === "button") element.type = "button"; // or it would submit a form around it
   for (const [name, value] of Object.entries(attributes)) {
     if (typeof value === "function") element.addEventListener(name, value);
     else if (value === true) element.setAttribute(name, "");
@@ -12,6 +13,28 @@ export function make(tag, attributes = {}, ...children) {
   }
   element.append(...children);
   return element;
+}
+
+// In a list that is one stop of the tab key: an arrow leads from one of these buttons to the next.
+export function along(buttons, event) {
+  const to = buttons[buttons.indexOf(event.target) + ({ ArrowUp: -1, ArrowDown: 1 }[event.key] ?? NaN)];
+  if (!to) return;
+  event.preventDefault();
+  for (const button of buttons) button.tabIndex = button === to ? 0 : -1;
+  to.focus();
+}
+
+// Where a pointer moves over an element: at most once a frame, however often the mouse tells.
+export function onMove(element, act) {
+  let latest = null;
+  element.addEventListener("pointermove", (event) => {
+    if (!latest)
+      requestAnimationFrame(() => {
+        act(latest);
+        latest = null;
+      });
+    latest = event;
+  });
 }
 
 // Sizes and colours that are computed. Only the CSSOM may set them, the policy forbids style attributes.
@@ -25,12 +48,6 @@ export function say(element, sentence, error = false) {
   element.hidden = !sentence;
   element.classList.toggle("error", error);
 }
-
-// What moves a bar, which shows while there is something to do.
-export const progressOn = (bar) => (done, of) => {
-  bar.hidden = !of || done === of;
-  Object.assign(bar, { value: done, max: of || 1 });
-};
 
 // Gives a select other options, and keeps what was chosen where it is still there.
 export function choices(select, options) {
@@ -51,9 +68,12 @@ export function save(name, content, type) {
 export const short = (text, most = 60) =>
   [...text].length > most ? `${[...text].slice(0, most - 1).join("")}…` : text;
 
+// Without halves of a surrogate pair, which the server does not take.
+export const wellFormed = (text) => text.toWellFormed?.() ?? text;
+
 // "text\nwith lines" to its lines that are not empty.
 export const lines = (text) =>
-  text
+  wellFormed(text)
     .split(/\r\n|\r|\n/)
-    .map((line) => (line.toWellFormed?.() ?? line).trim())
+    .map((line) => line.trim())
     .filter(Boolean);

@@ -38,9 +38,7 @@ export async function embed(texts, { pooling, outputs = ["dense"], priority, sig
   }
   progress(done, missing.length);
   return texts.map((text) => ({
-    dense: outputs.includes("dense") ? known[pooling].get(text) : null,
-    sparse: outputs.includes("sparse") ? known.sparse.get(text) : null,
-    colbert: outputs.includes("colbert") ? known.colbert.get(text) : null,
+    ...Object.fromEntries(outputs.map((output, index) => [output, known[kinds[index]].get(text)])),
     cut: truncated.has(text),
   }));
 }
@@ -81,14 +79,10 @@ async function request(texts, options) {
   const body = { ...requestBody(texts, pooling, outputs), priority, encoding_format: "base64" };
   let answer;
   try {
-    answer = await (await ask("api/embed", { body, signal, notice })).json();
+    answer = await (await refused(texts[0], ask("api/embed", { body, signal, notice }))).json();
   } catch (error) {
     // Too much for one request, or one text among them is refused: halves find out which.
-    if (![413, 422].includes(error.status)) throw error;
-    if (texts.length === 1) {
-      error.message = t("error.text", { text: [...texts[0]].slice(0, 30).join(""), said: error.message });
-      throw error;
-    }
+    if (![413, 422].includes(error.status) || texts.length === 1) throw error;
     const middle = texts.length >> 1;
     await request(texts.slice(0, middle), options);
     await request(texts.slice(middle), options);
@@ -103,6 +97,17 @@ async function request(texts, options) {
     }
   });
   for (const index of answer.truncated ?? []) truncated.add(texts[index]);
+}
+
+// What is asked about one text: a refusal says which.
+export async function refused(text, asking) {
+  try {
+    return await asking;
+  } catch (error) {
+    if ([413, 422].includes(error.status))
+      error.message = t("error.text", { text: [...text.slice(0, 60)].slice(0, 30).join(""), said: error.message });
+    throw error;
+  }
 }
 
 // Base64 of little-endian float32 to numbers.

@@ -20,7 +20,7 @@ export function heatMap(root, { choose, chooseRow }) {
   scroller.addEventListener("scroll", () => (tip.hidden = true), { passive: true });
 
   const hooks = {
-    over: (r, c) => hint(r, c),
+    over: hint,
     out: () => (tip.hidden = true),
     choose: (r, c) => {
       at = [r, c];

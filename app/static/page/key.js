@@ -32,9 +32,9 @@ function close() {
   find("key-forget").hidden = key() === null;
 }
 
-// Resolves when there is a key to try that is not `refused`; rejects when `signal` aborts.
-export function askForKey(refused, signal) {
-  if (key() !== refused) return Promise.resolve();
+// Resolves when there is a key to try that is not `refused`.
+export async function askForKey(refused) {
+  if (key() !== refused) return;
   if (!entered) {
     entered = new Promise((resolve) => (enter = resolve));
     sessionStorage.removeItem(KEPT);
@@ -42,10 +42,5 @@ export function askForKey(refused, signal) {
     say(find("key-say"), t(refused ? "key.refused" : "key.needed"));
     find("key").focus();
   }
-  return new Promise((resolve, reject) => {
-    const stop = () => reject(signal.reason);
-    if (signal?.aborted) stop();
-    signal?.addEventListener("abort", stop, { once: true });
-    entered.then(resolve);
-  });
+  await entered;
 }

@@ -17,12 +17,11 @@ export function t(key, values = {}) {
 }
 
 // Fills in elements that name their string: as text, as the accessible name, as the placeholder.
-export function translate(root = document) {
-  for (const element of root.querySelectorAll("[data-t]")) element.textContent = t(element.dataset.t);
-  for (const element of root.querySelectorAll("[data-t-label]"))
-    element.setAttribute("aria-label", t(element.dataset.tLabel));
-  for (const element of root.querySelectorAll("[data-t-placeholder]"))
-    element.placeholder = t(element.dataset.tPlaceholder);
+const FILLED = { "data-t": "textContent", "data-t-label": "ariaLabel", "data-t-placeholder": "placeholder" };
+
+function translate() {
+  for (const [name, property] of Object.entries(FILLED))
+    for (const element of document.querySelectorAll(`[${name}]`)) element[property] = t(element.getAttribute(name));
 }
 
 // What was drawn by script is drawn anew in the other language.

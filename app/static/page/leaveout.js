@@ -12,9 +12,10 @@ const MOST = 40; // vectors to compute for a text; a longer one is cut into so m
 // At once where that is a matter of seconds, else behind a button; `redo` is what the button does.
 export async function leaveOut(query, passage, options, redo) {
   const [a, b] = [pieces(query), pieces(passage)];
-  const variants = [...a, ...b].filter(({ without }) => without).map(({ without }) => without);
+  const all = [...a, ...b];
+  const variants = all.filter(({ without }) => without).map(({ without }) => without);
   if (redo && variants.join("").length > AT_ONCE) {
-    const button = make("button", { type: "button", click: redo }, t("leaveout.go", { n: variants.length }));
+    const button = make("button", { click: redo }, t("leaveout.go", { n: variants.length }));
     return part(t("leaveout.title"), t("leaveout.long"), button);
   }
   const found = await embed([query, passage, ...variants], { ...options, outputs: ["dense"] });
@@ -22,14 +23,14 @@ export async function leaveOut(query, passage, options, redo) {
   const whole = dot(vector.get(query), vector.get(passage));
   for (const piece of a) piece.fall = piece.without && whole - dot(vector.get(piece.without), vector.get(passage));
   for (const piece of b) piece.fall = piece.without && whole - dot(vector.get(query), vector.get(piece.without));
-  const largest = Math.max(...[...a, ...b].map(({ fall }) => Math.abs(fall || 0)), 1e-9);
+  const largest = Math.max(...all.map(({ fall }) => Math.abs(fall || 0)), 1e-9);
 
   const dress = (piece) => {
     if (!piece.without) return piece.text;
     const element = make("span", { class: "token counted" }, piece.text, make("small", {}, signed(piece.fall)));
     return shade(element, Math.abs(piece.fall) / largest, piece.fall < 0 ? "--against" : "--accent");
   };
-  const grouped = [...a, ...b].some(({ words }) => words > 1);
+  const grouped = all.some(({ words }) => words > 1);
   return part(
     t("leaveout.title"),
     t(grouped ? "leaveout.hint.grouped" : "leaveout.hint", { whole: whole.toFixed(4) }),

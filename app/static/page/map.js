@@ -1,6 +1,6 @@
 // Many texts as points in a plane: near ones mean something alike.
 
-import { isCancel, orCancel } from "./api.js";
+import { orCancel } from "./api.js";
 import { choices, chosen, find, make, say, short, style } from "./dom.js";
 import { byClusters, byColumn } from "./coloring.js";
 import { embed, leftOut, requestBody } from "./embed.js";
@@ -13,13 +13,15 @@ import { startSearch } from "./search.js";
 import { source } from "./source.js";
 import { served } from "./status.js";
 import { takeAway } from "./take.js";
+import { task } from "./task.js";
 
 const MOST = 2000; // texts
 
 let shown = null; // {texts, vectors, rows, pooling, points, shares, grouping, columns, lit}
-let running = null;
+const work = task("map");
 let plot = null;
 let take = null;
+let clear = null; // what a search has found
 let opened = false;
 
 export function startMap() {
@@ -28,7 +30,6 @@ export function startMap() {
     event.preventDefault();
     draw();
   });
-  find("map-cancel").addEventListener("click", () => running?.abort());
   find("map-example").addEventListener("click", example);
   takeTexts(find("points"), find("points-file"), async (file) => {
     source.read(file.name, await file.text());
@@ -38,7 +39,7 @@ export function startMap() {
   for (const radio of document.querySelectorAll('input[name="map-pooling"]')) radio.addEventListener("change", draw);
   find("color-by").addEventListener("change", paint);
   find("clusters").addEventListener("change", regroup);
-  startSearch({
+  clear = startSearch({
     shown: () => shown,
     light: (indices) => {
       shown.lit = indices;
@@ -50,7 +51,7 @@ export function startMap() {
     find("map-take"),
     () => shown && { ...shown, body: requestBody(shown.texts, shown.pooling, ["dense"]), picture: () => mapPicture(shown) },
   );
-  onLanguage(() => shown && paint());
+  onLanguage(paint);
 }
 
 // The example is drawn when the map is looked at first.
@@ -65,22 +66,14 @@ async function example() {
   draw();
 }
 
-async function draw() {
-  running?.abort();
-  const mine = (running = new AbortController());
-  const { signal } = mine;
-  const notice = (sentence) => say(find("map-say"), sentence);
-  const given = source.texts();
-  const texts = given.texts.slice(0, MOST);
-  notice(null);
-  find("map-cancel").hidden = false;
-  const progress = (done, of) => {
-    const bar = find("map-progress");
-    bar.hidden = !of || done === of;
-    Object.assign(bar, { value: done, max: of || 1 });
-    if (!bar.hidden) notice(t("map.embedding", { done, of }));
-  };
-  try {
+const draw = () =>
+  work(async ({ signal, notice, progress: bar }) => {
+    const given = source.texts();
+    const texts = given.texts.slice(0, MOST);
+    const progress = (done, of) => {
+      bar(done, of);
+      if (done < of) notice(t("map.embedding", { done, of }));
+    };
     if (texts.length < 3) throw new Error(t("map.few"));
     const { maxTokens } = await orCancel(served(), signal);
     const pooling = chosen("map-pooling");
@@ -93,18 +86,10 @@ async function draw() {
       run("components", { rows, n }, { signal }),
       run("clusters", { rows, n, k }, { signal }),
     ]);
-    shown = { texts, vectors, rows, pooling, points, shares, grouping, columns: given.columns, lit: [] };
-    offerColumns();
-    find("nearest").replaceChildren();
-    paint();
-    notice(leftOut(given.texts.length, MOST, vectors, maxTokens) || null);
-  } catch (error) {
-    if (!isCancel(error)) say(find("map-say"), error.message, true);
-    else if (running === mine) notice(t("cancelled"));
-  } finally {
-    if (running === mine) find("map-cancel").hidden = find("map-progress").hidden = true;
-  }
-}
+    shown = { texts, vectors, rows, pooling, points, shares, grouping, columns: given.columns };
+    clear();
+    notice(leftOut(given.texts.length, MOST, vectors, maxTokens));
+  });
 
 const clusterCount = (n) => Math.min(n, 9, Math.max(1, Number(find("clusters").value) || 6));
 

@@ -1,15 +1,25 @@
 // The heat map as a picture: labels, cells, values and the scale.
 
-import { css, inkOn, themed, viridis } from "./colors.js";
-import { make, short } from "./dom.js";
+import { inkOn, themed, viridis } from "./colors.js";
+import { make, save, short } from "./dom.js";
 import { t } from "./language.js";
 import { paintPixels } from "./raster.js";
-import { score, share } from "./scale.js";
+import { bar, score, share } from "./scale.js";
 
 const SHARP = 2; // pixels of the picture for each of the page
 const LABELLED = 60; // texts; more have no room for labels
 const VALUED = 30;
 const FONT = "system-ui, sans-serif";
+
+// What is drawn on, of the page's ground.
+export function sheet(width, height) {
+  const canvas = make("canvas", { width: width * SHARP, height: height * SHARP });
+  const context = canvas.getContext("2d");
+  context.scale(SHARP, SHARP);
+  context.fillStyle = themed("--ground");
+  context.fillRect(0, 0, width, height);
+  return context;
+}
 
 export function heatMapPicture(shown) {
   const { texts, order, scale, kind } = shown;
@@ -18,11 +28,7 @@ export function heatMapPicture(shown) {
   const cell = n <= VALUED ? 44 : labelled ? 18 : Math.max(2, Math.floor(1600 / n));
   const [left, top, margin] = [labelled ? 320 : 24, labelled ? 32 : 24, 24];
   const [width, height] = [left + n * cell + margin, top + n * cell + 72];
-  const canvas = make("canvas", { width: width * SHARP, height: height * SHARP });
-  const context = canvas.getContext("2d");
-  context.scale(SHARP, SHARP);
-  context.fillStyle = themed("--ground");
-  context.fillRect(0, 0, width, height);
+  const context = sheet(width, height);
 
   const cells = make("canvas", { width: n, height: n });
   paintPixels(cells, shown);
@@ -51,18 +57,14 @@ export function heatMapPicture(shown) {
       }
   }
 
-  const bar = Math.min(240, n * cell);
-  for (let x = 0; x < bar; x++) {
-    context.fillStyle = css(viridis(x / (bar - 1)));
-    context.fillRect(left + x, top + n * cell + 18, 1, 10);
-  }
+  const length = Math.min(240, n * cell);
+  bar(context, left, top + n * cell + 18, length, 10);
   context.fillStyle = themed("--ink");
   context.font = `12px ${FONT}`;
   context.textAlign = "left";
   context.fillText(scale.low.toFixed(3), left, top + n * cell + 42);
-  context.textAlign = "right";
-  context.fillText(scale.high.toFixed(3), left + bar, top + n * cell + 42);
-  context.textAlign = "left";
   context.fillText(t("legend.title", { score: t(`score.${kind}`) }), left, top + n * cell + 60, width - left);
-  return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+  context.textAlign = "right";
+  context.fillText(scale.high.toFixed(3), left + length, top + n * cell + 42);
+  context.canvas.toBlob((blob) => save("similarity.png", blob));
 }

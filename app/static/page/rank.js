@@ -1,25 +1,25 @@
 // The other texts in order for a query: by dense score, by hybrid score, and by the served cross-encoder.
 
-import { ask, isCancel, orCancel } from "./api.js";
+import { ask, orCancel } from "./api.js";
 import { columns, ranked } from "./columns.js";
-import { find, progressOn, say, short } from "./dom.js";
+import { find, say, short } from "./dom.js";
 import { batches, embed } from "./embed.js";
 import { run } from "./jobs.js";
 import { onLanguage, t } from "./language.js";
 import { dot, NEEDS } from "./scores.js";
 import { onModel, served } from "./status.js";
+import { task } from "./task.js";
 
 const MOST = 20; // texts, the nearest by dense score: the cross-encoder reads the query with each of them
 
 const known = new Map(); // the cross-encoder's scores, by query and text
 let asked = null; // {texts, query, passage, pooling, failed}
-let running = null;
+const work = task("rank", "rank-orders");
 let view = null;
 
 // `choose(query, passage)` is told the pair of a text that was clicked.
 export function startRanking(choose) {
   view = columns(find("rank-orders"), (index) => choose(asked.query, index));
-  find("rank-cancel").addEventListener("click", () => running?.abort());
   onModel(() => known.clear());
   onLanguage(() => asked && rank(asked));
 }
@@ -35,17 +35,9 @@ export function rankFor(next) {
 async function rank(next) {
   asked = Object.assign(next, { failed: false });
   const { texts, query, pooling } = next;
-  running?.abort();
-  const mine = (running = new AbortController());
-  const { signal } = mine;
-  const notice = (sentence) => say(find("rank-say"), sentence);
-  const progress = progressOn(find("rank-progress"));
-  const options = { pooling, signal, notice, progress };
-  notice(null);
   say(find("rank-reading"), null);
-  find("rank-cancel").hidden = false;
-  find("rank-orders").setAttribute("aria-busy", "true");
-  try {
+  const done = await work(async ({ signal, notice, progress }) => {
+    const options = { pooling, signal, notice, progress };
     const { outputs, reranker } = await orCancel(served(), signal);
     find("rank").hidden = !reranker;
     if (!reranker) return;
@@ -67,16 +59,8 @@ async function rank(next) {
     view.show(texts, orders, asked.passage);
     sayFirst(texts, orders);
     notice(others.length > MOST ? t("rank.most", { most: MOST, n: others.length }) : null);
-  } catch (error) {
-    next.failed = true; // choosing the same again tries again
-    if (!isCancel(error)) say(find("rank-say"), error.message, true);
-    else if (running === mine) notice(t("cancelled"));
-  } finally {
-    if (running === mine) {
-      find("rank-cancel").hidden = find("rank-progress").hidden = true;
-      find("rank-orders").removeAttribute("aria-busy");
-    }
-  }
+  });
+  next.failed = !done; // choosing the same again tries again
 }
 
 const zip = (keys, values) => new Map(keys.map((key, index) => [key, values[index]]));

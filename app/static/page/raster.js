@@ -1,7 +1,7 @@
 // A heat map of many texts: a canvas, a pixel of it for each score, blown up by the browser.
 
 import { viridis } from "./colors.js";
-import { make, style } from "./dom.js";
+import { make, onMove, style } from "./dom.js";
 import { t } from "./language.js";
 import { share } from "./scale.js";
 
@@ -16,16 +16,16 @@ export function raster(shown, hooks, scroller, at) {
   // Screen readers get the grid cell by cell: only the one that has the focus exists.
   const grid = make("div", { role: "grid", "aria-label": t("heat.name", { n }), "aria-rowcount": n, "aria-colcount": n });
   const element = make("div", { class: "raster" }, canvas, row, column, chosen, grid);
-  style(element, { width: `${n * size}px`, height: `${n * size}px` });
-  style(row, { width: `${n * size}px`, height: `${size}px` });
-  style(column, { width: `${size}px`, height: `${n * size}px` });
-  style(chosen, { width: `${size}px`, height: `${size}px` });
-  let pending = null;
+  const span = (box, columns, rows) => style(box, { width: `${columns * size}px`, height: `${rows * size}px` });
+  span(element, n, n);
+  span(row, n, 1);
+  span(column, 1, n);
+  span(chosen, 1, 1);
   place(...at.map((value) => Math.min(value, n - 1)));
 
   function place(r, c) {
     const cell = make("div", { role: "gridcell", tabindex: "0", "aria-colindex": c + 1, "aria-label": hooks.name(r, c) });
-    style(cell, { left: `${c * size}px`, top: `${r * size}px`, width: `${size}px`, height: `${size}px` });
+    style(span(cell, 1, 1), { left: `${c * size}px`, top: `${r * size}px` });
     cell.addEventListener("focus", () => {
       cross(r, c);
       hooks.focused(r, c);
@@ -52,16 +52,9 @@ export function raster(shown, hooks, scroller, at) {
     const index = (offset) => Math.min(n - 1, Math.max(0, Math.floor(offset / size)));
     return [index(event.clientY - frame.top), index(event.clientX - frame.left)];
   };
-  // At most once a frame, however often the mouse tells.
-  element.addEventListener("pointermove", (event) => {
-    if (!pending)
-      requestAnimationFrame(() => {
-        const [r, c] = pending;
-        pending = null;
-        cross(r, c);
-        hooks.over(r, c);
-      });
-    pending = under(event);
+  onMove(element, (event) => {
+    cross(...under(event));
+    hooks.over(...under(event));
   });
   element.addEventListener("pointerleave", leave);
   element.addEventListener("click", (event) => hooks.choose(...under(event)));
@@ -86,17 +79,13 @@ export function raster(shown, hooks, scroller, at) {
 export function paintPixels(canvas, { scores, order, scale }) {
   const n = order.length;
   const image = new ImageData(n, n);
-  const palette = Array.from({ length: 256 }, (_, index) => viridis(index / 255));
+  const palette = Array.from({ length: 256 }, (_, index) => [...viridis(index / 255), 255]);
   for (let r = 0, at = 0; r < n; r++) {
     const from = order[r] * n;
     for (let c = 0; c < n; c++, at += 4) {
       if (r === c) continue;
       const place = Math.round(255 * Math.min(1, Math.max(0, share(scale, scores[from + order[c]]))));
-      const [red, green, blue] = palette[place];
-      image.data[at] = red;
-      image.data[at + 1] = green;
-      image.data[at + 2] = blue;
-      image.data[at + 3] = 255;
+      image.data.set(palette[place], at);
     }
   }
   canvas.getContext("2d").putImageData(image, 0, 0);

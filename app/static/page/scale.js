@@ -5,13 +5,16 @@ import { make } from "./dom.js";
 
 const TICKS = 5;
 
+export function bar(context, left, top, width, height) {
+  for (let x = 0; x < width; x++) {
+    context.fillStyle = css(viridis(x / (width - 1)));
+    context.fillRect(left + x, top, 1, height);
+  }
+}
+
 export function legend({ low, high }, title) {
   const canvas = make("canvas", { width: 128, height: 1, "aria-hidden": "true" });
-  const context = canvas.getContext("2d");
-  for (let x = 0; x < 128; x++) {
-    context.fillStyle = css(viridis(x / 127));
-    context.fillRect(x, 0, 1, 1);
-  }
+  bar(canvas.getContext("2d"), 0, 0, 128, 1);
   const digits = high - low < 0.2 ? 3 : 2;
   const ticks = Array.from({ length: TICKS }, (_, index) =>
     make("span", {}, (low + ((high - low) * index) / (TICKS - 1)).toFixed(digits)),

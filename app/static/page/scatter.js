@@ -1,7 +1,7 @@
 // Points in a plane: the text of one on hover and on keyboard focus, some lit up.
 
 import { themed } from "./colors.js";
-import { make, style } from "./dom.js";
+import { make, onMove, style } from "./dom.js";
 
 const REACH = 16; // pixels from the mouse to a point that it means
 const MARGIN = 18;
@@ -71,17 +71,11 @@ export function scatter(root, describe) {
     hint(index);
   }
 
-  let pending = null;
-  root.addEventListener("pointermove", (event) => {
-    if (!pending)
-      requestAnimationFrame(() => {
-        const index = nearest(places, pending, REACH);
-        pending = null;
-        if (index < 0) hideHint();
-        else hint(index);
-      });
-    const frame = canvas.getBoundingClientRect();
-    pending = [event.clientX - frame.left, event.clientY - frame.top];
+  onMove(root, ({ clientX, clientY }) => {
+    const { left, top } = canvas.getBoundingClientRect();
+    const index = nearest(places, [clientX - left, clientY - top], REACH);
+    if (index < 0) hideHint();
+    else hint(index);
   });
   root.addEventListener("pointerleave", hideHint);
   list.addEventListener("focus", () => places.length && hint(current));

@@ -10,7 +10,7 @@ export const NEEDS = {
   hybrid: ["dense", "sparse", "colbert"],
 };
 
-// Vectors of length 1: their cosine.
+// Of vectors of length 1 the cosine.
 export function dot(a, b) {
   let sum = 0;
   for (let k = 0; k < a.length; k++) sum += a[k] * b[k];
@@ -31,7 +31,7 @@ export function sharedTokens(a, b) {
   return found;
 }
 
-export const lexicalScore = (a, b) => sharedTokens(a, b).reduce((sum, { product }) => sum + product, 0);
+const lexicalScore = (a, b) => sharedTokens(a, b).reduce((sum, { product }) => sum + product, 0);
 
 // For each token vector of the query its best match in the passage: index and inner product.
 export function bestMatches(query, passage) {
@@ -47,11 +47,11 @@ export function bestMatches(query, passage) {
   });
 }
 
-const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+export const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
-export const multiVectorScore = (query, passage) => mean(bestMatches(query, passage).map(({ value }) => value));
+const multiVectorScore = (query, passage) => mean(bestMatches(query, passage).map(({ value }) => value));
 
-export const hybridScore = ({ dense, sparse, colbert }) =>
+const hybridScore = ({ dense, sparse, colbert }) =>
   WEIGHTS.dense * dense + WEIGHTS.sparse * sparse + WEIGHTS.colbert * colbert;
 
 // Every score of a pair that both texts have what it takes for.

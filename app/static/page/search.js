@@ -10,8 +10,15 @@ const NEAREST = 10;
 
 let running = null;
 
-// `shown()` is what the map shows, `light(indices)` lights up points, `point(index)` shows one.
+// `shown()` is what the map shows, `light(indices)` lights up points, `point(index)` shows one. What it returns clears.
 export function startSearch({ shown, light, point }) {
+  const notice = (sentence, error) => say(find("search-say"), sentence, error);
+  const clear = () => {
+    running?.abort();
+    light([]);
+    find("nearest").replaceChildren();
+    notice(null);
+  };
   find("search-form").addEventListener("submit", async (event) => {
     event.preventDefault();
     const now = shown();
@@ -19,8 +26,7 @@ export function startSearch({ shown, light, point }) {
     if (!now) return;
     running?.abort();
     const { signal } = (running = new AbortController());
-    const notice = (sentence) => say(find("search-say"), sentence);
-    if (!query) return clear(light);
+    if (!query) return clear();
     try {
       const [{ dense }] = await embed([query], { pooling: now.pooling, priority: "interactive", signal, notice });
       const found = now.vectors
@@ -31,23 +37,17 @@ export function startSearch({ shown, light, point }) {
       find("nearest").replaceChildren(...found.map(({ index, score }) => item(now.texts[index], score, () => point(index))));
       notice(t("search.found", { n: found.length, query }));
     } catch (error) {
-      if (!isCancel(error)) say(find("search-say"), error.message, true);
+      if (!isCancel(error)) notice(error.message, true);
     }
   });
   find("search-clear").addEventListener("click", () => {
-    running?.abort();
     find("search").value = "";
-    if (shown()) clear(light);
+    if (shown()) clear();
   });
-}
-
-function clear(light) {
-  light([]);
-  find("nearest").replaceChildren();
-  say(find("search-say"), null);
+  return clear;
 }
 
 function item(text, score, show) {
-  const button = make("button", { type: "button", pointerenter: show, focus: show }, text);
+  const button = make("button", { pointerenter: show, focus: show }, text);
   return make("li", {}, make("span", { class: "value" }, score.toFixed(3)), " ", button);
 }

@@ -1,7 +1,7 @@
 // Texts, one a line, beside each other: a heat map of how near each is to every other.
 
-import { isCancel, orCancel } from "./api.js";
-import { chosen, choices, find, lines, progressOn, save, say, short } from "./dom.js";
+import { orCancel } from "./api.js";
+import { chosen, choices, find, lines, say, short } from "./dom.js";
 import { embed, leftOut, requestBody } from "./embed.js";
 import { EXAMPLE } from "./example.js";
 import { heatMap } from "./heatmap.js";
@@ -15,27 +15,27 @@ import { legend, scaleOf } from "./scale.js";
 import { NEEDS } from "./scores.js";
 import { onModel, served } from "./status.js";
 import { takeAway } from "./take.js";
+import { task } from "./task.js";
 import { explain } from "./why.js";
 
 const MOST = 500; // texts
 const MOST_MULTI = 100; // where every token of every text meets every other
 
 let shown = null; // {texts, vectors, kind, pooling, scores, order, scale, pair}
-let running = null;
+const work = task("compare", "heat");
 let map = null;
 let take = null;
 let missing = []; // heads that the served model has not
 
 export function startSimilarity() {
   map = heatMap(find("heat"), { choose, chooseRow });
-  find("lines").value = EXAMPLE.join("\n");
+  example();
   find("compare-form").addEventListener("submit", (event) => {
     event.preventDefault();
     compare();
   });
-  find("compare-cancel").addEventListener("click", () => running?.abort());
   find("compare-example").addEventListener("click", () => {
-    find("lines").value = EXAMPLE.join("\n");
+    example();
     compare();
   });
   takeTexts(find("lines"), find("lines-file"), async (file) => {
@@ -53,7 +53,7 @@ export function startSimilarity() {
   startRanking(choose);
   take = takeAway(
     find("compare-take"),
-    () => shown && { ...shown, body: requestBody(shown.texts, shown.pooling, NEEDS[shown.kind]), picture },
+    () => shown && { ...shown, body: requestBody(shown.texts, shown.pooling, NEEDS[shown.kind]), picture: () => heatMapPicture(shown) },
   );
   onModel(offer);
   onLanguage(() => {
@@ -62,6 +62,8 @@ export function startSimilarity() {
   });
   compare();
 }
+
+const example = () => (find("lines").value = EXAMPLE.join("\n"));
 
 // Scores that the served model cannot give are not offered, and a sentence says why.
 function offer({ outputs, pooling }) {
@@ -79,17 +81,9 @@ function sayMissing() {
   say(find("score-why"), missing.length ? t("score.missing", { missing: names }) : null);
 }
 
-async function compare() {
-  running?.abort();
-  const mine = (running = new AbortController());
-  const { signal } = mine;
-  const given = lines(find("lines").value);
-  const notice = (sentence) => say(find("compare-say"), sentence);
-  notice(null);
-  find("compare-cancel").hidden = false;
-  find("heat").setAttribute("aria-busy", "true");
-  const progress = progressOn(find("compare-progress"));
-  try {
+const compare = () =>
+  work(async ({ signal, notice, progress }) => {
+    const given = lines(find("lines").value);
     if (given.length < 2) throw new Error(t("compare.few"));
     const { maxTokens } = await orCancel(served(), signal);
     const [kind, pooling] = [chosen("score"), chosen("pooling")];
@@ -102,17 +96,8 @@ async function compare() {
     shown.order = await ordered(signal);
     draw();
     explainPair();
-    notice(leftOut(given.length, most, vectors, maxTokens) || null);
-  } catch (error) {
-    if (!isCancel(error)) say(find("compare-say"), error.message, true);
-    else if (running === mine) notice(t("cancelled"));
-  } finally {
-    if (running === mine) {
-      find("compare-cancel").hidden = find("compare-progress").hidden = true;
-      find("heat").removeAttribute("aria-busy");
-    }
-  }
-}
+    notice(leftOut(given.length, most, vectors, maxTokens));
+  });
 
 const sameTexts = (texts) => shown?.texts.length === texts.length && texts.every((text, index) => text === shown.texts[index]);
 
@@ -131,13 +116,13 @@ async function reorder() {
   const now = shown;
   find("heat").setAttribute("aria-busy", "true");
   try {
-    const order = await ordered(running.signal.aborted ? undefined : running.signal);
+    const order = await ordered();
     if (shown !== now) return; // other texts meanwhile
     shown.order = order;
     draw();
-    find("heat").removeAttribute("aria-busy");
+    if (find("compare-cancel").hidden) find("heat").removeAttribute("aria-busy");
   } catch (error) {
-    if (!isCancel(error)) say(find("compare-say"), error.message, true);
+    say(find("compare-say"), error.message, true);
   }
 }
 
@@ -191,5 +176,3 @@ function explainPair() {
   rankFor({ texts, pooling, query: pair[0], passage: pair[1] });
   explain(texts[pair[0]], texts[pair[1]], pooling);
 }
-
-const picture = async () => save("similarity.png", await heatMapPicture(shown));

@@ -104,21 +104,22 @@ function count(text) {
   samples.push({ at: now, tokens, waiting: metric(text, "embed_queue_tokens") });
 }
 
+const put = (name, text) => (find(`status-${name}`).textContent = text);
+
 onModel((what) => {
-  for (const name of ["model", "pooling", "precision", "engine"]) find(`status-${name}`).textContent = what[name];
-  find("status-reranker").textContent = what.reranker?.name ?? "–";
+  for (const name of ["model", "pooling", "precision", "engine"]) put(name, what[name]);
+  put("reranker", what.reranker?.name ?? "–");
   find("status-reranker").parentElement.hidden = !what.reranker;
   int8 = what.int8;
 });
 
 function draw() {
-  find("status-state").textContent = t(state);
-  find("status-int8").textContent = int8?.times_as_fast
-    ? t("status.int8.found", { times: int8.times_as_fast.toFixed(1), than: int8.than, cosine: int8.cosine_mean.toFixed(4) })
-    : "–";
+  put("state", t(state));
+  const { times_as_fast: times, than, cosine_mean: cosine } = int8 ?? {};
+  put("int8", times ? t("status.int8.found", { times: times.toFixed(1), than, cosine: cosine.toFixed(4) }) : "–");
   find("status-state").dataset.state = state.split(".")[1];
   const [first, now] = [samples[0], samples.at(-1)];
   const seconds = samples.length > 1 ? (now.at - first.at) / 1000 : 0;
-  find("status-speed").textContent = seconds ? Math.round((now.tokens - first.tokens) / seconds) : "–";
-  find("status-waiting").textContent = now ? now.waiting : "–";
+  put("speed", seconds ? Math.round((now.tokens - first.tokens) / seconds) : "–");
+  put("waiting", now ? now.waiting : "–");
 }

@@ -1,7 +1,7 @@
 // A heat map of few texts: a table whose cells carry their values.
 
 import { css, inkOn, viridis } from "./colors.js";
-import { make, short, style } from "./dom.js";
+import { along, make, short, style } from "./dom.js";
 import { t } from "./language.js";
 import { score, share } from "./scale.js";
 
@@ -19,7 +19,7 @@ export function table(shown, hooks, scroller, at) {
   const labels = order.map((index, r) =>
     make(
       "button",
-      { type: "button", tabindex: r ? "-1" : "0", "data-row": r, title: texts[index], "aria-label": t("heat.sort", { n: index + 1, text: texts[index] }) },
+      { tabindex: r ? "-1" : "0", "data-row": r, title: texts[index], "aria-label": t("heat.sort", { n: index + 1, text: texts[index] }) },
       make("span", { class: "number" }, String(index + 1)),
       make("span", { class: "text" }, texts[index]),
     ),
@@ -80,18 +80,8 @@ export function table(shown, hooks, scroller, at) {
   element.addEventListener("focusout", hooks.out);
   element.addEventListener("keydown", (event) => {
     if (place(event)) hooks.key(event);
-    else alongLabels(event);
+    else along(labels, event);
   });
-
-  // The labels are one stop of the tab key too, arrows lead along them.
-  function alongLabels(event) {
-    const step = { ArrowUp: -1, ArrowDown: 1 }[event.key];
-    const next = step && labels[labels.indexOf(event.target) + step];
-    if (!next) return;
-    event.preventDefault();
-    for (const label of labels) label.tabIndex = label === next ? 0 : -1;
-    next.focus();
-  }
 
   return {
     element,

@@ -7,7 +7,7 @@ import { onLanguage, t } from "./language.js";
 import { inline, snippet } from "./snippets.js";
 import { served } from "./status.js";
 
-const KINDS = ["curl", "requests", "ollama", "openai"];
+const KINDS = { curl: "curl", requests: "Python requests", ollama: "Python ollama", openai: "Python openai" };
 
 // `shown()` gives {texts, vectors, pooling, body, picture}, or nothing yet; made anew whenever it is opened.
 export function takeAway(root, shown) {
@@ -30,12 +30,12 @@ export function takeAway(root, shown) {
   }
 
   const button = (label, act) =>
-    make("button", { type: "button", click: async () => shown() && act({ ...shown(), model: (await served()).model }) }, t(label));
+    make("button", { click: async () => shown() && act({ ...shown(), model: (await served()).model }) }, label);
 
   function fill() {
     details.firstChild.textContent = t("take.title");
     code.setAttribute("aria-label", t("take.code"));
-    const radios = KINDS.map((one) =>
+    const radios = Object.entries(KINDS).map(([one, label]) =>
       make(
         "label",
         {},
@@ -49,15 +49,15 @@ export function takeAway(root, shown) {
             write();
           },
         }),
-        make("span", {}, t(`take.${one}`)),
+        make("span", {}, label),
       ),
     );
-    const copy = make("button", { type: "button", click: copied }, t("take.copy"));
+    const copy = make("button", { click: copied }, t("take.copy"));
     const files = [
-      button("take.request", ({ body }) => save("request.json", JSON.stringify(body), "application/json")),
-      button("take.json", (now) => save("vectors.json", vectorsAsJson(now))),
-      button("take.csv", (now) => save("vectors.csv", vectorsAsCsv(now))),
-      button("take.png", ({ picture }) => picture()),
+      button("request.json", ({ body }) => save("request.json", JSON.stringify(body), "application/json")),
+      button(t("take.json"), (now) => save("vectors.json", vectorsAsJson(now))),
+      button(t("take.csv"), (now) => save("vectors.csv", vectorsAsCsv(now))),
+      button(t("take.png"), ({ picture }) => picture()),
     ];
     content.replaceChildren(
       make("fieldset", { class: "choice" }, make("legend", {}, t("take.as")), ...radios),

@@ -2,7 +2,7 @@
 
 import { make, style } from "./dom.js";
 import { t } from "./language.js";
-import { bestMatches, sharedTokens } from "./scores.js";
+import { bestMatches, mean, sharedTokens } from "./scores.js";
 
 const DEEPEST = 0.5; // of the shade, so that the text on it stays easy to read
 
@@ -48,7 +48,7 @@ export function lexicalPart(a, b, mine, others) {
       make("td", {}, `${((100 * product) / total).toFixed(0)} %`),
     ),
   );
-  const heads = ["lexical.token", "lexical.query", "lexical.passage", "lexical.product", "lexical.share"];
+  const heads = ["lexical.token", "rank.query", "lexical.passage", "lexical.product", "lexical.share"];
   const table = make(
     "table",
     { class: "numbers" },
@@ -68,31 +68,25 @@ export function lexicalPart(a, b, mine, others) {
 // The first token has no vector of its own: the row of matrix index i is token i + 1.
 export function multiVectorPart(query, passage, mine, others) {
   const matches = bestMatches(query, passage);
-  const score = matches.reduce((sum, { value }) => sum + value, 0) / matches.length;
   const values = matches.map(({ value }) => value);
   const [low, high] = [Math.min(...values), Math.max(...values)];
   const targets = others.slice(1).map((token) => ({ token, element: make("span", { class: "token" }, token.text) }));
   const read = make("p", { class: "match", "aria-live": "polite" }, t("multi.choose"));
 
-  const light = (index) => {
-    for (const { element } of targets) element.classList.remove("lit");
-    const { best, value } = matches[index];
-    targets[best]?.element.classList.add("lit");
-    read.textContent = t("multi.match", {
-      token: mine[index + 1].text,
-      match: targets[best]?.token.text ?? "",
-      value: value.toFixed(4),
-    });
-  };
   const asking = row(t("query"), mine.slice(1), (token, index) => {
     const { best, value } = matches[index];
     const name = t("multi.match", { token: token.text, match: targets[best]?.token.text ?? "", value: value.toFixed(4) });
-    const button = make("button", { type: "button", class: "token", "aria-label": name }, token.text);
-    for (const event of ["pointerenter", "focus", "click"]) button.addEventListener(event, () => light(index));
+    const button = make("button", { class: "token", "aria-label": name }, token.text);
+    const light = () => {
+      for (const { element } of targets) element.classList.remove("lit");
+      targets[best]?.element.classList.add("lit");
+      read.textContent = name;
+    };
+    for (const event of ["pointerenter", "focus", "click"]) button.addEventListener(event, light);
     return shade(button, high > low ? (value - low) / (high - low) : 1);
   });
   const answering = row(t("passage"), others.slice(1), (token, index) => targets[index].element);
   const title = t("multi.title");
-  return part(title, t("multi.hint", { score: score.toFixed(4), low: low.toFixed(2), high: high.toFixed(2) }), asking, answering, read);
+  return part(title, t("multi.hint", { score: mean(values).toFixed(4), low: low.toFixed(2), high: high.toFixed(2) }), asking, answering, read);
 }
 

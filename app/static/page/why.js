@@ -1,31 +1,25 @@
 // What carries the score of two texts, as far as the served model lets one see.
 
-import { isCancel, orCancel } from "./api.js";
-import { find, make, say } from "./dom.js";
+import { orCancel } from "./api.js";
+import { find, make } from "./dom.js";
 import { embed } from "./embed.js";
 import { onLanguage, t } from "./language.js";
 import { leaveOut } from "./leaveout.js";
 import { pairScores, WEIGHTS } from "./scores.js";
 import { served } from "./status.js";
+import { task } from "./task.js";
 import { lexicalPart, multiVectorPart } from "./tokens.js";
 import { tokenize } from "./tokenize.js";
 
-let running = null;
+const work = task("why", "why-parts");
 let asked = null;
 
 onLanguage(() => asked && explain(...asked));
-find("why-cancel").addEventListener("click", () => running?.abort());
 
 // `long`: also what takes long.
-export async function explain(query, passage, pooling, long = false) {
+export function explain(query, passage, pooling, long = false) {
   asked = [query, passage, pooling, long];
-  running?.abort();
-  const { signal } = (running = new AbortController());
-  const notice = (sentence) => say(find("why-say"), sentence);
-  find("why-parts").setAttribute("aria-busy", "true");
-  notice(null);
-  find("why-cancel").hidden = false;
-  try {
+  work(async ({ signal, notice }) => {
     const { outputs } = await orCancel(served(), signal);
     const options = { pooling, signal, notice };
     const [a, b] = await embed([query, passage], { ...options, outputs });
@@ -38,15 +32,7 @@ export async function explain(query, passage, pooling, long = false) {
     sayScore(pairScores(a, b), outputs);
     find("why-parts").replaceChildren(...parts);
     find("why-parts").append(await leaveOut(query, passage, options, long ? null : () => explain(query, passage, pooling, true)));
-  } catch (error) {
-    if (!isCancel(error)) say(find("why-say"), error.message, true);
-    else if (running.signal === signal) notice(t("cancelled"));
-  } finally {
-    if (running.signal === signal) {
-      find("why-cancel").hidden = true;
-      find("why-parts").removeAttribute("aria-busy");
-    }
-  }
+  });
 }
 
 function sayScore(scores, outputs) {
