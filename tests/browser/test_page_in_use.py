@@ -117,6 +117,7 @@ def test_what_is_too_long_is_said(open_page):
     page.locator("#lines").fill(f"short\n{'word ' * 600}")
     page.locator("#compare-form .first").click()
     expect(page.locator("#compare-say")).to_contain_text("longer than 512 tokens and cut there: 1.")
+    expect(page.locator("#compare-say")).to_contain_text("The map reads a document whole, in passages.")
     page.locator("#lines").fill("only one")
     page.locator("#compare-form .first").click()
     expect(page.locator("#compare-say")).to_have_text("It takes at least two lines to compare.")

@@ -17,7 +17,7 @@ import { task } from "./task.js";
 
 const MOST = 2000; // texts
 
-let shown = null; // {texts, vectors, rows, pooling, points, shares, grouping, columns, lit}
+let shown = null; // {texts, places, vectors, rows, pooling, points, shares, grouping, columns, lit}
 const work = task("map");
 let plot = null;
 let take = null;
@@ -25,7 +25,10 @@ let clear = null; // what a search has found
 let opened = false;
 
 export function startMap() {
-  plot = scatter(find("plot"), (index) => t("map.point", { text: short(shown.texts[index], 160), group: shown.names[index] }));
+  plot = scatter(find("plot"), (index) => {
+    const text = [shown.places?.[index], short(shown.texts[index], 160)].filter(Boolean).join(" – ");
+    return t("map.point", { text, group: shown.names[index] });
+  });
   find("map-form").addEventListener("submit", (event) => {
     event.preventDefault();
     draw();
@@ -35,7 +38,7 @@ export function startMap() {
     source.read(file.name, await file.text());
     draw();
   });
-  source.start();
+  source.start(draw);
   for (const radio of document.querySelectorAll('input[name="map-pooling"]')) radio.addEventListener("change", draw);
   find("color-by").addEventListener("change", paint);
   find("clusters").addEventListener("change", regroup);
@@ -68,7 +71,7 @@ async function example() {
 
 const draw = () =>
   work(async ({ signal, notice, progress: bar }) => {
-    const given = source.texts();
+    const given = await source.texts({ signal, notice });
     const texts = given.texts.slice(0, MOST);
     const progress = (done, of) => {
       bar(done, of);
@@ -86,7 +89,7 @@ const draw = () =>
       run("components", { rows, n }, { signal }),
       run("clusters", { rows, n, k }, { signal }),
     ]);
-    shown = { texts, vectors, rows, pooling, points, shares, grouping, columns: given.columns };
+    shown = { texts, vectors, rows, pooling, points, shares, grouping, columns: given.columns, places: given.places };
     clear();
     notice(leftOut(given.texts.length, MOST, vectors, maxTokens));
   });

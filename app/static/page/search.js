@@ -34,7 +34,7 @@ export function startSearch({ shown, light, point }) {
         .sort((a, b) => b.score - a.score)
         .slice(0, NEAREST);
       light(found.map(({ index }) => index));
-      find("nearest").replaceChildren(...found.map(({ index, score }) => item(now.texts[index], score, () => point(index))));
+      find("nearest").replaceChildren(...found.map(({ index, score }) => item(now.texts[index], now.places?.[index], score, () => point(index))));
       notice(t("search.found", { n: found.length, query }));
     } catch (error) {
       if (!isCancel(error)) notice(error.message, true);
@@ -47,7 +47,7 @@ export function startSearch({ shown, light, point }) {
   return clear;
 }
 
-function item(text, score, show) {
+function item(text, place, score, show) {
   const button = make("button", { pointerenter: show, focus: show }, text);
-  return make("li", {}, make("span", { class: "value" }, score.toFixed(3)), " ", button);
+  return make("li", {}, make("span", { class: "value" }, score.toFixed(3)), " ", ...(place ? [make("small", { class: "hint" }, place), " "] : []), button);
 }
