@@ -19,7 +19,7 @@ export EMBED_MODEL_PATH ?= $(if $(wildcard models/bge-m3/config.json),models/bge
 run: export EMBED_RERANKER_PATH ?= $(if $(wildcard models/bge-reranker-v2-m3/config.json),models/bge-reranker-v2-m3)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow lint lint-deploy format lock test-browser test-container test-parity test-clients test-faults test-bulk test-sanitized test-soak soak bench bench-peers bench-bulk bench-lanes bench-rerank model reranker clean
+.PHONY: help run test test-slow lint lint-deploy format lock test-browser test-container test-parity test-clients test-faults test-bulk test-sanitized test-soak soak bench bench-peers bench-bulk bench-lanes bench-rerank bench-multivectors model reranker clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -109,6 +109,9 @@ bench-lanes: .venv/dev models/multilingual-e5-small models/bench/config.json  ##
 
 bench-rerank: .venv/dev .venv/bulk .venv/peers/installed .venv/manpages/pages.parquet models/multilingual-e5-small models/ms-marco-MiniLM-L-12-v2 models/bench/config.json models/bench-reranker/config.json  ## both models beside sentence-transformers' CrossEncoder; BENCH="--precisions int8 --save"
 	@$(BIN)/python -m benchmarks.rerank $(BENCH)
+
+bench-multivectors: .venv/dev .venv/bulk .venv/manpages/pages.parquet models/multilingual-e5-small models/bench/config.json  ## what pooled and quantised multi-vectors cost and keep; BENCH="--save"
+	@$(BIN)/python -m benchmarks.multivectors $(BENCH)
 
 models/bench/config.json:
 	@$(BIN)/python -m benchmarks.checkpoint models/bench
