@@ -19,7 +19,7 @@ export EMBED_MODEL_PATH ?= $(if $(wildcard models/bge-m3/config.json),models/bge
 run: export EMBED_RERANKER_PATH ?= $(if $(wildcard models/bge-reranker-v2-m3/config.json),models/bge-reranker-v2-m3)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow lint lint-deploy format lock test-browser test-container test-parity test-clients test-faults test-bulk test-sanitized test-soak soak bench bench-peers bench-bulk bench-lanes bench-rerank bench-multivectors model reranker clean
+.PHONY: help run test test-slow lint lint-deploy format lock test-browser test-container test-parity test-clients test-faults test-bulk test-sanitized test-soak soak bench bench-peers bench-bulk bench-lanes bench-rerank bench-multivectors bench-chunks model reranker clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -113,6 +113,9 @@ bench-rerank: .venv/dev .venv/bulk .venv/peers/installed .venv/manpages/pages.pa
 bench-multivectors: .venv/dev .venv/bulk .venv/manpages/pages.parquet models/multilingual-e5-small models/bench/config.json  ## what pooled and quantised multi-vectors cost and keep; BENCH="--save"
 	@$(BIN)/python -m benchmarks.multivectors $(BENCH)
 
+bench-chunks: .venv/dev .venv/parallel/texts.json models/multilingual-e5-small models/bench/config.json  ## passages plain and late: which are found, and what they cost (needs npm); BENCH="--save"
+	@$(BIN)/python -m benchmarks.chunks $(BENCH)
+
 models/bench/config.json:
 	@$(BIN)/python -m benchmarks.checkpoint models/bench
 
@@ -165,6 +168,12 @@ models/ms-marco-MiniLM-L-12-v2: | .venv/demo-reranker
 # Real text in five languages: Debian's manual pages.
 .venv/manpages/pages.parquet: tests/manpages.py | .venv/bulk
 	@$(BIN)/python -m tests.manpages $@
+
+# The same texts in many languages: the packages by the hashes of the lock, and manual pages.
+.venv/parallel/texts.json: benchmarks/parallel.py benchmarks/package-lock.json tests/manpages.py | .venv/dev
+	@mkdir -p $(@D) && cp benchmarks/package.json benchmarks/package-lock.json $(@D)/
+	@npm ci --prefix $(@D) --silent --ignore-scripts
+	@$(BIN)/python -m benchmarks.parallel $(@D)/node_modules $@
 
 .venv/deploy/installed .venv/lock/installed: .venv/%/installed: requirements-%.txt
 	@echo "installing $<"
