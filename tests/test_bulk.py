@@ -477,6 +477,6 @@ def test_a_full_disk_is_said_and_what_is_whole_stays(tmp_path, tiny_folder):
 def test_bulk_requirements_agree_with_those_of_tests():
     lines = [line for line in (ROOT / "requirements-bulk.txt").read_text().splitlines() if "==" in line]
     wanted = (ROOT / "requirements-dev.txt").read_text()
-    for pin in ("pyarrow==26.0.1", "charset-normalizer==3.5.2"):
+    for pin in ("pyarrow==26.0.1", "charset-normalizer==3.5.2", "pypdfium2==5.15.2", "selectolax==1.0.2"):
         assert pin in lines
         assert pin in wanted
