@@ -11,8 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from app.bulk import passages
 from app.bulk.options import Counts
 from app.bulk.reuse import Earlier
+from app.bulk.source import find_source
+from tests.documents import lines, pdf
 from tests.test_bulk import read, write_jsonl
 
 OUTPUTS = ("--outputs", "dense,sparse,colbert")
@@ -57,7 +60,9 @@ def changed() -> list[dict]:
     return [*rows, {"id": 99, "text": "7"}, {"id": 100, "text": " "}]
 
 
-def assert_same(one: Path, two: Path, columns: tuple[str, ...] = ("dense", "sparse", "colbert")) -> None:
+def assert_same(
+    one: Path, two: Path, columns: tuple[str, ...] = ("dense", "sparse", "colbert"), atol: float = 1e-5
+) -> None:
     """Both hold the same rows and vectors."""
     left, right = read(one), read(two)
     assert left.drop_columns(list(columns)).equals(right.drop_columns(list(columns)))
@@ -71,7 +76,7 @@ def assert_same(one: Path, two: Path, columns: tuple[str, ...] = ("dense", "spar
                 assert mine["indices"] == theirs["indices"]
                 mine, theirs = mine["values"], theirs["values"]
             if mine is not None:
-                np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
+                np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=atol)
 
 
 @pytest.mark.parametrize("more", [(), ("--on-error", "skip"), ("--limit", 30), ("--outputs", "sparse,dense")])
@@ -199,8 +204,235 @@ def test_a_row_that_stops_it_is_named_by_its_own_number(run, tmp_path, old):
 def test_texts_are_told_apart(tmp_path, old):
     """Every text finds its own row, or none."""
     manifest = json.loads((old / "_embed.json").read_text())
-    earlier = Earlier(str(old), manifest, str(tmp_path / "out"))
     table = read(old)
+    earlier = Earlier(str(old), manifest, str(tmp_path / "out"), [table.schema.field("dense")])
     texts = [text for text in table.column("text").to_pylist() if text]
     assert [table.column("text")[row].as_py() for row in earlier.find(texts)] == texts
     assert set(earlier.find([*(text + " " for text in texts), "", None, 7, "\ud800"])) == {-1}
+
+
+def text_of(number: int, paragraphs: int) -> str:
+    return "\n\n".join(
+        f"Document {number}, part {part}. It says {part} things. 两个" for part in range(paragraphs)
+    )
+
+
+DOCUMENTS: list[dict] = [{"id": n, "text": text_of(n, 1 + n % 5 * 7)} for n in range(24)]
+DOCUMENTS[3]["text"] = None
+DOCUMENTS[4]["text"] = " \n"
+DOCUMENTS[5]["text"] = 7
+DOCUMENTS[7]["text"] = DOCUMENTS[9]["text"] = DOCUMENTS[8]["text"]
+CHUNK = ("--chunk", "32", "--overlap", "8")
+FRESH = {2: "new words " * 60, 13: text_of(13, 20) + "\nand more", 99: "added " * 50}
+
+
+@pytest.fixture(scope="module")
+def first_passages(run, tmp_path_factory) -> Path:
+    """A folder with documents and their passages."""
+    folder = tmp_path_factory.mktemp("passages")
+    place = write_jsonl(folder / "old.jsonl", DOCUMENTS)
+    done = run(place, "--out", folder / "old", "--part-rows", 5, *OUTPUTS, *CHUNK)
+    assert done.exit_code == 3, done.output
+    return folder
+
+
+@pytest.fixture
+def old_passages(first_passages, tmp_path) -> Path:
+    shutil.copytree(first_passages, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "old"
+
+
+def changed_documents() -> list[dict]:
+    """In another order, with changed, added, removed, repeated, empty and faulty ones."""
+    rows = [
+        dict(row, text=FRESH.get(row["id"], row["text"])) for row in DOCUMENTS if row["id"] not in (6, 20)
+    ]
+    rows += [{"id": 99, "text": FRESH[99]}, dict(rows[12]), {"id": 100, "text": ""}]
+    random.Random(2).shuffle(rows)
+    return rows
+
+
+def change(folder: Path, to) -> None:
+    """Write every part anew, as `to` gives it."""
+    for part in folder.glob("part-*"):
+        pq.write_table(to(pq.read_table(part)), part)
+
+
+def without_vectors(table: pa.Table, row: int) -> pa.Table:
+    for name in ("dense", "sparse", "colbert"):
+        index, field = table.schema.get_field_index(name), table.schema.field(name)
+        values = table.column(name).to_pylist()
+        values[row] = None
+        table = table.set_column(index, field, pa.array(values, field.type))
+    return table
+
+
+def tokens_of(run, folder: Path, texts: list[str], *options: str) -> int:
+    """That are computed for these texts and nothing else."""
+    place = write_jsonl(folder / "rest.jsonl", [{"text": text} for text in texts])
+    assert run(place, "--out", folder / "rest", *options).exit_code == 0
+    return summary(folder / "rest").tokens
+
+
+@pytest.mark.parametrize(
+    "more", [(), ("--on-error", "skip"), ("--limit", 12), ("--outputs", "sparse,dense"), ("--part-rows", "4")]
+)
+def test_documents_that_have_not_changed_are_taken_from_there(run, tmp_path, old_passages, more):
+    place = write_jsonl(tmp_path / "new.jsonl", changed_documents())
+    arguments = (place, *OUTPUTS, *CHUNK, *more)
+    assert run(*arguments, "--out", tmp_path / "anew").exit_code == 3
+    done = run(*arguments, "--out", tmp_path / "out", "--reuse", old_passages)
+    assert done.exit_code == 3, done.output
+    columns = ("dense", "sparse") if "--outputs" in more else ("dense", "sparse", "colbert")
+    assert_same(tmp_path / "anew", tmp_path / "out", columns, 1e-6)
+    rows = changed_documents()[: 12 if "--limit" in more else None]
+    texts = [row["text"] for row in rows if isinstance(row["text"], str) and row["text"].strip()]
+    fresh = [text for text in texts if text in FRESH.values()]
+    anew, found = summary(tmp_path / "anew"), summary(tmp_path / "out")
+    assert found.reused == len(texts) - len(fresh) > 0
+    assert (found.rows, found.passages, found.faults) == (anew.rows, anew.passages, anew.faults)
+    assert found.tokens == tokens_of(run, tmp_path, fresh, *CHUNK) > 0
+    said = f"{found.rows} documents, {found.passages} passages, {found.reused} of the documents reused"
+    assert said in done.output
+
+
+@pytest.mark.parametrize(
+    "more", [("--late",), ("--colbert-pool", "4", "--part-rows", "4"), ("--encoding", "int8")]
+)
+def test_options_of_passages_hold_for_reused_ones(run, tmp_path, more):
+    old = write_jsonl(tmp_path / "old.jsonl", DOCUMENTS)
+    new = write_jsonl(tmp_path / "new.jsonl", changed_documents())
+    arguments = (*OUTPUTS, *CHUNK, *more)
+    assert run(old, "--out", tmp_path / "old", *arguments).exit_code == 3
+    assert run(new, "--out", tmp_path / "anew", *arguments).exit_code == 3
+    done = run(new, "--out", tmp_path / "out", "--reuse", tmp_path / "old", *arguments)
+    assert done.exit_code == 3, done.output
+    assert_same(tmp_path / "anew", tmp_path / "out", atol=1e-6)
+    assert 0 < summary(tmp_path / "out").tokens < summary(tmp_path / "anew").tokens / 2
+
+
+def test_vectors_of_passages_are_those_of_the_old_files(run, tmp_path, old_passages):
+    """Not computed: each is made another there, and comes out so, at its own passage."""
+
+    def numbered(table: pa.Table) -> pa.Table:
+        kept = zip(table.column("id").to_pylist(), table.column("chunk").to_pylist(), strict=True)
+        dense = pa.array(
+            [None if chunk is None else [float(id), float(chunk)] * 32 for id, chunk in kept],
+            table.schema.field("dense").type,
+        )
+        return table.set_column(table.schema.get_field_index("dense"), "dense", dense)
+
+    change(old_passages, numbered)
+    rows = [row for row in DOCUMENTS[::-1] if row["id"] not in (8, 9)]
+    place, out = write_jsonl(tmp_path / "new.jsonl", rows), tmp_path / "v.npy"
+    assert run(place, "--out", out, "--reuse", old_passages, "--part-rows", 9, *CHUNK).exit_code == 3
+    beside = pq.read_table(tmp_path / "v.passages.parquet").to_pylist()
+    assert len(beside) > 60
+    for row, vector in zip(beside, np.load(out), strict=True):
+        if row["chunk"] is None:
+            assert np.isnan(vector).all()
+        else:
+            assert vector[1] == row["chunk"]
+            assert vector[0] in ((7, 8, 9) if row["id"] == 7 else (row["id"],))
+
+
+def test_a_document_without_all_of_its_vectors_is_computed(run, tmp_path, old_passages):
+    """One has a row without vectors there; of another its last row was left out, by --on-error skip."""
+    lost = {}
+
+    def faulty(table: pa.Table) -> pa.Table:
+        ids, chunks = table.column("id").to_pylist(), table.column("chunk").to_pylist()
+        if 14 in ids:
+            lost[14] = ids.index(14) + 2
+            assert chunks[lost[14]] == 2
+            table = without_vectors(table, lost[14])
+        for id, index in ((18, -1), (19, 1)):
+            if id in ids:
+                lost[id] = [row for row, of in enumerate(ids) if of == id][index]
+        left_out = [lost.get(id) for id in (18, 19) if id in ids]
+        return table.take([row for row in range(table.num_rows) if row not in left_out])
+
+    place = tmp_path / "old.jsonl"
+    assert run(place, "--out", tmp_path / "anew", *OUTPUTS, *CHUNK).exit_code == 3
+    change(old_passages, faulty)
+    assert sorted(lost) == [14, 18, 19]
+    done = run(place, "--out", tmp_path / "out", "--reuse", old_passages, *OUTPUTS, *CHUNK)
+    assert done.exit_code == 3, done.output
+    assert_same(tmp_path / "anew", tmp_path / "out", atol=1e-6)
+    found = summary(tmp_path / "out")
+    assert found.reused == 21 - 3
+    assert found.tokens == tokens_of(run, tmp_path, [DOCUMENTS[id]["text"] for id in lost], *CHUNK)
+
+
+@pytest.mark.parametrize("outputs", ["dense", "dense,colbert"])
+def test_pieces_of_a_text_larger_than_a_window_are_reused(run, tmp_path, monkeypatch, outputs):
+    """And the piece that has a fault there is computed, without the others."""
+    monkeypatch.setattr(passages, "WINDOW_CHARACTERS", 1500)
+    monkeypatch.setattr(passages, "WINDOW_NUMBERS", 1500 * 64)  # of the tiny model's numbers
+    texts = [text_of(1, 200), "  ", "short", text_of(2, 100)]
+    place = write_jsonl(tmp_path / "old.jsonl", [{"text": text} for text in texts])
+    options = ("--outputs", outputs, *CHUNK)
+    assert run(place, "--out", tmp_path / "old", *options).exit_code == 3
+    new = write_jsonl(tmp_path / "new.jsonl", [{"text": text} for text in ["other", *texts[::-1]]])
+    arguments = (new, *options)
+    assert run(*arguments, "--out", tmp_path / "anew").exit_code == 3
+    columns = tuple(outputs.split(","))
+    for faulty, reused in ((False, 3), (True, 2)):
+        if faulty:
+            change(
+                tmp_path / "old",
+                lambda table: table.take([row for row in range(table.num_rows) if row != 20]),
+            )
+        out = tmp_path / f"out{faulty}"
+        done = run(*arguments, "--out", out, "--reuse", tmp_path / "old")
+        assert done.exit_code == 3, done.output
+        assert_same(tmp_path / "anew", out, columns, 1e-6)
+        anew, found = summary(tmp_path / "anew"), summary(out)
+        assert (found.reused, found.passages, found.rows) == (reused, anew.passages, anew.rows)
+        assert found.tokens < anew.tokens
+
+
+def test_pages_are_those_of_the_new_source(run, tmp_path):
+    """The text of a PDF was a file without pages before."""
+    sentences = [[f"Sentence {n} on page {page}." for n in range(30)] for page in range(3)]
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "a.pdf").write_bytes(pdf([lines(*page) for page in sentences]))
+    source = find_source(str(tmp_path / "new"))
+    (text,) = source.read(next(source.parts(1))).texts
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "b.txt").write_text(text, newline="")
+    for name in ("old", "new"):
+        assert run(tmp_path / name, "--out", tmp_path / f"{name}-out", *CHUNK).exit_code == 0
+    done = run(tmp_path / "new", "--out", tmp_path / "out", "--reuse", tmp_path / "old-out", *CHUNK)
+    assert done.exit_code == 0, done.output
+    assert_same(tmp_path / "new-out", tmp_path / "out", ("dense",), 1e-6)
+    assert summary(tmp_path / "out").tokens == 0
+    assert set(read(tmp_path / "out").column("page").to_pylist()) == {1, 2, 3}
+
+
+def test_passages_of_another_cut_are_not_reused(run, tmp_path, old_passages):
+    place = tmp_path / "old.jsonl"
+    assert run(place, "--out", tmp_path / "rows", *OUTPUTS).exit_code == 3
+    dropped = tmp_path / "dropped"
+    shutil.copytree(old_passages, dropped)
+    change(dropped, lambda table: table.drop_columns("document_sha256"))
+    for reuse, more, words in (
+        (old_passages, ("--chunk", "33", "--overlap", "8"), "it has chunk tokens 32 (now 33)"),
+        (old_passages, ("--chunk", "32", "--overlap", "9"), "it has chunk overlap 8 (now 9)"),
+        (old_passages, (*CHUNK, "--late"), "it has chunk late False (now True)"),
+        (old_passages, (*CHUNK, "--colbert-pool", "2"), "it has colbert pool None (now 2)"),
+        (old_passages, (), "it was made with --chunk: its vectors are of passages"),
+        (tmp_path / "rows", CHUNK, "it was made without --chunk: its vectors are of whole texts"),
+        (dropped, CHUNK, "has no column 'document_sha256' any more"),
+    ):
+        done = run(place, "--out", tmp_path / "out", "--reuse", reuse, *OUTPUTS, *more)
+        assert done.exit_code == 1, (more, done.output)
+        assert words in " ".join(done.output.split()), done.output
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_document_that_stops_it_is_named(run, tmp_path, old_passages):
+    place = write_jsonl(tmp_path / "new.jsonl", [*DOCUMENTS[:3], {"text": "new"}, {"text": None}])
+    done = run(place, "--out", tmp_path / "out", "--reuse", old_passages, "--on-error", "fail", *CHUNK)
+    assert done.exit_code == 1
+    assert "new.jsonl, row 5, is null" in done.output

@@ -13,14 +13,14 @@ from app.bulk.errors import RowFault
 from app.bulk.formats import Rows
 from app.bulk.formats.lines import storable
 from app.bulk.options import Counts, Options
+from app.bulk.reuse import PLACES, SHA256, Earlier
 from app.bulk.vectors import WINDOW_NUMBERS, fault_of, sentence, vector_columns
-from app.engine.embeddings import Embeddings
+from app.engine.embeddings import Embeddings, IntArray
 from app.engine.encoder import Encoder
 from app.engine.errors import NotFinite
 
 # Of texts that are embedded together; a longer one is cut before it is cut into passages.
 WINDOW_CHARACTERS = 1 << 22
-SHA256 = "document_sha256"
 
 
 @dataclass(frozen=True)
@@ -48,43 +48,61 @@ def passage_fields(pages: bool) -> list[pa.Field]:
     """The columns that say where a passage is from; they stand between the source's and the vectors."""
     page = [("page", pa.int32())] if pages else []
     types = [("document", pa.string()), (SHA256, pa.string()), ("chunk", pa.int32())]
-    return [pa.field(*one) for one in [*types, ("start", pa.int64()), ("end", pa.int64()), *page]]
+    return [*map(pa.field, *zip(*types, strict=True)), *PLACES, *(pa.field(*one) for one in page)]
 
 
 def encode_passages(
-    encoder: Encoder, texts: list[object], options: Options, gone: Callable[[], bool] | None = None
+    encoder: Encoder,
+    texts: list[object],
+    options: Options,
+    gone: Callable[[], bool] | None = None,
+    earlier: Earlier | None = None,
 ) -> Iterator[Window]:
-    """Window after window. RowFault where a text has a fault and `on_error` is `fail`."""
+    """Window after window; what `earlier` has is not computed.
+
+    RowFault where a text has a fault and `on_error` is `fail`.
+    """
     chunks = [0] * len(texts)
     seen: set[int] = set()
     faulty: set[int] = set()
+    reused: set[int] = set()  # of which nothing has been computed
+    known = earlier.runs([_sha256(text) for text in texts]) if earlier else np.zeros((len(texts), 2), int)
     for pieces in _windows(texts, _most_characters(encoder, options)):
-        done, pieces = _encode(encoder, texts, pieces, options, gone)
-        counts = Counts(tokens=done.tokens, passages=len(done.passages))
-        for piece in pieces:
-            counts.rows += piece.row not in seen
-            seen.add(piece.row)
+        places, vectors = _take(earlier, known, texts, pieces) if earlier else ({}, None)
+        rest = [index for index in range(len(pieces)) if index not in places]
+        done, left = _encode(encoder, texts, [pieces[index] for index in rest], options, gone)
+        counts = Counts(tokens=done.tokens, rows=-len(seen), reused=-len(reused))
+        reused |= {pieces[index].row for index in places} - seen
+        reused -= {piece.row for piece in left}
+        seen |= {piece.row for piece in pieces}
+        counts.add(Counts(rows=len(seen), reused=len(reused)))
+        for piece in left:
             if piece.fault and piece.row not in faulty:
                 if options.on_error == "fail":
                     raise RowFault(piece.row, sentence(piece.fault, texts[piece.row]))
                 setattr(counts, piece.fault, getattr(counts, piece.fault) + 1)
                 faulty.add(piece.row)
-        places = []
-        for place in _places(pieces, done):
-            numbered = place.start is not None
-            places.append(replace(place, chunk=chunks[place.row] if numbered else None))
-            chunks[place.row] += numbered
-        valid = np.array([place.fault is None for place in places], bool)
-        kept = list(range(len(done.passages)))
-        yield Window(places, valid, vector_columns(done, kept, valid, options), counts)
+        taken = list(places)  # their vectors are before those that are computed, and are put in order
+        places |= zip(rest, _places(left, done), strict=True)
+        fine = np.array([place.fault is None for index in rest for place in places[index]], bool)
+        columns = vector_columns(done, list(range(len(done.passages))), fine, options)
+        if vectors is not None:
+            both = pa.concat_tables([vectors, pa.table(columns, schema=vectors.schema)])
+            pieces_of = [index for index in [*taken, *rest] for _ in places[index]]
+            columns = both.take(np.argsort(pieces_of, kind="stable")).combine_chunks().columns
+        numbered = []
+        for place in (place for index in range(len(pieces)) for place in places[index]):
+            has_place = place.start is not None
+            numbered.append(replace(place, chunk=chunks[place.row] if has_place else None))
+            chunks[place.row] += has_place
+        valid = np.array([place.fault is None for place in numbered], bool)
+        counts.passages = int(valid.sum())
+        yield Window(numbered, valid, columns, counts)
 
 
 def documents(rows: Rows, names: list[str], column: str) -> pa.Table:
     """What all passages of a row of the source have in common: its columns, its name, its text's hash."""
-    digests = [
-        sha256(text.encode()).hexdigest() if isinstance(text, str) and fault_of(text) is None else None
-        for text in rows.texts
-    ]
+    digests = [_sha256(text) for text in rows.texts]
     common = rows.table.drop_columns([column])
     common = common.append_column("document", pa.array(names, pa.string()))
     return common.append_column(SHA256, pa.array(digests, pa.string()))
@@ -106,6 +124,11 @@ def passage_table(window: Window, rows: Rows, common: pa.Table, column: str, sch
     kept = [texts if name == column else taken.column(name) for name in source]
     found = [own[name] if name in own else taken.column(name) for name in added]
     return pa.table([*kept, *found, *window.vectors], schema=schema)
+
+
+def _sha256(text: object) -> str | None:
+    """None where there is nothing to embed."""
+    return sha256(text.encode()).hexdigest() if isinstance(text, str) and fault_of(text) is None else None
 
 
 def _page(place: Place, rows: Rows) -> int | None:
@@ -188,17 +211,33 @@ def _encode(
         return done, pieces
 
 
-def _places(pieces: list[Place], done: Embeddings) -> Iterator[Place]:
+def _places(pieces: list[Place], done: Embeddings) -> Iterator[list[Place]]:
     """The passages of each piece, in the row's whole text; a piece with a fault is a row of its own."""
     passages = iter(done.passages)
     passage = next(passages, None)
     number = 0
     for piece in pieces:
         if piece.fault:
-            yield piece
+            yield [piece]
             continue
+        found = []
         while passage and passage.text == number:
             first = piece.start or 0
-            yield Place(piece.row, start=first + passage.start, stop=first + passage.stop)
+            found.append(Place(piece.row, start=first + passage.start, stop=first + passage.stop))
             passage = next(passages, None)
+        yield found
         number += 1
+
+
+def _take(
+    earlier: Earlier, known: IntArray, texts: list[object], pieces: list[Place]
+) -> tuple[dict[int, list[Place]], pa.Table]:
+    """The passages of the pieces that an earlier output has, by the index of each, and their vectors."""
+    asked = [(str(texts[piece.row]), piece.start or 0, piece.stop or 0) for piece in pieces]
+    found, vectors = earlier.passages(asked, known[[piece.row for piece in pieces]])
+    places = {
+        index: [Place(piece.row, start=start, stop=stop) for start, stop in spans.tolist()]
+        for index, (piece, spans) in enumerate(zip(pieces, found, strict=True))
+        if len(spans)
+    }
+    return places, vectors

@@ -1,4 +1,4 @@
-"""Vectors of an earlier output, for the rows whose texts have not changed."""
+"""Vectors of an earlier output, for the rows and documents whose texts have not changed."""
 
 import hashlib
 import logging
@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from app.bulk.destination import SUMMARY, Destination
@@ -16,6 +18,7 @@ from app.bulk.errors import BulkError, RowFault
 from app.bulk.formats.lines import is_text
 from app.bulk.options import Counts, Options
 from app.bulk.vectors import encode_rows, windows
+from app.engine.embeddings import IntArray
 from app.engine.encoder import Encoder
 
 log = logging.getLogger(__name__)
@@ -26,13 +29,19 @@ MAY_DIFFER = {
     *("source", "column", "text_encoding", "delimiter", "on_error", "part_rows", "limit", "id_column"),
     *("model", "outputs"),
 }
+SHA256 = "document_sha256"  # column of passages: the hash of their document's whole text
+PLACES = pa.schema([("start", pa.int64()), ("end", pa.int64())])  # of a passage in that text, in code points
+NO_ROWS = np.empty((0, 2), np.int64)
 
 
 class Earlier:
-    """The rows of an earlier output by the hashes of their texts: 24 bytes for each row."""
+    """The rows of an earlier output by the hashes of their texts, 24 bytes for each row.
 
-    def __init__(self, place: str, manifest: dict[str, Any], out: str) -> None:
-        """Of the output at `place`, for one in the folder `out` with that manifest.
+    Of one that holds passages the documents by the hashes of theirs, 40 bytes for each document.
+    """
+
+    def __init__(self, place: str, manifest: dict[str, Any], out: str, fields: list[pa.Field]) -> None:
+        """Of the output at `place`, for one in the folder `out` with that manifest and columns of vectors.
 
         BulkError unless its vectors are those that would be computed.
         """
@@ -45,36 +54,36 @@ class Earlier:
         self._old = Destination(place)
         found = self._old.manifest()
         _check(place, found, manifest)
-        self._outputs: list[str] = manifest["outputs"]
+        self.vectors = pa.schema(fields)
         self._parts = sorted(self._old.done())
         if not self._old.has(SUMMARY):
             log.warning("%s is not finished: the vectors that it has are reused", place)
         # Of each part its first row in the whole.
         self._starts = np.cumsum([0, *(self._old.open(name).metadata.num_rows for name in self._parts)])
-        self._high, self._low = (np.empty(self._starts[-1], np.uint64) for _ in range(2))
+        chunked = bool(manifest["chunk_tokens"])
+        column = SHA256 if chunked else found["column"]
+        needed = {column, *self.vectors.names, *(("chunk", *PLACES.names) if chunked else ())}
+        keys, runs = [_hashes([])], []
         for name, start in zip(self._parts, self._starts, strict=False):
-            self._add(name, int(start), found["column"])
+            part = self._old.open(name)
+            if missing := needed - set(part.schema_arrow.names):
+                raise BulkError(f"{self._old.place}/{name} has no column {min(missing)!r} any more")
+            with self._reading(name):
+                hashes, inside = _documents(part) if chunked else (_rows(part, column), NO_ROWS)
+            keys.append(hashes)
+            runs.append(inside + np.array([start, 0]))
+        self._high, self._low = (np.concatenate([part[:, half] for part in keys]) for half in range(2))
         self._order = np.argsort(self._high)
-
-    def _add(self, name: str, start: int, column: str) -> None:
-        part = self._old.open(name)
-        if missing := {column, *self._outputs} - set(part.schema_arrow.names):
-            raise BulkError(f"{self._old.place}/{name} has no column {min(missing)!r} any more")
-        with self._reading(name):
-            for batch in part.iter_batches(columns=[column]):
-                texts = batch.column(0)
-                if pa.types.is_dictionary(texts.type):
-                    texts = texts.dictionary_decode()
-                keys = _hashes(texts.cast(pa.large_binary()).to_pylist())
-                self._high[start : start + len(keys)], self._low[start : start + len(keys)] = keys.T
-                start += len(keys)
+        # Of each document its first row and how many it has; the last stands for one that is not there.
+        self._runs = np.concatenate([*runs, [[0, 0]]])
 
     @property
-    def rows(self) -> int:
+    def size(self) -> int:
+        """How many rows, or documents."""
         return len(self._order)
 
     def find(self, texts: Sequence[object]) -> NDArray[np.int64]:
-        """The row of each of n texts (n,), -1 where there is none."""
+        """The row of each of n texts (n,), or the document of each of n hashes; -1 where there is none."""
         wanted = [text.encode() if isinstance(text, str) and is_text(text) else None for text in texts]
         found = np.full(len(wanted), -1)
         if len(self._order):
@@ -113,16 +122,44 @@ class Earlier:
         except (OSError, pa.ArrowException) as error:
             raise BulkError(f"{self._old.place}/{name} cannot be read: {error}") from error
 
+    def runs(self, hashes: Sequence[str | None]) -> IntArray:
+        """The first row and the number of rows (n, 2) of n documents by the hashes of their texts."""
+        return self._runs[self.find(hashes)]
+
+    def passages(
+        self, pieces: Sequence[tuple[str, int, int]], runs: IntArray
+    ) -> tuple[list[IntArray], pa.Table]:
+        """Passages of n pieces of documents: the whole text, where the piece starts and ends; `runs` (n, 2).
+
+        Of each piece where its k passages start and end in the text (k, 2), and the vectors of all of them.
+        A piece has none if one of its passages or their vectors is missing.
+        """
+        rows = [np.arange(first, first + number) for first, number in runs.tolist()]
+        table = self.read(np.concatenate(rows), PLACES)
+        flat = np.stack([column.to_numpy() for column in table.columns], axis=1)
+        places = np.split(flat, np.cumsum([len(run) for run in rows])[:-1])
+        for index, (text, start, stop) in enumerate(pieces):
+            here = (places[index][:, 0] >= start) & (places[index][:, 0] < stop)
+            rows[index], places[index] = rows[index][here], places[index][here]
+            if not _covers(text, start, stop, places[index]):  # --on-error skip leaves faulty ones out
+                rows[index], places[index] = rows[index][:0], places[index][:0]
+        vectors = self.read(np.concatenate(rows), self.vectors)
+        has = vectors.column(0).is_valid().to_numpy()
+        of = np.repeat(np.arange(len(rows)), [len(run) for run in rows])
+        faulty = np.unique(of[~has])
+        for index in faulty:
+            places[index] = places[index][:0]
+        return places, vectors.filter(~np.isin(of, faulty))
+
     def encode_rows(
         self,
         encoder: Encoder,
         texts: Sequence[object],
         options: Options,
-        fields: list[pa.Field],
         gone: Callable[[], bool] | None = None,
     ) -> Iterator[tuple[NDArray[np.bool_], list[pa.Array], Counts]]:
-        """As `vectors.encode_rows`, which computes what is not found here; `fields` are the columns."""
-        schema, row = pa.schema(fields), 0
+        """As `vectors.encode_rows`, which computes what is not found here."""
+        schema, row = self.vectors, 0
         for window in windows(texts, encoder, options):
             places = self.find(window)
             known = np.flatnonzero(places >= 0)
@@ -150,6 +187,40 @@ class Earlier:
             yield valid, merged.columns, counts
 
 
+def _rows(part: pq.ParquetFile, column: str) -> NDArray[np.uint64]:
+    """The hash of each row's text (n, 2)."""
+    found = [_hashes([])]
+    for batch in part.iter_batches(columns=[column]):
+        texts = batch.column(0)
+        if pa.types.is_dictionary(texts.type):
+            texts = texts.dictionary_decode()
+        found.append(_hashes(texts.cast(pa.large_binary()).to_pylist()))
+    return np.concatenate(found)
+
+
+def _documents(part: pq.ParquetFile) -> tuple[NDArray[np.uint64], IntArray]:
+    """Of n documents the hash (n, 2), and the first row in this part and the number of rows (n, 2).
+
+    A document is rows of one hash that are numbered from 0 on.
+    """
+    table = part.read(columns=[SHA256, "chunk"])
+    hashes = table.column(SHA256).combine_chunks()
+    numbers = table.column("chunk").fill_null(-1).to_numpy()
+    goes_on = numbers[1:] == numbers[:-1] + 1
+    goes_on &= pc.equal(hashes[1:], hashes[:-1]).fill_null(False).to_numpy(zero_copy_only=False)
+    firsts = np.flatnonzero(np.concatenate([[True], ~goes_on])[: len(numbers)])
+    runs = np.stack([firsts, np.diff(firsts, append=len(numbers))], axis=1)[numbers[firsts] == 0]
+    return _hashes(hashes.take(runs[:, 0]).cast(pa.large_binary()).to_pylist()), runs
+
+
+def _covers(text: str, start: int, stop: int, places: IntArray) -> bool:
+    """Whether passages in their order (k, 2) begin and end with the text between these characters."""
+    if not len(places):
+        return False
+    first, last = int(places[0, 0]), int(places[-1, 1])
+    return last <= stop and not text[start:first].strip() and not text[last:stop].strip()
+
+
 def _hashes(texts: Sequence[bytes | None]) -> NDArray[np.uint64]:
     """128 bits of each of n texts (n, 2); 0 for none. Texts of equal hashes are taken for equal."""
     none = bytes(16)
@@ -158,6 +229,9 @@ def _hashes(texts: Sequence[bytes | None]) -> NDArray[np.uint64]:
 
 
 def _check(place: str, old: dict[str, Any], new: dict[str, Any]) -> None:
+    if bool(old.get("chunk_tokens")) != bool(new["chunk_tokens"]):
+        made, what = ("with", "passages") if old.get("chunk_tokens") else ("without", "whole texts")
+        raise BulkError(f"{place} cannot be reused, it was made {made} --chunk: its vectors are of {what}")
     names = [name for name in {**new, **old} if name not in MAY_DIFFER and old.get(name) != new.get(name)]
     said = [
         f"{name.replace('_', ' ')} {str(old.get(name))[:12]} (now {str(new.get(name))[:12]})"

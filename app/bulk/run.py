@@ -17,6 +17,7 @@ from app.bulk.progress import Progress, counted, duration
 from app.bulk.reuse import Earlier
 from app.bulk.source import find_source
 from app.bulk.spool import spool
+from app.bulk.vectors import vector_fields
 from app.bulk.work import Work
 from app.engine.checkpoint import Checkpoint
 from app.engine.encoder import Encoder, EncoderSettings
@@ -95,7 +96,7 @@ def embed_corpus(
             **told(model),
         }
         if request.reuse:
-            work = replace(work, earlier=_earlier(request, manifest, folder))
+            work = replace(work, earlier=_earlier(request, manifest, folder, work))
         destination.begin(manifest)
     except BulkError:
         if spooled:
@@ -153,13 +154,14 @@ def _embed(
     return found
 
 
-def _earlier(request: Request, manifest: dict[str, Any], folder: str) -> Earlier:
+def _earlier(request: Request, manifest: dict[str, Any], folder: str, work: Work) -> Earlier:
     if request.cluster is not None:
         raise BulkError("--reuse works on one machine: leave --ray away, or --reuse")
     start = time.monotonic()
-    earlier = Earlier(str(request.reuse), manifest, folder)
+    earlier = Earlier(str(request.reuse), manifest, folder, vector_fields(work.model, work.options))
     seconds = duration(time.monotonic() - start)
-    log.info("%s: %s, looked at in %s", request.reuse, counted(earlier.rows, "row"), seconds)
+    held = counted(earlier.size, "document" if request.options.chunk else "row")
+    log.info("%s: %s, looked at in %s", request.reuse, held, seconds)
     return earlier
 
 

@@ -95,8 +95,7 @@ class Work:
     ) -> Iterator[tuple[NDArray[np.bool_], list[pa.Array], Counts]]:
         if self.earlier is None:
             return encode_rows(encoder, texts, self.options, gone)
-        fields = vector_fields(self.model, self.options)
-        return self.earlier.encode_rows(encoder, texts, self.options, fields, gone)
+        return self.earlier.encode_rows(encoder, texts, self.options, gone)
 
     def _passages(
         self, encoder: Encoder, part: Part, found: Rows, gone: Callable[[], bool] | None
@@ -104,7 +103,7 @@ class Work:
         column, schema = self.source.column, self.schema
         names = [self._name(part, found.table, index) for index in range(part.rows)]
         common = documents(found, names, column)
-        for window in encode_passages(encoder, found.texts, self.options, gone):
+        for window in encode_passages(encoder, found.texts, self.options, gone, self.earlier):
             table = passage_table(window, found, common, column, schema)
             yield table, pa.array(window.valid), window.counts
 

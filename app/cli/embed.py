@@ -146,7 +146,8 @@ def _tokens(context: click.Context, parameter: click.Parameter, value: str | Non
 @click.option(
     "--reuse",
     metavar="OLD",
-    help="Folder of an earlier output: rows whose text is in it take their vectors from there.",
+    help="Folder of an earlier output: rows whose text is in it take their vectors from there; "
+    "with --chunk documents.",
 )
 @click.option(
     "--ray",
@@ -247,5 +248,6 @@ def _summary(counts: "Counts", out: str, chunked: bool) -> str:
     reused = f", {counts.reused} of them reused" if counts.reused else ""
     rows = counted(counts.rows, "row")
     if chunked:
+        reused = f", {counts.reused} of the documents reused" if counts.reused else ""
         rows = f"{counted(counts.rows, 'document')}, {counted(counts.passages, 'passage')}"
     return f"{out}: {rows}{reused}, without a vector: {without or 'none'}{cut}"
