@@ -3,6 +3,7 @@
 They have an environment of their own, .venv/clients, with the Node.js that npm's need.
 """
 
+import ast
 import json
 import re
 import subprocess
@@ -335,14 +336,33 @@ def test_langchain_finds_the_answer_in_another_language(server):
     assert not missed
 
 
+def code(file: str, heading: str) -> str:
+    """The only Python under a heading of a document."""
+    text = (ROOT / file).read_text(encoding="utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    (found,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    return found
+
+
 def test_the_readmes_hybrid_search_runs(tmp_path, tiny_folder):
     """Its vectors are random and the order of what it prints means nothing."""
-    section = (
-        (ROOT / "README.md").read_text(encoding="utf-8").split("\n## Hybrid search\n")[1].split("\n## ")[0]
-    )
-    (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
-    (url,) = re.findall(r"http://[\w.:]+", code)
+    example = code("README.md", "Hybrid search")
+    (url,) = re.findall(r"http://[\w.:]+", example)
     with serving(tmp_path / "log", EMBED_MODEL_PATH=str(tiny_folder), EMBED_PRECISION="fp32") as server:
-        printed = run(BIN / "python", "-W", "error", "-c", code.replace(url, server.url)).splitlines()
+        printed = run(BIN / "python", "-W", "error", "-c", example.replace(url, server.url)).splitlines()
     assert len(printed) == 2
-    assert all(line.split(" ", 1)[1] in code for line in printed)
+    for line in printed:
+        _, name, passage = line.split(" ", 2)
+        assert ast.literal_eval(passage) in (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_documents_are_found_and_cited(server):
+    """docs/documents.md, on the demo model."""
+    example = code("docs/documents.md", "Index and cite")
+    (url,) = re.findall(r"http://[\w.:]+", example)
+    printed = run(BIN / "python", "-W", "error", "-c", example.replace(url, server.url)).splitlines()
+    assert len(printed) == 3
+    assert printed[0].startswith("docs/rerank.md, line ")
+    for line in printed:
+        name, number, passage = re.fullmatch(r"([\w/.]+), line (\d+): (.*)", line).groups()
+        rest = (ROOT / name).read_text(encoding="utf-8").split("\n", int(number) - 1)[-1]
+        assert passage in " ".join(rest.split())[:1000]
