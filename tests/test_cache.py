@@ -75,7 +75,7 @@ def test_no_two_different_requests_share_an_entry(cached, plain):
     draw = random.Random(20)
     words = ["a", "b", "ab", "a b", "a  b", "A", "ａ", "", " ", "b a", "e\u0301", "é", "x" * 50, "a b " * 40]
     hits = 0
-    for _ in range(400):
+    for _ in range(200):
         texts = [draw.choice(words) for _ in range(draw.randrange(1, 5))]
         asked = {
             "pooling": draw.choice(["mean", "cls", None]),
@@ -98,7 +98,7 @@ def test_no_two_different_requests_share_an_entry(cached, plain):
             np.testing.assert_allclose(rows, told, atol=1e-4)
         assert found.passages == expected.passages
         assert found.token_counts == expected.token_counts
-    assert hits > 200
+    assert hits > 100
 
 
 def test_a_fault_is_told_by_the_index_of_its_text():

@@ -314,6 +314,7 @@ def test_int8_is_measured_and_within_its_promise(vectors, demo_folder):
     assert told["top10_overlap"] >= 0.965
 
 
+@pytest.mark.slow
 def test_openvinos_int8_is_measured_too(vectors, demo_folder):
     """Where it adds products in 16 bits without VNNI they overflow: what it promises depends on that."""
     exact, found = vectors(precision="fp32"), vectors(engine="openvino", precision="int8")
