@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from app.engine.borders import Level
 from app.engine.embeddings import Chunking, Span
 from app.engine.encoder import Encoder, EncoderSettings
 from app.engine.errors import LateNeedsMean, NotFinite
-from app.engine.passages import PIECE_CHARACTERS, cut_tokens, windows
+from app.engine.passages import PIECE_CHARACTERS, _locate, _pieces, cut_tokens, windows
 from tests.test_encoder import transformers_own
 
 ALL = ("dense", "sparse", "colbert")
@@ -259,3 +260,18 @@ def test_multi_vectors_of_passages_can_be_pooled(tiny, late):
     for rows, before in zip(found.multi_vector, whole.multi_vector, strict=True):
         assert len(rows) == max(1, len(before) // 4)
     assert sum(rows.size for rows in found.multi_vector) < told[0]
+
+
+def test_a_piece_may_begin_a_section(tiny):
+    text = "x " * 3000 + "\n\n# Heading\n" + "y " * 3000
+    second = [start for start, *_ in _pieces(text)][1]
+    assert text[second:].startswith("# Heading")
+    located = _locate(tiny._loaded().tokenizer, text, None, 0)
+    assert located.levels[np.searchsorted(located.starts, second)] == Level.SECTION
+
+
+def test_a_piece_ends_behind_the_mark_that_closes_its_sentence():
+    text = "「" + "字" * 5000 + "。」" + "字" * 5000
+    _, (start, _, level) = _pieces(text)
+    assert text[start - 1] == "」"
+    assert level == Level.SENTENCE

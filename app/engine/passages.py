@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engine.borders import Level, borders
+from app.engine.borders import HEADING, Level, borders
 from app.engine.embeddings import FRAME, Chunking, IntArray, Passage, Span
 from app.engine.tokenizer import Part, Pause, Tokenizer, Tokens
 from app.engine.turn import Turn
@@ -18,6 +18,7 @@ from app.engine.turn import Turn
 # step is short, however long the text.
 PIECE_CHARACTERS = 1 << 13
 PIECE_ENDS = (("\n\n", Level.PARAGRAPH), ("\n", Level.LINE), ("。", Level.SENTENCE), (" ", Level.WORD))
+CLOSING = "」』”’）"  # belongs to the sentence before it
 # Larger calls are cut one at a time: their tokens take many times what their characters do, until the queue
 # counts them.
 LARGE_CHARACTERS = 1 << 15
@@ -169,7 +170,8 @@ def _locate(tokenizer: Tokenizer, text: str, pause: Pause | None, before: int) -
         piece = text[start:stop]
         ids, starts, stops = tokenizer.located(piece, pause, tokens)
         levels = _levels(piece, starts, stops)
-        levels[:1] = level
+        heads = level >= Level.LINE and HEADING.match(piece)
+        levels[:1] = Level.SECTION if heads else level
         found.append(Located(ids, starts + start, levels))
         tokens += len(ids)
     return Located(
@@ -187,6 +189,8 @@ def _pieces(text: str) -> Iterator[tuple[int, int, Level]]:
         for mark, of in PIECE_ENDS:
             if (place := text.rfind(mark, low, stop)) >= 0:
                 stop, after = place + len(mark), of
+                while mark == "。" and text[stop] in CLOSING:
+                    stop += 1
                 break
         yield start, stop, level
         start, level = stop, after
