@@ -346,3 +346,22 @@ def test_rows_at_random_keep_their_place(run, tmp_path, seed):
     done = run(tmp_path / "a.parquet", "--out", tmp_path / "f", "--id-column", "id", "--on-error", "fail")
     assert "Traceback" not in done.output
     assert isinstance(done.exception, SystemExit)
+
+
+@pytest.mark.parametrize("how", [("--on-error", "skip"), ("--chunk",)])
+def test_views_of_parquet_are_columns_like_others(run, tmp_path, how):
+    texts = ["eins zwei", None, "drei", ""]
+    views = pa.array(texts, pa.string_view())
+    table = {
+        "text": views,
+        "same": views,
+        "bytes": pa.array([b"\xff"] * 4, pa.binary_view()),
+        "list": pa.array([["a"]] * 4, pa.list_(pa.string_view())),
+        "struct": pa.array([{"a": "b"}] * 4, pa.struct([("a", pa.string_view())])),
+    }
+    pq.write_table(pa.table(table), tmp_path / "a.parquet")
+    done = run(tmp_path / "a.parquet", "--out", tmp_path / "out", *how)
+    assert done.exit_code == 3, done.output
+    rows = [row for row in read(tmp_path / "out").to_pylist() if row["dense"]]
+    assert [(row["text"], row["same"]) for row in rows] == [("eins zwei",) * 2, ("drei",) * 2]
+    assert [(row["bytes"], row["list"], row["struct"]) for row in rows] == [(b"\xff", ["a"], {"a": "b"})] * 2

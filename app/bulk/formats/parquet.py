@@ -12,7 +12,7 @@ from app.bulk.formats.decoding import decode
 
 
 class Parquet:
-    """Columns keep their types."""
+    """Columns keep their types, but views are large strings: Arrow cannot filter or take rows of views."""
 
     def columns(self, files: fs.FileSystem, found: list[File]) -> pa.Schema:
         first = _open(files, found[0]).schema_arrow.remove_metadata()
@@ -22,7 +22,7 @@ class Parquet:
             other = _open(files, file).schema_arrow.remove_metadata()
             if not other.equals(first):
                 raise BulkError(f"{file.path} has other columns, or of other types, than {found[0].path}")
-        return first
+        return pa.schema([field.with_type(_without_views(field.type)) for field in first])
 
     def parts(self, files: fs.FileSystem, found: list[File], rows: int, size: int) -> Iterator[Part]:
         for index, file in enumerate(found):
@@ -46,6 +46,18 @@ def _open(files: fs.FileSystem, file: File) -> pq.ParquetFile:
         return pq.ParquetFile(files.open_input_file(file.path))
     except (OSError, pa.ArrowException) as error:
         raise BulkError(f"{file.path} cannot be read as Parquet: {error}") from error
+
+
+def _without_views(column: pa.DataType) -> pa.DataType:
+    if pa.types.is_string_view(column):
+        return pa.large_string()
+    if pa.types.is_binary_view(column):
+        return pa.large_binary()
+    if pa.types.is_list(column):
+        return pa.list_(column.value_field.with_type(_without_views(column.value_type)))
+    if pa.types.is_struct(column):
+        return pa.struct([field.with_type(_without_views(field.type)) for field in column])
+    return column
 
 
 def _slice(source: pq.ParquetFile, file: File, part: Part) -> pa.Table:
