@@ -114,6 +114,8 @@ def test_pages_as_they_are_found(reader, content, title, text):
     ("text", "title"),
     [
         ("---\ntags: [a]\ntitle: 'On frogs'\n---\n# Other", "On frogs"),
+        ("---\ntitle: \n---\n# Of the heading", "Of the heading"),
+        ("---\ntitle: ''\n---\n# Of the heading", "Of the heading"),
         ("---\ntags: [a]\n---\n\nOn *green*\n`frogs`\n===\ntext", "On green frogs"),
         ("```\n# code\n```\n\n## Frogs\n", "Frogs"),
         ("text alone", None),

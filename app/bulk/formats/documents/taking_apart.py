@@ -145,9 +145,9 @@ def read_markdown(content: bytes) -> Found:
     text = content.decode("utf-8", "replace").removeprefix("\ufeff")
     if front := re.match(r"---[ \t]*\r?\n(.*?\n)(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)", text, re.S):
         text = text[front.end() :]
-        if named := re.search(r"^title:[ \t]*(.+)$", front[1], re.M):
-            title = named[1].strip()
-            return "", title[1:-1] if title[0] in "\"'" and title[-1] == title[0] else title, None
+        named = re.search(r"^title:[ \t]*(?:(?P<quote>[\"'])(.*)(?P=quote)|(.*?))[ \t\r]*$", front[1], re.M)
+        if named and (title := (named[2] or named[3] or "").strip()):
+            return "", title, None
     return "", next(_headings(text), None), None
 
 
