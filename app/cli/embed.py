@@ -13,7 +13,7 @@ from flask.cli import with_appcontext
 from app.config import Settings
 from app.engine.backends import Place, choose
 from app.engine.checkpoint import read_checkpoint
-from app.engine.embeddings import POOL_FACTORS, Output, Pooling
+from app.engine.embeddings import CHUNK_TOKENS, POOL_FACTORS, Output, Pooling
 from app.engine.encoder import EncoderSettings
 from app.engine.errors import EngineError
 
@@ -72,6 +72,8 @@ def _delimiter(context: click.Context, parameter: click.Parameter, value: str | 
 def _tokens(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
     if value and not (value.isascii() and value.isdecimal()):
         raise click.BadParameter(f"{value!r} is no number of tokens: without one, put --chunk behind SOURCE")
+    if value and (len(value) > 9 or not int(value)):
+        raise click.BadParameter(f"{value[:12]} tokens are no passage: without a number it is {CHUNK_TOKENS}")
     return None if value is None else int(value or DEFAULT)
 
 
