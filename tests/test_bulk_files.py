@@ -181,8 +181,9 @@ def test_a_file_of_several_lines_is_one_text_and_says_so(tmp_path, caplog):
 
 def test_a_files_name_is_no_folder(run, tmp_path):
     good = write_jsonl(tmp_path / "a.jsonl", [{"text": "one"}])
-    for name in ("x.csv", "x.parquet", "x.JSON", "x.jsonl.gz", "x.txt", "s3://bucket/x.parquet"):
-        done = run(good, "--out", name if "://" in name else tmp_path / name)
+    names = ("x.csv", "x.parquet", "x.JSON", "x.jsonl.gz", "x.txt", "x.pdf", "x.NPY", "x.npy.gz", "x.npy/")
+    for name in (*names, "s3://bucket/x.parquet"):
+        done = run(good, "--out", name if "://" in name else f"{tmp_path}/{name}")
         assert done.exit_code == 1
         assert "is a file's name" in done.output
         assert "x.npy for dense vectors in one file" in done.output

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 FILES = (
     *(".parquet", ".pq", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".txt", ".md", ".npz", ".h5", ".hdf5"),
     *(".arrow", ".feather", ".pkl", ".pickle", ".pt", ".bin", ".safetensors", ".xlsx", ".db", ".sqlite"),
+    *(".html", ".htm", ".xhtml", ".xml", ".pdf", ".npy"),
     *(".gz", ".bz2", ".zst", ".lz4", ".xz", ".zip", ".tar"),
 )
 
@@ -167,6 +168,8 @@ def _earlier(request: Request, manifest: dict[str, Any], folder: str, work: Work
 
 def _check_name(out: str) -> None:
     """BulkError for a name as files have it: it would become a folder."""
+    if out.endswith(".npy"):
+        return
     stem = out.rstrip("/")
     while suffix := next((suffix for suffix in FILES if stem.lower().endswith(suffix)), None):
         stem = stem[: -len(suffix)]
