@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import app.engine.passages
 from app.engine.borders import Level
 from app.engine.embeddings import Chunking, Span
 from app.engine.encoder import Encoder, EncoderSettings
@@ -156,6 +157,28 @@ def test_windows_share_tokens_and_every_token_counts_once(most):
             if number:  # half of what is shared at least on either side
                 assert counts.start - read.start >= most // 16 // 2
         assert sum(read.stop - read.start for read, _ in found) <= max(tokens * 1.07 + 1, most)
+
+
+def test_a_passage_is_looked_for_in_few_windows(small, monkeypatch):
+    """In all of them, a text of a megabyte would take minutes."""
+
+    class Counted(list):
+        looks = 0
+
+        def __iter__(self):
+            for each in super().__iter__():
+                Counted.looks += 1
+                yield each
+
+        def __getitem__(self, index):
+            Counted.looks += 1
+            return super().__getitem__(index)
+
+    monkeypatch.setattr(app.engine.passages, "windows", lambda *asked: Counted(windows(*asked)))
+    found = small.encode([ENGLISH * 300], outputs=(), chunk=Chunking(32, 16, late=True))
+    assert len(found.passages) > 300
+    assert len(found.token_counts) > 100
+    assert Counted.looks < 5 * len(found.passages)
 
 
 def test_texts_may_be_passages_of_one_document_already(tiny, tiny_folder):

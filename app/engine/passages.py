@@ -1,6 +1,7 @@
 """Texts of any length cut into passages: at good borders, and what each passage is made of."""
 
 import unicodedata
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -139,14 +140,18 @@ def late(
     places: list[list[Part]] = []
     for ids, cuts in zip(documents, spans, strict=True):
         read = windows(len(ids), tokenizer.max_tokens - FRAME)
-        first = len(sequences)
+        first, begins = len(sequences), [counts.start for _, counts in read]
         sequences += [tokenizer.framed(ids[window.start : window.stop]) for window, _ in read]
         for span in cuts:
             parts = []
-            for number, (window, counts) in enumerate(read, first):
+            # A long document has many windows, of which a passage is in one or two.
+            for number in range(bisect_right(begins, span.start) - 1, bisect_left(begins, span.stop)):
+                window, counts = read[number]
                 start, stop = max(span.start, counts.start), min(span.stop, counts.stop)
                 if start < stop:  # after the first special token
-                    parts.append(Part(number, Span(start - window.start + 1, stop - window.start + 1)))
+                    parts.append(
+                        Part(first + number, Span(start - window.start + 1, stop - window.start + 1))
+                    )
             places.append(parts or [Part(first, Span(0, 1))])  # no token: the first special one
     return Tokens(sequences, [], passages, places)
 
