@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+import app.engine.encoder
 import app.engine.passages
 from app.engine.borders import Level
 from app.engine.embeddings import Chunking, Span
 from app.engine.encoder import Encoder, EncoderSettings
-from app.engine.errors import LateNeedsMean, NotFinite
+from app.engine.errors import LateNeedsMean, NotFinite, TooMuchOutput
 from app.engine.passages import PIECE_CHARACTERS, _locate, _pieces, cut_tokens, windows
 from tests.test_encoder import transformers_own
 
@@ -181,6 +182,21 @@ def test_a_passage_is_looked_for_in_few_windows(small, monkeypatch):
     assert Counted.looks < 5 * len(found.passages)
 
 
+def test_a_server_cuts_no_more_tokens_than_it_has_memory_for(tiny_folder, monkeypatch):
+    monkeypatch.setattr(app.engine.encoder, "MOST_TOKENS", 1000)
+    for limit in (4096, None):
+        encoder = Encoder(EncoderSettings(tiny_folder, precision="fp32", max_waiting=limit))
+        encoder.load()
+        for chunk in (Chunking(32, 16), Chunking(32, 16, late=True), Chunking(None, 0, late=True)):
+            assert encoder.encode([ENGLISH], outputs=(), chunk=chunk).passages
+            if limit is None:  # a corpus on a machine of one's own
+                assert encoder.encode(2 * [ENGLISH * 30], outputs=(), chunk=chunk).passages
+                continue
+            with pytest.raises(TooMuchOutput, match="too many tokens, the limit is 1000"):
+                encoder.encode(2 * [ENGLISH * 30], outputs=(), chunk=chunk)
+        encoder.close()
+
+
 def test_texts_may_be_passages_of_one_document_already(tiny, tiny_folder):
     texts = ["Berlin is the capital of Germany.", "The city has 3.8 million people.", "It lies on the Spree."]
     found = tiny.encode(texts, chunk=Chunking(None, 0, late=True))
@@ -289,7 +305,7 @@ def test_a_piece_may_begin_a_section(tiny):
     text = "x " * 3000 + "\n\n# Heading\n" + "y " * 3000
     second = [start for start, *_ in _pieces(text)][1]
     assert text[second:].startswith("# Heading")
-    located = _locate(tiny._loaded().tokenizer, text, None, 0)
+    located = _locate(tiny._loaded().tokenizer, text, None, 0, None)
     assert located.levels[np.searchsorted(located.starts, second)] == Level.SECTION
 
 

@@ -35,7 +35,7 @@ from app.engine.errors import LateNeedsMean, MissingHead, ModelError, NotLoaded,
 from app.engine.job import Caller
 from app.engine.loaded import Loaded
 from app.engine.loading import load_model, load_tokenizer
-from app.engine.passages import cut
+from app.engine.passages import MOST_TOKENS, cut
 from app.engine.policy import QUESTION_TOKENS, Policy
 from app.engine.prepare import known_of_int8
 from app.engine.scores import Plan, in_tokens, score_pairs
@@ -190,7 +190,8 @@ class Encoder:
         `expect` is told how many numbers the outputs will hold, before they are computed; what it raises
         ends the call. A `patient` call waits as long as it takes. Raises TextTooLong where `truncate` is
         None, MissingHead for an output that the checkpoint cannot give, LateNeedsMean for late chunking
-        with another pooling, Overloaded and TooLate where the settings limit what may wait, Abandoned once
+        with another pooling, Overloaded, TooLate and, for passages,
+        TooMuchOutput where the settings limit what may wait, Abandoned once
         `gone` says that nobody waits any more, NotFinite for a vector with NaN or infinity, NotLoaded
         outside load() .. close().
         """
@@ -227,7 +228,10 @@ class Encoder:
     ) -> Tokens:
         pause = self.pause_for(caller, sum(map(len, texts)))
         tokenizer = self._loaded().tokenizer
-        return cut(tokenizer, texts, chunk, pause) if chunk else tokenizer.encode(texts, truncate, pause)
+        if chunk is None:
+            return tokenizer.encode(texts, truncate, pause)
+        most = None if self.settings.max_waiting is None else MOST_TOKENS
+        return cut(tokenizer, texts, chunk, pause, most)
 
     def pause_for(self, caller: Caller, characters: int) -> Pause | None:
         """What the tokenizer is to call between two steps of so many characters; None where it is one."""

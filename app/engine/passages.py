@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from app.engine.borders import HEADING, Level, borders
 from app.engine.embeddings import FRAME, Chunking, IntArray, Passage, Span
+from app.engine.errors import TooMuchOutput
 from app.engine.tokenizer import Part, Pause, Tokenizer, Tokens
 from app.engine.turn import Turn
 
@@ -23,6 +24,8 @@ CLOSING = "」』”’）"  # belongs to the sentence before it
 # Larger calls are cut one at a time: their tokens take many times what their characters do, until the queue
 # counts them.
 LARGE_CHARACTERS = 1 << 15
+# Tokens that a server cuts for one call: with all that is known of their passages, 64 bytes each and more.
+MOST_TOKENS = 1 << 21
 # Of a window, what it shares with the next one: each token has half of that around it at least.
 CONTEXT_SHARE = 16
 SPACES = np.array([code for code in range(0x3001) if chr(code).isspace()], np.uint32)
@@ -40,30 +43,38 @@ class Located:
     levels: NDArray[np.int8]  # (n,) of the border before each
 
 
-def cut(tokenizer: Tokenizer, texts: list[str], chunking: Chunking, pause: Pause | None) -> Tokens:
+def cut(
+    tokenizer: Tokenizer,
+    texts: list[str],
+    chunking: Chunking,
+    pause: Pause | None,
+    most: int | None = None,
+) -> Tokens:
     """The passages of each text, or the texts as passages of one document, as sequences to compute.
 
     A text is tokenised once. Without text there is one passage of no tokens. `pause` as for Tokenizer.encode.
+    Raises TooMuchOutput for more than `most` tokens.
     """
     if pause is None or sum(map(len, texts)) <= LARGE_CHARACTERS:
-        return _cut(tokenizer, texts, chunking, pause)
+        return _cut(tokenizer, texts, chunking, pause, most)
     with _turn.taken(partial(pause, 0)):
-        return _cut(tokenizer, texts, chunking, pause)
+        return _cut(tokenizer, texts, chunking, pause, most)
 
 
-def _cut(tokenizer: Tokenizer, texts: list[str], chunking: Chunking, pause: Pause | None) -> Tokens:
-    most = tokenizer.max_tokens - FRAME
+def _cut(
+    tokenizer: Tokenizer, texts: list[str], chunking: Chunking, pause: Pause | None, most: int | None
+) -> Tokens:
     found: list[Located] = []
     tokens = characters = 0
     for text in texts:
         characters += len(text)
         pauses = pause if characters > PIECE_CHARACTERS else None  # short texts are a step together
         characters = 0 if pauses else characters
-        found.append(_locate(tokenizer, text, pauses, tokens))
+        found.append(_locate(tokenizer, text, pauses, tokens, most))
         tokens += len(found[-1].ids)
     if chunking.tokens is None:
         return _together(tokenizer, texts, [located.ids for located in found])
-    size = min(chunking.tokens, most)
+    size = min(chunking.tokens, tokenizer.max_tokens - FRAME)
     spans = [cut_tokens(located.levels, size, min(chunking.overlap, size // 2)) for located in found]
     passages = [
         passage
@@ -168,7 +179,7 @@ def _passages(index: int, text: str, located: Located, spans: list[Span]) -> Ite
         yield Passage(index, start, stop, span.stop - span.start)
 
 
-def _locate(tokenizer: Tokenizer, text: str, pause: Pause | None, before: int) -> Located:
+def _locate(tokenizer: Tokenizer, text: str, pause: Pause | None, before: int, most: int | None) -> Located:
     found: list[Located] = []
     tokens = before
     for start, stop, level in _pieces(text):
@@ -179,6 +190,8 @@ def _locate(tokenizer: Tokenizer, text: str, pause: Pause | None, before: int) -
         levels[:1] = Level.SECTION if heads else level
         found.append(Located(ids, starts + start, levels))
         tokens += len(ids)
+        if most is not None and tokens > most:
+            raise TooMuchOutput("tokens", None, most)
     return Located(
         np.concatenate([piece.ids for piece in found]),
         np.concatenate([piece.starts for piece in found]),
