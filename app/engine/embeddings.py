@@ -49,9 +49,8 @@ class Chunking:
 
     # Of a passage, at most, special tokens not counted. None: the texts are passages of one document already.
     tokens: int | None = CHUNK_TOKENS
-    overlap: int = (
-        CHUNK_TOKENS // OVERLAP_SHARE
-    )  # tokens that the passage before ends with, at most; up to half of `tokens`
+    # Tokens that the passage before ends with, at most; up to half of `tokens`.
+    overlap: int = CHUNK_TOKENS // OVERLAP_SHARE
     late: bool = False  # pooled out of one pass over the whole document (late chunking)
 
 

@@ -132,7 +132,8 @@ class EmbedResponse(Schema):
         required=True,
         metadata={
             "example": [[0.0231, -0.0467, 0.0105]],
-            "description": "One vector for each text, in order: a list of numbers, or a string for `base64`.",
+            "description": "One vector for each text or passage, in order: a list of numbers, "
+            "or a string for `base64`.",
         },
     )
     total_duration = fields.Integer(
@@ -153,16 +154,16 @@ class EmbedResponse(Schema):
         fields.Dict(),
         metadata={
             "example": [{"indices": [6, 43904], "values": [0.0312, 0.2107]}],
-            "description": "If asked for: lexical weights of each text, all above 0.",
+            "description": "If asked for: lexical weights of each text or passage, all above 0.",
         },
     )
     colbert_vecs = fields.List(
         fields.Raw(),
         metadata={
             "example": [[[0.0412, -0.0106, 0.0333], [-0.0521, 0.0207, 0.0148]]],
-            "description": "If asked for: a matrix for each text, a row of length 1 for every token but the "
-            "first, or for every cluster with `colbert_pool`. For `base64` an object: `shape`, and all rows "
-            "in one string, `data`.",
+            "description": "If asked for: a matrix for each text or passage, a row of length 1 for every "
+            "token but the first, or for every cluster with `colbert_pool`. For `base64` an object: `shape`, "
+            "and all rows in one string, `data`.",
         },
     )
     chunks = fields.List(
