@@ -366,3 +366,16 @@ def test_views_of_parquet_are_columns_like_others(run, tmp_path, how):
     rows = [row for row in read(tmp_path / "out").to_pylist() if row["dense"]]
     assert [(row["text"], row["same"]) for row in rows] == [("eins zwei",) * 2, ("drei",) * 2]
     assert [(row["bytes"], row["list"], row["struct"]) for row in rows] == [(b"\xff", ["a"], {"a": "b"})] * 2
+
+
+def test_a_link_to_a_folder_above_is_not_followed(tmp_path):
+    inner = tmp_path / "texts" / "inner"
+    inner.mkdir(parents=True)
+    (inner / "a.txt").write_text("a")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "b.txt").write_text("b")
+    (inner / "up").symlink_to(tmp_path / "texts")
+    (inner / "itself").symlink_to(inner)
+    (inner / "aside").symlink_to(tmp_path / "elsewhere")
+    found = find_source(str(tmp_path / "texts"))
+    assert [file.name for file in found.files] == ["inner/a.txt", "inner/aside/b.txt"]

@@ -214,3 +214,17 @@ def test_other_types_of_text_columns(run, tmp_path):
         assert table.schema.field("text").type == pa.string()
         assert {row["n"] for row in table.to_pylist()} == {1, 2, 3}
         assert ("1 not text" in done.output) == (name == "bytes")
+
+
+def test_what_passages_have_in_common_is_written_some_rows_at_a_time(run, tmp_path, monkeypatch):
+    rows = [{"text": LONG, "raw": "x" * 5000}, {"text": "", "raw": "y"}, {"text": LONG[:2000], "raw": "z"}]
+    source = write_jsonl(tmp_path / "a.jsonl", rows)
+    cut = ("--chunk", "64", "--outputs", "dense,sparse")
+    run(source, "--out", tmp_path / "whole", *cut)
+    monkeypatch.setattr(passages, "REPEATED_BYTES", 3 * 5100)
+    done = run(source, "--out", tmp_path / "few", *cut)
+    assert "3 documents" in done.output
+    whole, few = read(tmp_path / "whole"), read(tmp_path / "few")
+    assert whole.num_rows == few.num_rows > 10
+    names = [name for name in whole.schema.names if name != "dense"]
+    assert whole.select(names).to_pylist() == few.select(names).to_pylist()

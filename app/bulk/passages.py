@@ -21,6 +21,8 @@ from app.engine.errors import NotFinite
 
 # Of texts that are embedded together; a longer one is cut before it is cut into passages.
 WINDOW_CHARACTERS = 1 << 22
+# What a row of the source has besides its text stands beside each of its passages: so much at a time.
+REPEATED_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,13 @@ class Window:
     valid: NDArray[np.bool_]  # (n,) whether it has vectors
     vectors: list[pa.Array]  # a column (n rows) per output
     counts: Counts
+
+    def slices(self, rows: int) -> Iterator["Window"]:
+        """The same in windows of up to so many rows; the first has the counts."""
+        for start in range(0, len(self.places), rows):
+            run = slice(start, start + rows)
+            vectors = [column.slice(start, rows) for column in self.vectors]
+            yield Window(self.places[run], self.valid[run], vectors, Counts() if start else self.counts)
 
 
 def passage_fields(pages: bool) -> list[pa.Field]:
@@ -106,6 +115,12 @@ def documents(rows: Rows, names: list[str], column: str) -> pa.Table:
     common = rows.table.drop_columns([column])
     common = common.append_column("document", pa.array(names, pa.string()))
     return common.append_column(SHA256, pa.array(digests, pa.string()))
+
+
+def rows_at_a_time(common: pa.Table) -> int:
+    """How many passages hold REPEATED_BYTES of what rows have in common, at most, whatever the rows."""
+    widest = max((common.slice(row, 1).nbytes for row in range(common.num_rows)), default=0)
+    return max(1, REPEATED_BYTES // max(1, widest))
 
 
 def passage_table(window: Window, rows: Rows, common: pa.Table, column: str, schema: pa.Schema) -> pa.Table:

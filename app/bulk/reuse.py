@@ -237,7 +237,7 @@ def _check(place: str, old: dict[str, Any], new: dict[str, Any]) -> None:
         f"{name.replace('_', ' ')} {str(old.get(name))[:12]} (now {str(new.get(name))[:12]})"
         for name in names
     ]
-    if missing := [output for output in new["outputs"] if output not in old.get("outputs", [])]:
+    if missing := [output for output in new["outputs"] if output not in (old.get("outputs") or [])]:
         said.append(f"no {' and no '.join(missing)} vectors")
     if said:
         raise BulkError(f"{place} cannot be reused, its vectors are others: it has {', '.join(said)}")

@@ -201,7 +201,7 @@ def _find(files: fs.FileSystem, path: str, place: str) -> list[File]:
             pattern = glob.escape(literal) + path.removeprefix(literal)
             infos = files.get_file_info([str(name) for name in ArrowFSWrapper(files).glob(pattern)])
         else:
-            infos = files.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
+            infos = list(_walk(files, path))
         named = [
             File(info.path, info.path.removeprefix(base).lstrip("/"), info.size, info.mtime_ns or 0)
             for info in infos
@@ -216,6 +216,19 @@ def _find(files: fs.FileSystem, path: str, place: str) -> list[File]:
     if not found:
         raise BulkError(f"there is no file at {place}")
     return sorted(found, key=lambda file: file.path)
+
+
+def _walk(files: fs.FileSystem, folder: str) -> Iterator[fs.FileInfo]:
+    """All below a folder. A link to a folder above it is not followed: it would have no end."""
+    for info in files.get_file_info(fs.FileSelector(folder, allow_not_found=True)):
+        if info.type != fs.FileType.Directory:
+            yield info
+        elif not (isinstance(files, fs.LocalFileSystem) and _leads_up(Path(info.path))):
+            yield from _walk(files, info.path)
+
+
+def _leads_up(folder: Path) -> bool:
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
 def _kind(found: list[File], place: str) -> str:

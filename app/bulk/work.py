@@ -13,7 +13,7 @@ from app.bulk.destination import Destination
 from app.bulk.errors import BulkError, RowFault, Stopped
 from app.bulk.formats import Part, Rows
 from app.bulk.options import Counts, Model, Options, metadata
-from app.bulk.passages import documents, encode_passages, passage_fields, passage_table
+from app.bulk.passages import documents, encode_passages, passage_fields, passage_table, rows_at_a_time
 from app.bulk.reuse import Earlier
 from app.bulk.source import WHOLE, Source
 from app.bulk.vectors import encode_rows, vector_fields
@@ -103,9 +103,11 @@ class Work:
         column, schema = self.source.column, self.schema
         names = [self._name(part, found.table, index) for index in range(part.rows)]
         common = documents(found, names, column)
-        for window in encode_passages(encoder, found.texts, self.options, gone, self.earlier):
-            table = passage_table(window, found, common, column, schema)
-            yield table, pa.array(window.valid), window.counts
+        most = rows_at_a_time(common)
+        for whole in encode_passages(encoder, found.texts, self.options, gone, self.earlier):
+            for window in whole.slices(most):
+                table = passage_table(window, found, common, column, schema)
+                yield table, pa.array(window.valid), window.counts
 
     def _name(self, part: Part, table: pa.Table, index: int) -> str:
         """Of a row of a part, for those who cite it: by its id, else its file, else its place in that."""
