@@ -403,7 +403,7 @@ def command(tiny_folder: Path, *arguments: object) -> tuple[list[str], dict[str,
     return [sys.executable, "-m", "flask", "embed", *map(str, arguments)], environment
 
 
-@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("kill", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_killed_half_way_it_goes_on(tmp_path, tiny_folder, kill):
     texts = [f"{n} {TEXTS[n % 5] * 5}" for n in range(1500)]
     place = write_jsonl(tmp_path / "a.jsonl", [{"n": n, "text": text} for n, text in enumerate(texts)])

@@ -77,6 +77,7 @@ def test_jinas_late_chunking_reads_the_texts_as_one_document(client, fake):
     ("harmless", "harm"),
     [
         ({"task": "retrieval.query"}, {"task": "retrieval.haiku"}),
+        ({"chunk": False}, {"chunk": True}),
         ({"return_multivector": False}, {"return_multivector": True}),
         ({"prompt": ""}, {"prompt": "query: "}),
         ({"prompt_name": None}, {"prompt_name": "query"}),

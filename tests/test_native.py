@@ -363,6 +363,7 @@ def test_a_library_nobody_may_write_is_compiled_elsewhere(elsewhere):
     assert [file.suffix for file in (elsewhere / "native").iterdir()] == [".so"]
 
 
+@pytest.mark.slow
 def test_what_is_no_library_for_this_system_is_made_anew(elsewhere):
     whole = build(HERE[0], elsewhere / "other")
     (elsewhere / "native").mkdir()

@@ -309,6 +309,14 @@ def test_a_piece_may_begin_a_section(tiny):
     assert located.levels[np.searchsorted(located.starts, second)] == Level.SECTION
 
 
+@pytest.mark.parametrize("blank", ["\n\n", "\r\n\r\n"])
+def test_a_piece_ends_at_a_blank_line(blank):
+    text = "x y\n" * 1500 + blank + "z " * 3000
+    _, (start, _, level) = _pieces(text)
+    assert text[start] == "z"
+    assert level == Level.PARAGRAPH
+
+
 def test_a_piece_ends_behind_the_mark_that_closes_its_sentence():
     text = "「" + "字" * 5000 + "。」" + "字" * 5000
     _, (start, _, level) = _pieces(text)

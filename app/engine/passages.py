@@ -19,7 +19,13 @@ from app.engine.turn import Turn
 # A text is tokenised in pieces of so many characters at most, which end where something else begins: so a
 # step is short, however long the text.
 PIECE_CHARACTERS = 1 << 13
-PIECE_ENDS = (("\n\n", Level.PARAGRAPH), ("\n", Level.LINE), ("。", Level.SENTENCE), (" ", Level.WORD))
+PIECE_ENDS = (
+    ("\n\n", Level.PARAGRAPH),
+    ("\r\n\r\n", Level.PARAGRAPH),
+    ("\n", Level.LINE),
+    ("。", Level.SENTENCE),
+    (" ", Level.WORD),
+)
 CLOSING = "」』”’）"  # belongs to the sentence before it
 # Larger calls are cut one at a time: their tokens take many times what their characters do, until the queue
 # counts them.

@@ -107,6 +107,7 @@ class EmbeddingsRequest(TextsRequest):
         "Jina's: the texts are passages of one document, in its order, and their vectors are pooled out of "
         "one pass over it (mean pooling only).",
     )
+    chunk = Unserved("passages are at /api/embed", False)
     return_multivector = Unserved("multi-vectors are at /api/embed, `return_colbert_vecs`", False)
     prompt = Unserved("this model has no prompts", "")
     prompt_name = Unserved("this model has no prompts", "")
