@@ -322,3 +322,11 @@ def test_a_piece_ends_behind_the_mark_that_closes_its_sentence():
     _, (start, _, level) = _pieces(text)
     assert text[start - 1] == "」"
     assert level == Level.SENTENCE
+
+
+def test_marks_that_close_to_the_end_of_a_text_are_no_end_of_a_piece_beyond_its_size():
+    for closing in (2, 9000):
+        text = "字" * (PIECE_CHARACTERS - 2) + "。" + "」" * closing
+        pieces = list(_pieces(text))
+        assert (pieces[0][0], pieces[-1][1]) == (0, len(text))
+        assert all(stop - start <= PIECE_CHARACTERS for start, stop, _ in pieces)

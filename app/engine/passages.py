@@ -26,7 +26,7 @@ PIECE_ENDS = (
     ("。", Level.SENTENCE),
     (" ", Level.WORD),
 )
-CLOSING = "」』”’）"  # belongs to the sentence before it
+CLOSING = ("」", "』", "”", "’", "）")  # belong to the sentence before them
 # Larger calls are cut one at a time: their tokens take many times what their characters do, until the queue
 # counts them.
 LARGE_CHARACTERS = 1 << 15
@@ -209,16 +209,22 @@ def _pieces(text: str) -> Iterator[tuple[int, int, Level]]:
     """Where each piece starts and stops, and the level of the border before it."""
     start, level = 0, Level.SECTION
     while len(text) - start > PIECE_CHARACTERS:
-        low, stop, after = start + PIECE_CHARACTERS // 2, start + PIECE_CHARACTERS, Level.TOKEN
-        for mark, of in PIECE_ENDS:
-            if (place := text.rfind(mark, low, stop)) >= 0:
-                stop, after = place + len(mark), of
-                while mark == "。" and text[stop] in CLOSING:
-                    stop += 1
-                break
+        stop, after = piece_end(text, start, PIECE_CHARACTERS)
         yield start, stop, level
         start, level = stop, after
     yield start, len(text), level
+
+
+def piece_end(text: str, start: int, most: int) -> tuple[int, Level]:
+    """Where a piece of a longer text ends, of `most` characters at most, and what begins there."""
+    low, last = start + most // 2, start + most
+    for mark, level in PIECE_ENDS:
+        if (place := text.rfind(mark, low, last)) >= 0:
+            stop = place + len(mark)
+            while mark == "。" and stop < last and text.startswith(CLOSING, stop):
+                stop += 1
+            return stop, level
+    return last, Level.TOKEN
 
 
 def _levels(text: str, starts: IntArray, stops: IntArray) -> NDArray[np.int8]:
