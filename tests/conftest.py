@@ -288,6 +288,16 @@ class FakeReranker:
         return Scores(by_name, first.token_counts + second.token_counts, first.cut + second.cut)
 
 
+def assert_alike(found: Embeddings, expected: Embeddings) -> None:
+    """Every output of the same texts, to what another order of sums makes of float32."""
+    np.testing.assert_allclose(found.dense, expected.dense, atol=1e-5)
+    for (ids, weights), (same, others) in zip(found.sparse, expected.sparse, strict=True):
+        np.testing.assert_array_equal(ids, same)
+        np.testing.assert_allclose(weights, others, atol=1e-4)
+    for rows, others in zip(found.multi_vector, expected.multi_vector, strict=True):
+        np.testing.assert_allclose(rows, others, atol=1e-4)
+
+
 @pytest.fixture
 def fake() -> FakeEncoder:
     return FakeEncoder()

@@ -8,8 +8,9 @@ from transformers import AutoModel, PreTrainedTokenizerFast
 from app.engine import scores
 from app.engine.errors import Abandoned, MissingHead
 from app.engine.heads import lexical_weights
-from app.engine.scores import GROUP_TOKENS, ROWS, multi_vector_score
+from app.engine.scores import ROWS, multi_vector_score
 from app.engine.texts import TEXTS as CALIBRATION
+from app.engine.token_pooling import GROUP_TOKENS
 
 TEXTS = [
     "word",

@@ -14,6 +14,7 @@ from app.engine.embeddings import Chunking, Span
 from app.engine.encoder import Encoder, EncoderSettings
 from app.engine.errors import LateNeedsMean, NotFinite, TooMuchOutput
 from app.engine.passages import PIECE_CHARACTERS, _locate, _pieces, cut_tokens, windows
+from tests.conftest import assert_alike
 from tests.test_encoder import transformers_own
 
 ALL = ("dense", "sparse", "colbert")
@@ -82,12 +83,7 @@ def test_passages_are_those_of_the_text_sent_alone(tiny):
     texts = [(text, "short")[passage.text][passage.start : passage.stop] for passage in found.passages]
     alone = tiny.encode(texts, outputs=ALL)
     assert found.token_counts == alone.token_counts == [p.tokens + 2 for p in found.passages]
-    np.testing.assert_allclose(found.dense, alone.dense, atol=1e-5)
-    for (ids, weights), (same, expected) in zip(found.sparse, alone.sparse, strict=True):
-        np.testing.assert_array_equal(ids, same)
-        np.testing.assert_allclose(weights, expected, atol=1e-4)
-    for rows, expected in zip(found.multi_vector, alone.multi_vector, strict=True):
-        np.testing.assert_allclose(rows, expected, atol=1e-4)
+    assert_alike(found, alone)
 
 
 def late_in_torch(folder, text, passages, limit):

@@ -7,7 +7,8 @@ from marshmallow import ValidationError
 
 from app.api.context import encoder
 from app.api.fields import OwnField, json_name
-from app.engine.embeddings import CHUNK_TOKENS, FRAME, LEAST_CHUNK_TOKENS, OVERLAP_SHARE, Chunking, Passage
+from app.engine.embeddings import LEAST_CHUNK_TOKENS, Chunking, Passage
+from app.engine.errors import ChunkOutOfRange
 
 
 class Chunk(OwnField[Chunking | None]):
@@ -40,20 +41,13 @@ class Chunk(OwnField[Chunking | None]):
             if name not in ("tokens", "overlap", "late"):
                 raise ValidationError(f'{name[:64]!r} is none of "tokens", "overlap" and "late"')
         given = {name: part for name, part in asked.items() if part is not None}
-        most = max(LEAST_CHUNK_TOKENS, encoder().info.max_tokens - FRAME)
-        tokens = _whole("tokens", given.get("tokens", min(CHUNK_TOKENS, most)), LEAST_CHUNK_TOKENS, most)
-        overlap = _whole("overlap", given.get("overlap", tokens // OVERLAP_SHARE), 0, tokens // 2)
         late = given.get("late", False)
         if not isinstance(late, bool):
             raise ValidationError(f"late must be true or false, not {json_name(late)}")
-        return Chunking(tokens, overlap, late)
-
-
-def _whole(name: str, value: Any, least: int, most: int) -> int:
-    if type(value) is not int or not least <= value <= most:
-        why = "half of tokens" if name == "overlap" else "the model's limit"
-        raise ValidationError(f"{name} must be a whole number from {least} to {most}, {why}")
-    return value
+        try:
+            return Chunking.of(encoder().info.max_tokens, **given)
+        except ChunkOutOfRange as error:
+            raise ValidationError(str(error)) from None
 
 
 def chunks(passages: list[Passage]) -> list[dict[str, int]]:

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from app.bulk.errors import BulkError
+from app.bulk.files import open_place
 from app.bulk.options import Counts
-from app.bulk.source import open_place
 from app.engine.embeddings import Output
 
 # Readers of folders skip names that begin with _ or a dot.

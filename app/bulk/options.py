@@ -7,15 +7,11 @@ from typing import Any, Literal
 from app.bulk.errors import BulkError
 from app.engine.checkpoint import Checkpoint
 from app.engine.embeddings import (
-    CHUNK_TOKENS,
-    FRAME,
-    LEAST_CHUNK_TOKENS,
-    OVERLAP_SHARE,
     Chunking,
     Output,
     Pooling,
 )
-from app.engine.errors import LateNeedsMean
+from app.engine.errors import ChunkOutOfRange, LateNeedsMean
 
 OnError = Literal["null", "skip", "fail"]
 
@@ -114,16 +110,18 @@ class Counts:
 
 def chunking(tokens: int, overlap: int | None, late: bool, model: Model) -> Chunking:
     """How to cut; 0 `tokens` and no `overlap` mean the usual ones. BulkError for what cannot be."""
-    most = model.max_tokens - FRAME
-    tokens = tokens or min(CHUNK_TOKENS, most)
-    if not LEAST_CHUNK_TOKENS <= tokens <= most:
-        raise BulkError(f"--chunk takes {LEAST_CHUNK_TOKENS} to {most} tokens with this model, not {tokens}")
-    overlap = tokens // OVERLAP_SHARE if overlap is None else overlap
-    if overlap > tokens // 2:
-        raise BulkError(f"--overlap takes up to half of a passage, {tokens // 2} tokens, not {overlap}")
     if late and model.pooling != "mean":
         raise BulkError(str(LateNeedsMean()))
-    return Chunking(tokens, overlap, late)
+    try:
+        return Chunking.of(model.max_tokens, tokens or None, overlap, late)
+    except ChunkOutOfRange as error:
+        if error.name == "overlap":
+            raise BulkError(
+                f"--overlap takes up to half of a passage, {error.most} tokens, not {overlap}"
+            ) from None
+        raise BulkError(
+            f"--chunk takes {error.least} to {error.most} tokens with this model, not {tokens}"
+        ) from None
 
 
 def metadata(model: Model, options: Options) -> dict[str, str]:

@@ -14,10 +14,10 @@ from app.bulk.formats import Rows
 from app.bulk.formats.lines import storable
 from app.bulk.options import Counts, Options
 from app.bulk.reuse import PLACES, SHA256, Earlier
-from app.bulk.vectors import WINDOW_NUMBERS, fault_of, sentence, vector_columns
+from app.bulk.vectors import WINDOW_NUMBERS, encode_good, fault_of, sentence, vector_columns
 from app.engine.embeddings import Embeddings, IntArray
 from app.engine.encoder import Encoder
-from app.engine.errors import NotFinite
+from app.engine.passages import piece_end
 
 # Of texts that are embedded together; a longer one is cut before it is cut into passages.
 WINDOW_CHARACTERS = 1 << 22
@@ -187,11 +187,7 @@ def _pieces(row: int, text: object, most: int) -> Iterator[Place]:
     assert isinstance(text, str)
     start = 0
     while len(text) - start > most:
-        low, stop = start + most // 2, start + most
-        for mark in ("\n\n", "\n", "。", " "):
-            if (found := text.rfind(mark, low, stop)) >= 0:
-                stop = found + len(mark)
-                break
+        stop, _ = piece_end(text, start, most)
         if not text[start:stop].isspace():
             yield Place(row, start=start, stop=stop)
         start = stop
@@ -207,23 +203,10 @@ def _encode(
     gone: Callable[[], bool] | None,
 ) -> tuple[Embeddings, list[Place]]:
     """What the pieces without a fault give, and all of them with the faults that only the model can tell."""
-    while True:
-        good = [index for index, piece in enumerate(pieces) if piece.fault is None]
-        given = [str(texts[pieces[index].row])[pieces[index].start : pieces[index].stop] for index in good]
-        try:
-            done = encoder.encode(
-                given,
-                outputs=options.outputs,
-                priority="bulk",
-                gone=gone,
-                chunk=options.chunk,
-                colbert_pool=options.colbert_pool,
-            )
-        except NotFinite as error:
-            for index in error.indices:
-                pieces[good[index]] = replace(pieces[good[index]], fault="not_finite")
-            continue
-        return done, pieces
+    given = [str(texts[piece.row])[piece.start : piece.stop] for piece in pieces]
+    faults = [piece.fault for piece in pieces]
+    done, _ = encode_good(encoder, given, faults, options, gone)
+    return done, [replace(piece, fault=fault) for piece, fault in zip(pieces, faults, strict=True)]
 
 
 def _places(pieces: list[Place], done: Embeddings) -> Iterator[list[Place]]:

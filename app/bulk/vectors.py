@@ -49,7 +49,7 @@ def encode_rows(
     row = 0
     for window in windows(texts, encoder, options):
         faults = [fault_of(value) for value in window]
-        done, places = _encode(encoder, window, faults, options, gone)
+        done, places = encode_good(encoder, window, faults, options, gone)
         kept = [index for index, place in enumerate(places) if faults[place] is None]
         valid = np.array([fault is None for fault in faults])
         counts = Counts(rows=len(window), tokens=done.tokens)
@@ -98,23 +98,23 @@ def fault_of(value: object) -> str | None:
     return None if str(value).strip() else "empty"
 
 
-def _encode(
+def encode_good(
     encoder: Encoder,
     window: Sequence[object],
     faults: list[str | None],
     options: Options,
     gone: Callable[[], bool] | None,
 ) -> tuple[Embeddings, list[int]]:
-    """What the rows without a fault give, and which rows those are; adds what only the model can tell."""
+    """What the texts without a fault give, and which those are; adds faults that only the model can tell."""
     while True:
         places = [index for index, fault in enumerate(faults) if fault is None]
-        texts = [str(window[place]) for place in places]
         try:
             done = encoder.encode(
-                texts,
+                [str(window[place]) for place in places],
                 outputs=options.outputs,
                 priority="bulk",
                 gone=gone,
+                chunk=options.chunk,
                 colbert_pool=options.colbert_pool,
             )
         except NotFinite as error:

@@ -111,20 +111,23 @@ class Work:
 
     def _name(self, part: Part, table: pa.Table, index: int) -> str:
         """Of a row of a part, for those who cite it: by its id, else its file, else its place in that."""
+        if (told := self._id(table, index)) is not None:
+            return told
+        file = self.source.file(part, index).name
+        return file if self.source.format in WHOLE else f"{file}#{part.row + index + 1}"
+
+    def _id(self, table: pa.Table, index: int) -> str | None:
+        """What stands in the column that names rows, if it says anything."""
         name = self.options.id_column
         if name and (value := table.column(name)[index]).is_valid:
             with suppress(UnicodeDecodeError):  # Parquet may hold bytes that are no UTF-8
                 return str(value)
-        file = self.source.file(part, index).name
-        return file if self.source.format in WHOLE else f"{file}#{part.row + index + 1}"
+        return None
 
     def _where(self, part: Part, table: pa.Table, index: int) -> str:
         """A row of a part, as its owner knows it."""
-        name = self.options.id_column
-        if name and (value := table.column(name)[index]).is_valid:
-            with suppress(UnicodeDecodeError):  # Parquet may hold bytes that are no UTF-8
-                told = str(value)
-                return f"the text of {told if len(told) < 80 else told[:80] + '...'}"
+        if (told := self._id(table, index)) is not None:
+            return f"the text of {told if len(told) < 80 else told[:80] + '...'}"
         if self.source.format in WHOLE:
             return self.source.file(part, index).name
         return f"the text in {self.source.file(part, index).name}, row {part.row + index + 1},"

@@ -2,10 +2,12 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+
+from app.engine.errors import ChunkOutOfRange
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -52,6 +54,18 @@ class Chunking:
     # Tokens that the passage before ends with, at most; up to half of `tokens`.
     overlap: int = CHUNK_TOKENS // OVERLAP_SHARE
     late: bool = False  # pooled out of one pass over the whole document (late chunking)
+
+    @classmethod
+    def of(cls, max_tokens: int, tokens: object = None, overlap: object = None, late: bool = False) -> Self:
+        """For a model that reads so many tokens; what is None is as usual. ChunkOutOfRange."""
+        most = max(LEAST_CHUNK_TOKENS, max_tokens - FRAME)
+        tokens = min(CHUNK_TOKENS, most) if tokens is None else tokens
+        if type(tokens) is not int or not LEAST_CHUNK_TOKENS <= tokens <= most:
+            raise ChunkOutOfRange("tokens", LEAST_CHUNK_TOKENS, most)
+        overlap = tokens // OVERLAP_SHARE if overlap is None else overlap
+        if type(overlap) is not int or not 0 <= overlap <= tokens // 2:
+            raise ChunkOutOfRange("overlap", 0, tokens // 2)
+        return cls(tokens, overlap, late)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ EngineError
 ├── NotLoaded         encode() before load() or after close()
 ├── TextTooLong       truncation was refused and a text is over the limit
 ├── MissingHead       the checkpoint has no weights for an output
+├── ChunkOutOfRange   passages cannot have so many tokens, or share so many
 ├── LateNeedsMean     late chunking was asked for with another pooling
 ├── TooMuchOutput     the answer would hold too many numbers or tokens
 ├── Overloaded        too many tokens wait already
@@ -51,6 +52,17 @@ class MissingHead(EngineError):
         names = {"sparse": "lexical weights", "colbert": "multi-vectors"}
         super().__init__(f"this model has no {names[head]}")
         self.head = head
+
+
+class ChunkOutOfRange(EngineError):
+    """The `tokens` of a passage or their `overlap`, as `name` says, must be from `least` to `most`."""
+
+    def __init__(self, name: str, least: int, most: int) -> None:
+        why = "half of tokens" if name == "overlap" else "the model's limit"
+        super().__init__(f"{name} must be a whole number from {least} to {most}, {why}")
+        self.name = name
+        self.least = least
+        self.most = most
 
 
 class LateNeedsMean(EngineError):

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.engine.embeddings import Embeddings, FloatArray, Head, Lexical, Weights
+from app.engine.token_pooling import groups
 from app.engine.turn import Turn
 
-# Passages are encoded and compared in groups of about this many tokens, so that the multi-vectors of
-# a thousand of them are never in memory together.
-GROUP_TOKENS = 16384
 ROWS = 512  # tokens of a query that are compared at a time
 STEP = 1 << 22  # pairs of tokens, about a tenth of a second
 LEAST_ROWS = 64  # what the rest of a comparison costs, in tokens of both texts
@@ -42,15 +40,9 @@ class Plan:
 
     def groups(self, counts: list[int]) -> list[list[int]]:
         """Texts to encode at a time: the queries, which are kept, then all others by and by."""
-        groups = [self._queries]
-        size = GROUP_TOKENS
-        for text in range(len(self._queries), len(self.texts)):
-            if size + counts[text] > GROUP_TOKENS:
-                groups.append([])
-                size = 0
-            groups[-1].append(text)
-            size += counts[text]
-        return groups
+        first = len(self._queries)
+        others = groups(counts[first:])
+        return [self._queries, *([first + text for text in group] for group in others if group)]
 
     def pairs_with(self, passages: list[int]) -> dict[tuple[int, int], list[int]]:
         """The distinct pairs with these passages, and where each is among all."""

@@ -17,8 +17,8 @@ from app.engine.turn import Turn
 # Rows of a longer text are clustered in consecutive blocks of one size: time and memory grow with the square
 # of a block. One of 512 rows of 1024 numbers takes about 10 ms and 10 MB.
 BLOCK = 512
-# Texts are computed in groups of about this many tokens, each pooled before the next is computed, so that the
-# multi-vectors of a corpus are never in memory as they were before.
+# Texts are computed in groups of about this many tokens, each pooled or compared before the next is computed,
+# so that the multi-vectors of a thousand texts are never in memory together.
 GROUP_TOKENS = 16384
 
 Float64Array = NDArray[np.float64]

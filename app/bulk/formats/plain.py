@@ -8,7 +8,7 @@ from itertools import islice
 import pyarrow as pa
 from pyarrow import fs
 
-from app.bulk.formats import File, Part, Rows, cut_files
+from app.bulk.formats import File, Part, Rows, cut_files, whole_files
 from app.bulk.formats.decoding import UTF8, decode, find_encoding, read_as
 from app.bulk.formats.lines import lines, opened, placed, storable
 
@@ -43,9 +43,7 @@ class TextFiles:
         return pa.schema([("path", pa.string()), ("text", pa.string())])
 
     def parts(self, files: fs.FileSystem, found: list[File], rows: int, size: int) -> Iterator[Part]:
-        whole = File("", "", 0, 0)  # all of them are cut as if they were the rows of one
-        sizes = [(index, file.size) for index, file in enumerate(found)]
-        return cut_files([whole], rows, size, lambda _: sizes)
+        return whole_files(found, rows, size)
 
     def read(
         self, files: fs.FileSystem, found: list[File], part: Part, column: str, schema: pa.Schema

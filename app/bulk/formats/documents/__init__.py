@@ -10,7 +10,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from app.bulk.errors import BulkError
-from app.bulk.formats import File, Part, Rows, Unread, cut_files
+from app.bulk.formats import File, Part, Rows, Unread, whole_files
 from app.bulk.formats.decoding import UTF8, decode, find_encoding, read_as
 from app.bulk.formats.documents.reader import Document, Reader
 from app.bulk.formats.lines import COMPRESSED, bare, opened, storable
@@ -38,9 +38,7 @@ class Documents:
         return pa.schema([("path", pa.string()), ("title", pa.string()), ("text", pa.string())])
 
     def parts(self, files: fs.FileSystem, found: list[File], rows: int, size: int) -> Iterator[Part]:
-        whole = File("", "", 0, 0)  # all of them are cut as if they were the rows of one
-        sizes = [(index, file.size) for index, file in enumerate(found)]
-        return cut_files([whole], rows, size, lambda _: sizes)
+        return whole_files(found, rows, size)
 
     def read(
         self, files: fs.FileSystem, found: list[File], part: Part, column: str, schema: pa.Schema
