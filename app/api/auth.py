@@ -1,4 +1,4 @@
-"""Authentication by API key, and pages on other hosts. Health checks need neither."""
+"""Authentication by API key, and which pages on other hosts may call. Health checks need no key."""
 
 import hmac
 import itertools
@@ -13,8 +13,7 @@ from flask_cors import CORS
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Unauthorized
 
-from app.api.context import settings
-from app.api.protocol import is_open
+from app.api.protocol import UNAUTHORIZED, is_open
 from app.config import ConfigError, Settings
 
 log = logging.getLogger(__name__)
@@ -90,20 +89,21 @@ def init_app(app: Flask) -> None:
 
 def _check() -> None:
     # A browser asks by OPTIONS first and brings no key.
-    if request.method == "OPTIONS" or _open(request.endpoint or ""):
+    if request.method == "OPTIONS" or opens(current_app, request.endpoint or ""):
         return
     keys: Keys = current_app.extensions["keys"]
     if not keys.match(request.environ):
         raise Unauthorized(
-            "the API key is missing or wrong: send Authorization: Bearer <key>",
+            UNAUTHORIZED.sentence,
             www_authenticate=WWWAuthenticate("bearer", {"realm": "embeddings"}),
         )
 
 
-def _open(endpoint: str) -> bool:
-    if endpoint in ALWAYS_OPEN or is_open(current_app, endpoint):
+def opens(app: Flask, endpoint: str) -> bool:
+    """Whether this endpoint answers without a key though there are keys."""
+    if endpoint in ALWAYS_OPEN or is_open(app, endpoint):
         return True
-    opened = settings().open_paths
+    opened = app.config["EMBED"].open_paths
     return ("docs" in opened and endpoint.startswith(DOCS)) or (
         "metrics" in opened and endpoint == "metrics.metrics"
     )

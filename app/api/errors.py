@@ -8,7 +8,7 @@ from flask import Flask, Response, current_app, json, request
 from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException
 
-from app.api.protocol import Protocol, plain, registered
+from app.api.protocol import REFUSALS, Protocol, first_fault, plain, registered
 from app.engine.errors import (
     Abandoned,
     LateNeedsMean,
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 SENTENCES = {
     404: "there is nothing at this path, /apidocs/ lists what there is",
     405: "this path does not answer this method, see the Allow header",
-    408: "the request did not come in time: its head has ten seconds, its body two minutes",
+    408: REFUSALS[408].sentence,
     500: "the server failed on this request, its log says why",
 }
 MODEL_CHARACTERS = 256  # of a model's name: it comes back in answers
@@ -97,15 +97,7 @@ def _protocol() -> Protocol | None:
 
 def _validation(error: ValidationError) -> Response:
     details: dict[str, Any] = error.normalized_messages()  # type: ignore[no-untyped-call]
-    field, messages = next(iter(details.items()))
-    return refusal(422, f"{field}: {_first(messages)}", details)
-
-
-def _first(messages: Any) -> str:
-    """The first sentence in marshmallow's nest of lists and mappings."""
-    while not isinstance(messages, str):
-        messages = next(iter(messages.values() if isinstance(messages, dict) else messages))
-    return messages
+    return refusal(422, first_fault(details), details)
 
 
 def _missing_head(error: MissingHead) -> Response:

@@ -100,7 +100,7 @@ class TooLate(EngineError):
     """The call's turn did not come in time; what had not started was not computed."""
 
     def __init__(self) -> None:
-        super().__init__("the request waited longer than it may")
+        super().__init__("the request waited too long for its turn, try again later")
 
 
 class Abandoned(EngineError):
