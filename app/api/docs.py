@@ -19,7 +19,7 @@ from app.config import Settings
 
 ROOM = Path(__file__).parent.parent
 TITLE = "BGE-M3 embeddings"
-# In this order; then those protocols that were there first, by name.
+# Our own endpoints in this order; the other protocols follow by name.
 OURS = {
     "Embeddings": "Dense vectors, lexical weights, multi-vectors, and documents cut into passages.",
     "Ranking": "Scores of pairs, and documents in the order of a query.",
@@ -30,7 +30,7 @@ SCHEMES = {
     "Bearer": {"type": "http", "scheme": "bearer"},
     "X-API-Key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
-# Scripts only from here. Both pages write styles as they go, and ReDoc searches in a worker.
+# Scripts only from this server. Both pages add styles at run time, and ReDoc searches in a worker.
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "font-src 'self' data:; connect-src 'self'; worker-src blob:; base-uri 'none'; "
@@ -106,7 +106,7 @@ def openapi(app: Flask, version: str) -> dict[str, Any]:
         operation = getattr(app.view_functions[rule.endpoint], "__apispec_doc__", None)
         if operation:
             methods = (rule.methods or set()) - {"HEAD", "OPTIONS"}
-            # apispec resolves what it is given in place, and a view outlives an application.
+            # apispec changes what it is given, and a view is shared by several applications.
             own = copy.deepcopy(operation)
             if locked:
                 _lock(app, rule.endpoint, own)
@@ -114,7 +114,7 @@ def openapi(app: Flask, version: str) -> dict[str, Any]:
     found = spec.to_dict()
     found["tags"] = _tags(found["paths"])
     for schema in found["components"]["schemas"].values():
-        # What a request must have comes first, also where its class inherits the rest.
+        # Required fields first: a class lists the fields it inherits before its own.
         required = schema.get("required", [])
         properties = schema.get("properties", {})
         schema["properties"] = dict(sorted(properties.items(), key=lambda entry: entry[0] not in required))
@@ -132,7 +132,7 @@ def _lock(app: Flask, endpoint: str, operation: dict[str, Any]) -> None:
 
 
 def _tags(paths: dict[str, Any]) -> list[dict[str, Any]]:
-    """Ours first: pages that show the document keep this order."""
+    """Our endpoints first; Swagger UI and ReDoc keep this order."""
     used = {tag for path in paths.values() for operation in path.values() for tag in operation["tags"]}
     ours = [{"name": name, "description": about} for name, about in OURS.items()]
     return ours + [{"name": name} for name in sorted(used - OURS.keys(), key=str.lower)]
@@ -140,7 +140,7 @@ def _tags(paths: dict[str, Any]) -> list[dict[str, Any]]:
 
 @bp.get("/docs")
 def docs() -> Response:
-    """The same page, and no redirect, which would have to know the prefix that a proxy takes off."""
+    """The same page without a redirect: that would need to know the path prefix a proxy removes."""
     return cast(Response, current_app.view_functions["flasgger.apidocs"]())
 
 

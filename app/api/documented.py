@@ -1,4 +1,4 @@
-"""What a view says of itself; app.api.docs makes the document of it."""
+"""What views say about themselves; app.api.docs builds the OpenAPI document from it."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Self, TypeVar
@@ -17,7 +17,7 @@ class Answer(NamedTuple):
     examples: Mapping[str, Callable[[type | None], Any]] = {}
 
     def joined(self, other: Self) -> Self:
-        """Two refusals that a protocol tells with one status."""
+        """Two refusals that a protocol sends with the same status."""
         return self._replace(
             meaning=f"{self.meaning}; or {other.meaning}", examples={**self.examples, **other.examples}
         )
@@ -87,6 +87,6 @@ def described(
     content: dict[str, Any] = {"schema": {"type": "array", "items": schema} if many else schema}
     if examples:
         content["examples"] = {name: {"value": make(request)} for name, make in examples.items()}
-    elif isinstance(schema, dict) and "example" in schema:  # ReDoc would make one of a kind that is not there
+    elif isinstance(schema, dict) and "example" in schema:  # else ReDoc invents one
         content["example"] = schema["example"]
     return {"description": meaning, "content": dict.fromkeys(media, content)}

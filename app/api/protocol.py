@@ -10,13 +10,13 @@ from marshmallow import Schema, fields
 from app.api.documented import Answer
 from app.engine.errors import Overloaded, TooLate
 
-# A status, one sentence a person can act on, and what is wrong with which field -> the JSON of the answer.
+# Makes an error's JSON of a status, a sentence a person can act on, and what is wrong with each field.
 Shape = Callable[[int, str, dict[str, Any]], Any]
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """What a status means, and what the server says then, for example."""
+    """What a status means, and an example of what the server says."""
 
     name: str
     meaning: str
@@ -90,7 +90,7 @@ class ErrorResponse(Schema):
 
 
 def plain(_status: int, sentence: str, details: dict[str, Any]) -> dict[str, Any]:
-    """An error in our own shape, which is Ollama's and a little more."""
+    """An error in our own shape: Ollama's with `details`."""
     return {"error": sentence, "details": details}
 
 
@@ -134,9 +134,9 @@ class Protocol(Blueprint):
     ) -> None:
         """`error` makes an error's body, `schema` documents it, `statuses` replaces some statuses.
 
-        Paths below `prefix` that nothing is at are its errors too. Of its views the `quick` take a body and
-        cost next to nothing, and the `open` are like health checks: they need no key and no seat. `begin`
-        starts what runs beside the requests, once the encoder is loaded, and returns what ends it.
+        Unknown paths below `prefix` get errors in its shape too. Its `quick` views take a body and cost next
+        to nothing; its `open` views are like health checks and need no key and no thread of their own.
+        `begin` starts background work once the encoder is loaded, and returns a function that ends it.
         """
         super().__init__(name, module)
         self.error = error
@@ -163,6 +163,6 @@ def registered(app: Flask) -> list[Protocol]:
 
 
 def is_open(app: Flask, endpoint: str) -> bool:
-    """Whether a view is like a health check to its protocol."""
+    """Whether a view needs no key and no thread of its own, like a health check."""
     found = app.blueprints.get(endpoint.rpartition(".")[0])
     return isinstance(found, Protocol) and endpoint in found.open
