@@ -15,6 +15,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from app.engine.embeddings import CROSS_ENCODER
 from app.engine.reranker import Reranker, RerankerSettings
 from tests.server import float32, serving
+from tests.test_readme import python, shown
 
 TEXTS = ["什么是机器学习？", "Was ist maschinelles Lernen?", "two\nlines", ""]
 TOO_LONG = "word " * 600
@@ -258,3 +259,12 @@ def test_a_wrong_key_is_heard_and_the_right_one_opens(tmp_path, demo_folder):
             0
         ].embedding == pytest.approx(row, abs=1e-7)
         assert hugging.feature_extraction("a").shape == (1, len(row))
+
+
+def test_the_programs_of_the_docs_run_on_the_demo_model(server):
+    """As they are written: a translation is nearer than what is unrelated."""
+    near, far = map(float, shown(python("docs/api.md", "Embed"), server.url).split(" > "))
+    assert near > far
+    best, *others = shown(python("docs/search.md", "Dense search"), server.url).splitlines()
+    assert "Der Zug nach Hamburg" in best
+    assert len(others) == 2
