@@ -54,6 +54,14 @@ def python(page: str, heading: str) -> str:
     return found
 
 
+def commands(page: str, start: str) -> list[str]:
+    """The commands of a page that begin so, whole over their lines."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    shells = "\n".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL))
+    quoted = r"(?:'[^']*'|\\\n|[^'\n])*"  # a line goes on within quotes, and after a backslash
+    return re.findall(rf"^{re.escape(start)}{quoted}", shells, re.MULTILINE)
+
+
 def module(name: str, code: str) -> types.ModuleType:
     made = types.ModuleType(name)
     exec(compile(code, name, "exec"), made.__dict__)
