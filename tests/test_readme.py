@@ -16,6 +16,7 @@ from pyarrow import fs
 
 from app import create_app
 from app.api import protocols
+from app.api.protocols.embed import EmbedRequest
 from app.bulk.formats import File
 from app.config import Settings
 from tests.conftest import ROOT
@@ -47,10 +48,14 @@ def anchors(page: Path) -> set[str]:
     return found
 
 
+def section(page: str, heading: str) -> str:
+    """What stands under a heading of a page."""
+    return (ROOT / page).read_text(encoding="utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]
+
+
 def python(page: str, heading: str) -> str:
     """The only program under a heading of a page."""
-    text = (ROOT / page).read_text(encoding="utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    (found,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (found,) = re.findall(r"```python\n(.*?)```", section(page, heading), re.DOTALL)
     return found
 
 
@@ -141,6 +146,24 @@ def test_the_format_of_the_guide_reads_in_parts(tmp_path):
     rows = [paragraphs.read(local, found, part, "text", schema) for part in parts]
     assert [row.texts for row in rows] == [["one", "zwei\nZeilen"], ["三"]]
     assert pa.concat_tables(row.table for row in rows)["text"].to_pylist() == ["one", "zwei\nZeilen", "三"]
+
+
+def test_the_docs_have_every_field_endpoint_and_metric(tmp_path, fake, reranker):
+    fields = set(re.findall(r"^\| `(\w+)` \|", section("docs/api.md", "Fields"), re.MULTILINE))
+    # These are other clients': described in a field's row, or ignored.
+    assert fields == set(EmbedRequest().fields) - {"truncation_direction", "options", "keep_alive"}
+
+    client = create_app(Settings(model_name="fake", batch_dir=tmp_path), fake, reranker).test_client()
+    specified = client.get("/apispec_1.json").json["paths"]
+    paths = {re.sub(r"<(?:\w+:)?(\w+)>", lambda found: found[1].upper(), path) for path in specified}
+    named = set(re.findall(r"(?<=[` ])/[\w./-]*(?=`)", section("docs/api.md", "Endpoints")))
+    assert paths - named == set()
+    assert named - paths == {"/apidocs/", "/docs", "/redoc", "/apispec_1.json"}
+
+    assert client.post("/api/embed", json={"input": "a"}).status_code == 200
+    kinds = re.findall(r"^# TYPE (embed_\w+)", client.get("/metrics").text, re.MULTILINE)
+    metrics = set(re.findall(r"`(embed_\w+)`", section("docs/operations.md", "Metrics")))
+    assert metrics == {name for name in kinds if not name.endswith("_created")}
 
 
 def shown(code: str, url: str) -> str:
