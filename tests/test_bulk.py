@@ -131,7 +131,7 @@ def test_multi_vectors_are_pooled(run, tmp_path, reference, encoding):
     assert json.loads(pq.read_schema(next(out.glob("part-*"))).metadata[b"embedding"])["colbert_pool"] == 4
     again = run(place, "--out", out, *options)
     assert again.exit_code == 1
-    assert "was begun with another colbert pool (4, now None)" in again.output
+    assert "was begun with a different colbert pool (4, now None)" in again.output
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_a_numpy_file(run, tmp_path, reference):
     assert pq.read_table(tmp_path / "vectors.ids.parquet").to_pydict() == {"id": ["a", "b", "c", "g"]}
     names = ["bad.jsonl", "vectors.ids.parquet", "vectors.npy"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
-    assert "is there already" in run(place, "--out", out).output
+    assert "already exists" in run(place, "--out", out).output
     # Killed when the array was there and its parts were not gone yet.
     parts = tmp_path / "vectors.npy.parts"
     out.rename(tmp_path / "kept")
@@ -362,10 +362,10 @@ def test_what_cannot_be_embedded_is_said_in_a_sentence(run, tmp_path):
     out = tmp_path / "out"
     cases = [
         ((tmp_path / "absent",), "there is no file at"),
-        ((tmp_path / "a.xml",), "a.xml is of no known format, --format names one of: parquet"),
-        ((good, "--column", "body"), "no column 'body', --column names one of: 'text', 'n'"),
+        ((tmp_path / "a.xml",), "a.xml has no known format: --format takes one of parquet"),
+        ((good, "--column", "body"), "no column 'body': --column takes one of 'text', 'n'"),
         ((good, "--column", "n"), "the column 'n' of"),
-        ((good, "--id-column", "key"), "--id-column names one of: 'text', 'n'"),
+        ((good, "--id-column", "key"), "--id-column takes one of 'text', 'n'"),
         ((parquet,), "has a column 'dense' already"),
         ((tmp_path / "cut.parquet",), "cut.parquet cannot be read as Parquet"),
         ((tmp_path / "twice.parquet",), "twice.parquet has two columns of the same name"),
@@ -382,7 +382,7 @@ def test_what_cannot_be_embedded_is_said_in_a_sentence(run, tmp_path):
         assert words in " ".join(done.output.split()), (arguments, done.output)
         assert "Traceback" not in done.output
         assert not list(out.glob("part-*"))
-    assert "holds something else already" in run(good, "--out", tmp_path / "full").output
+    assert "already holds other files" in run(good, "--out", tmp_path / "full").output
     assert (tmp_path / "full" / "letter.txt").read_text() == "mine"
     (tmp_path / "file").write_text("mine")
     assert "cannot be read or written" in run(good, "--out", tmp_path / "file").output
