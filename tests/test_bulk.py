@@ -1,4 +1,4 @@
-"""`flask embed` on this machine: every format in, the same vectors as the encoder's out."""
+"""`flask embed` on this machine: from every format it makes the same vectors as the encoder."""
 
 import gzip
 import json
@@ -215,7 +215,7 @@ def test_a_numpy_file(run, tmp_path, reference):
     names = ["bad.jsonl", "vectors.ids.parquet", "vectors.npy"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     assert "already exists" in run(place, "--out", out).output
-    # Killed when the array was there and its parts were not gone yet.
+    # As if killed after the array was written and before its parts were removed.
     parts = tmp_path / "vectors.npy.parts"
     out.rename(tmp_path / "kept")
     assert run(place, "--out", parts, "--id-column", "id", "--part-rows", 2).exit_code == 3
@@ -446,8 +446,8 @@ def test_ctrl_c_while_it_loads_is_one_sentence(tmp_path, tiny_folder):
 
 
 def test_a_full_disk_is_said_and_what_is_whole_stays(tmp_path, tiny_folder):
-    """A limit on the size of files stands for the disk: the write fails in the same place."""
-    ensure_export(read_checkpoint(tiny_folder), NativeExporter(), "fp32", None)  # larger than the limit
+    """A limit on file sizes stands in for a full disk: the write fails in the same place."""
+    ensure_export(read_checkpoint(tiny_folder), NativeExporter(), "fp32", None)  # it is larger than the limit
     texts = [f"{n} {'word ' * (5 if n < 100 else 100)}" for n in range(200)]
     place = write_jsonl(tmp_path / "a.jsonl", [{"text": text} for text in texts])
     out = tmp_path / "out"
