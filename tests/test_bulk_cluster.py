@@ -163,7 +163,7 @@ def test_a_local_run_goes_on_where_the_cluster_stopped(tmp_path, corpus, tiny_fo
     process = start(tiny_folder, corpus, "--out", out, "--part-rows", 100, f"--ray={cluster.address}")
     wait_for(lambda: len(parts(out)) >= 2)
     process.send_signal(signal.SIGINT)
-    assert "the same command goes on" in finish(process, 130)
+    assert "run the same command again" in finish(process, 130)
     wait_for(lambda: not actors())
     finish(start(tiny_folder, corpus, "--out", out, "--part-rows", 100), 3)
     assert_same(out, here)
@@ -203,7 +203,7 @@ def test_a_node_without_the_same_model(tmp_path, corpus, tiny_folder, cluster, l
         settings = replace(settings, path=tmp_path / "absent")
     with pytest.raises(BulkError) as raised, Progress(3000) as progress:
         embed_there(work, settings, list(work.source.parts(100)), progress, Cluster(cluster.address))
-    words = {"folder": "there is no model folder", "version": "has the version"}
+    words = {"folder": "there is no model folder", "version": "has version"}
     assert words[lacks] in str(raised.value)
     assert "the node" in str(raised.value)
     assert not parts(tmp_path / "out")

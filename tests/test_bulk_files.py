@@ -119,7 +119,7 @@ def test_encoding_and_delimiter_can_be_said(run, tmp_path):
     assert table.drop_columns("dense").to_pylist() == [{"text": "żółw", "n": "1"}]
     assert table.schema.field("dense").type.value_type == pa.int8()
     again = run(tmp_path / "a.csv", "--out", tmp_path / "out", "--delimiter", ":", "--encoding", "int8")
-    assert "begun with another text encoding (cp852, now None)" in again.output
+    assert "begun with a different text encoding (cp852, now None)" in again.output
     (tmp_path / "b.tsv").write_text("text\tn\none\t1\n")
     arguments = (
         tmp_path / "b.tsv",
