@@ -193,7 +193,7 @@ def test_what_cannot_be_cut_is_said_in_a_sentence(run, tmp_path):
         ((good, "--overlap", "3"), "give --chunk too"),
         ((good, "--late"), "give --chunk too"),
         (("--chunk", good), "b.jsonl' is no number of tokens: without one, put --chunk behind SOURCE"),
-        ((place, "--chunk"), "has a column 'start' already"),
+        ((place, "--chunk"), "already has a column 'start'"),
     ):
         done = run(*arguments, "--out", tmp_path / "out")
         assert done.exit_code in (1, 2), arguments
