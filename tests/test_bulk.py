@@ -362,10 +362,10 @@ def test_what_cannot_be_embedded_is_said_in_a_sentence(run, tmp_path):
     out = tmp_path / "out"
     cases = [
         ((tmp_path / "absent",), "there is no file at"),
-        ((tmp_path / "a.xml",), "a.xml has no known format: --format takes one of parquet"),
-        ((good, "--column", "body"), "no column 'body': --column takes one of 'text', 'n'"),
+        ((tmp_path / "a.xml",), "a.xml is not known: set --format to one of parquet"),
+        ((good, "--column", "body"), "no column 'body': set --column to one of 'text', 'n'"),
         ((good, "--column", "n"), "the column 'n' of"),
-        ((good, "--id-column", "key"), "--id-column takes one of 'text', 'n'"),
+        ((good, "--id-column", "key"), "set --id-column to one of 'text', 'n'"),
         ((parquet,), "already has a column 'dense'"),
         ((tmp_path / "cut.parquet",), "cut.parquet cannot be read as Parquet"),
         ((tmp_path / "twice.parquet",), "twice.parquet has two columns of the same name"),
@@ -382,7 +382,7 @@ def test_what_cannot_be_embedded_is_said_in_a_sentence(run, tmp_path):
         assert words in " ".join(done.output.split()), (arguments, done.output)
         assert "Traceback" not in done.output
         assert not list(out.glob("part-*"))
-    assert "already holds other files" in run(good, "--out", tmp_path / "full").output
+    assert "already holds something else" in run(good, "--out", tmp_path / "full").output
     assert (tmp_path / "full" / "letter.txt").read_text() == "mine"
     (tmp_path / "file").write_text("mine")
     assert "cannot be read or written" in run(good, "--out", tmp_path / "file").output

@@ -142,7 +142,7 @@ def test_encoding_and_delimiter_can_be_said(run, tmp_path):
         done = run(tmp_path / "a.csv", "--out", tmp_path / "no", *wrong)
         assert (done.exit_code, words in " ".join(done.output.split())) == (2, True), done.output
     good = write_jsonl(tmp_path / "a.jsonl", [{"text": "one"}])
-    assert "only CSV has a delimiter" in run(good, "--out", tmp_path / "no", "--delimiter", ";").output
+    assert "--delimiter is for CSV" in run(good, "--out", tmp_path / "no", "--delimiter", ";").output
 
 
 def test_folders_as_hive_names_them_are_columns(run, tmp_path):
@@ -170,7 +170,7 @@ def test_folders_as_hive_names_them_are_columns(run, tmp_path):
 def test_a_file_of_several_lines_is_one_text_and_says_so(tmp_path, caplog):
     (tmp_path / "a.txt").write_text("one\ntwo\n")
     assert texts_of(tmp_path / "a.txt") == ["one\ntwo\n"]
-    assert "a.txt is taken as one text; if every line is a text, give --format lines" in caplog.text
+    assert "a.txt is read as one text; if each line is a text, use --format lines" in caplog.text
     caplog.clear()
     texts_of(tmp_path / "a.txt", kind="text")
     texts_of(tmp_path / "a.txt", kind="lines")
@@ -185,7 +185,7 @@ def test_a_files_name_is_no_folder(run, tmp_path):
     for name in (*names, "s3://bucket/x.parquet"):
         done = run(good, "--out", name if "://" in name else f"{tmp_path}/{name}")
         assert done.exit_code == 1
-        assert "is a file's name" in done.output
+        assert "looks like a file" in done.output
         assert "x.npy for dense vectors in one file" in done.output
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
     (tmp_path / "old.csv").mkdir()

@@ -168,7 +168,7 @@ def test_other_vectors_are_not_reused(run, tmp_path, old):
         pq.write_table(pq.read_table(part).drop_columns("text"), part)
     assert run(place, "--out", tmp_path / "dense", max_length=64).exit_code == 3
     for reuse, more, words in (
-        (old, ("--pooling", "cls"), "its vectors are different: it has pooling mean (now cls)"),
+        (old, ("--pooling", "cls"), "its vectors differ: it has pooling mean (now cls)"),
         (old, ("--encoding", "int8"), "it has encoding float32 (now int8)"),
         (
             old,

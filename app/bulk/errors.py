@@ -9,7 +9,7 @@ class Stopped(BulkError):
     """Somebody asked to stop; everything written so far is kept."""
 
     def __init__(self) -> None:
-        super().__init__("stopped; run the same command again to go on from here")
+        super().__init__("stopped; run the same command again to continue")
 
 
 class RowFault(BulkError):

@@ -41,7 +41,9 @@ class Work:
         name = self.options.id_column
         if name is not None and name not in self.source.schema.names:
             columns = ", ".join(map(repr, self.source.schema.names))
-            raise BulkError(f"{self.source.place} has no column {name!r}: --id-column takes one of {columns}")
+            raise BulkError(
+                f"{self.source.place} has no column {name!r}: set --id-column to one of {columns}"
+            )
 
     @property
     def schema(self) -> pa.Schema:
