@@ -189,7 +189,7 @@ def test_what_cannot_be_cut_is_said_in_a_sentence(run, tmp_path):
         ((good, "--chunk", "31"), "--chunk takes 32 to"),
         ((good, "--chunk", "0"), "0 tokens are no passage"),
         ((good, "--chunk", "1" * 5000), "111111111111 tokens are no passage"),
-        ((good, "--chunk", "64", "--overlap", "33"), "half of a passage (32 tokens), not 33"),
+        ((good, "--chunk", "64", "--overlap", "33"), "half of a passage, 32 tokens, not 33"),
         ((good, "--overlap", "3"), "give --chunk too"),
         ((good, "--late"), "give --chunk too"),
         (("--chunk", good), "b.jsonl' is no number of tokens: without one, put --chunk behind SOURCE"),

@@ -86,7 +86,7 @@ def test_a_name_means_one_model(names):
 
 @pytest.mark.parametrize("value", [" , ", ",", " ", "\t,\n"])
 def test_keys_that_are_none_do_not_open_the_server(value):
-    """As "${A},${B}" gives if both are unset."""
+    """As "${A},${B}" gives where both are unset."""
     with pytest.raises(ConfigError, match="EMBED_API_KEYS holds no key"):
         Settings.from_env({"EMBED_API_KEYS": value})
 

@@ -185,7 +185,7 @@ def test_statuses_are_written_in_one_place():
 
 
 def test_settings_are_read_in_one_place():
-    """Exceptions are variables of libraries: one is corrected, two are followed, one is set."""
+    """Some variables are libraries' own: one is mended, two are followed, one is set."""
     theirs = ("HF_ENDPOINT", "PROMETHEUS_MULTIPROC_DIR", "RAY_USAGE_STATS_ENABLED", "RAY_ADDRESS")
     for file in (ROOT / "app").rglob("*.py"):
         if file.name == "config.py":

@@ -117,7 +117,7 @@ def chunking(tokens: int, overlap: int | None, late: bool, model: Model) -> Chun
     except ChunkOutOfRange as error:
         if error.name == "overlap":
             raise BulkError(
-                f"--overlap takes at most half of a passage ({error.most} tokens), not {overlap}"
+                f"--overlap takes at most half of a passage, {error.most} tokens, not {overlap}"
             ) from None
         raise BulkError(
             f"--chunk takes {error.least} to {error.most} tokens with this model, not {tokens}"
