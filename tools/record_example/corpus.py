@@ -28,6 +28,7 @@ TENTH = 10  # one sura or manual page in so many is held out
 class Pair:
     query: str
     passage: str
+    language: str = ""  # of both, where it is one and known
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Pairs:
     held_out: dict[str, list[Pair]]
 
 
-def part_of(passage: str, choice: random.Random) -> Pair | None:
+def part_of(passage: str, language: str, choice: random.Random) -> Pair | None:
     """A sentence with the passage that it stands in; every second time the passage lacks it.
 
     With it the head learns which words tell passages apart, without it which words come again.
@@ -48,11 +49,11 @@ def part_of(passage: str, choice: random.Random) -> Pair | None:
         return None
     sentence = choice.choice(sentences)
     rest = " ".join(passage.replace(sentence, " ").split())
-    return Pair(sentence, rest if len(sentences) > 2 and choice.random() < 0.5 else passage)
+    return Pair(sentence, rest if len(sentences) > 2 and choice.random() < 0.5 else passage, language)
 
 
-def parts_of(passages: list[str], choice: random.Random) -> list[Pair]:
-    return [pair for passage in passages if (pair := part_of(passage, choice))]
+def parts_of(passages: list[str], language: str, choice: random.Random) -> list[Pair]:
+    return [pair for passage in passages if (pair := part_of(passage, language, choice))]
 
 
 def of_verses(folder: Path, choice: random.Random) -> Pairs:
@@ -74,7 +75,7 @@ def of_verses(folder: Path, choice: random.Random) -> Pairs:
                 into["verses, translated"].append(Pair(verse, translation))
             both = " ".join(suras[one][number][at : at + 2])
             if len(both) < CHARACTERS.stop:
-                into["verses"] += parts_of([both], choice)
+                into["verses"] += parts_of([both], one, choice)
     return pairs
 
 
@@ -91,9 +92,10 @@ def of_pages(folder: Path, choice: random.Random) -> Pairs:
                     for document, span in ((english, first), (translated, second))
                 )
                 if len(one) in CHARACTERS and len(other) in CHARACTERS:
-                    both = (one, other) if choice.random() < 0.5 else (other, one)
+                    asks = "en" if choice.random() < 0.5 else language
+                    both = (one, other) if asks == "en" else (other, one)
                     into["pages, translated"].append(Pair(*both))
-                    into["pages"] += parts_of([both[0]], choice)
+                    into["pages"] += parts_of([both[0]], asks, choice)
     return pairs
 
 
@@ -117,7 +119,7 @@ def pairs(folder: Path, trained: int, held_out: int) -> Pairs:
     with tempfile.TemporaryDirectory() as scratch:
         fetch(Path(scratch))
         pages = of_pages(Path(scratch), choice)
-    everyday = parts_of(TEXTS.read_text(encoding="utf-8").splitlines(), choice)
+    everyday = parts_of(TEXTS.read_text(encoding="utf-8").splitlines(), "", choice)
 
     def some(found: dict[str, list[Pair]], most: int) -> dict[str, list[Pair]]:
         unique = {kind: list({pair.passage: pair for pair in of}.values()) for kind, of in found.items()}
