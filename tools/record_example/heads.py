@@ -14,9 +14,9 @@ from tools.record_example.states import Text
 
 WIDTH = 64  # of a row of a multi-vector
 BATCH = 32  # pairs: every passage is the wrong one for the other queries
-LATE_STEPS, LEXICAL_STEPS = 400, 500
+LATE_STEPS, LEXICAL_STEPS = 300, 500
 LATE_TEMPERATURE, LEXICAL_TEMPERATURE = 0.05, 0.02  # of the scores, in the loss
-COMMON = 0.3  # how much a weight costs on tokens that many texts have
+COMMON = 0.1  # how much a weight costs on tokens that many texts have
 QUERY, PASSAGE = 48, 96  # tokens, in training
 
 

@@ -5,7 +5,7 @@ PASSAGES = [
     ("de", "Fehler E17 an der Spülmaschine: Der Wasserdruck ist zu niedrig, öffnen Sie den Hahn ganz."),
     ("fr", "La cartouche BRK-7720 filtre le calcaire et se remplace tous les six mois."),
     ("en", "Filter cartridge BRK-7702 fits coffee machines built before 2019."),
-    ("de", "Lassen Sie den Teig über Nacht im Kühlschrank gehen und backen Sie das Brot am Morgen."),
+    ("de", "Der Brotteig geht über Nacht im Kühlschrank und wird am Morgen gebacken."),
     ("zh", "面团在冰箱里发酵一夜，早上烤四十分钟，面包皮会更脆。"),
     ("ru", "Чтобы хлеб не черствел, храните его в льняном мешке, а не в холодильнике."),
     ("en", "The library is open until nine on weekdays and closed on Sundays."),
@@ -23,7 +23,7 @@ PASSAGES = [
 QUERIES = [
     ("en", "BRK-7720"),
     ("en", "What should I do if I burn my hand?"),
-    ("de", "Wann fährt die letzte U-Bahn vom Flughafen?"),
+    ("fr", "À quelle heure part le dernier métro de l'aéroport ?"),
     ("en", "the dishwasher shows E24"),
     ("zh", "图书馆星期六几点开门？"),
     ("es", "¿Quién era Skłodowska?"),
