@@ -11,7 +11,7 @@ const GUTTER = 26; // for the numbers beside the rows, as the style sheet says
 export function raster(shown, hooks, scroller, at) {
   const { order } = shown;
   const n = order.length;
-  const size = Math.max(1.5, Math.min(20, (scroller.clientWidth - GUTTER - 6) / n));
+  const size = Math.max(1.5, Math.min(20, (scroller.clientWidth - GUTTER - 8) / n));
   const canvas = make("canvas", { width: n, height: n, "aria-hidden": "true" });
   paintPixels(canvas, shown);
   const row = make("div", { class: "cross" });

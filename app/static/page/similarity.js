@@ -105,8 +105,8 @@ const compare = () =>
     shown.order = await ordered(signal);
     draw();
     explainPair();
-    const document = isDocument(file, find("lines").value) && t("compare.document");
-    notice([document, leftOut(given.length, most, vectors, maxTokens)].filter(Boolean).join(" "));
+    const long = vectors.some(({ cut }) => cut) || isDocument(file, find("lines").value);
+    notice([leftOut(given.length, most, vectors, maxTokens), long && t("compare.document")].filter(Boolean).join(" "));
   });
 
 const sameTexts = (texts) => shown?.texts.length === texts.length && texts.every((text, index) => text === shown.texts[index]);
