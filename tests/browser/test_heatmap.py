@@ -8,7 +8,7 @@ from tests.browser.test_similarity import cell, compare
 
 pytestmark = pytest.mark.browser
 
-OVERFLOW = """() => [document.documentElement, document.querySelector(".scroller"), document.querySelector(".result")]
+OVERFLOW = """() => ["html", ".scroller", ".result"].map((place) => document.querySelector(place))
   .map((element) => element.scrollWidth - element.clientWidth)"""
 # What of the heat map reaches beyond the column that it is in.
 BEYOND = """() => {
@@ -78,6 +78,10 @@ def test_rows_of_a_large_map_are_numbered(open_page):
     numbers = page.locator("#heat .rows span")
     expect(numbers).to_have_text([str(number) for number in range(1, 151, 5)])
     assert page.evaluate(OVERFLOW) == [0, 0, 0]
+    side = page.locator("#heat .rows").bounding_box()
+    last = numbers.last.bounding_box()
+    assert last["y"] + last["height"] <= side["y"] + side["height"]
+    assert side["height"] == pytest.approx(page.locator(".raster").bounding_box()["height"], abs=1)
     page.locator("#order").select_option("near")
     page.locator("#order-row").select_option("41")
     expect(numbers.first).to_have_text("42")
@@ -164,7 +168,8 @@ def test_controls_stand_in_line(open_page, view):
 @pytest.mark.parametrize("view", ["similarity", "map"])
 def test_a_finger_hits_everything(open_page, view, locale):
     page = open_page(view, width=390, height=844, is_mobile=True, has_touch=True, locale=locale)
-    targets = page.locator(f"header :is(a, button), #{view} :is(button, select, summary, .file, .choice label)")
+    inside = f"#{view} :is(button, select, summary, .file, .choice label)"
+    targets = page.locator(f"header :is(a, button), {inside}")
     small = [
         target.evaluate("(e) => e.outerHTML")
         for target in targets.all()

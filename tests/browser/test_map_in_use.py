@@ -115,7 +115,8 @@ def test_labels_never_lie_over_each_other(page, server):
             assert 0 <= one["left"] <= 400 - one["width"]
             assert 0 <= one["top"] <= 300 - 18
             for other in found[:index]:
-                assert abs(one["top"] - other["top"]) >= 18 or abs(one["left"] - other["left"]) >= one["width"]
+                aside = abs(one["left"] - other["left"]) >= one["width"]
+                assert aside or abs(one["top"] - other["top"]) >= 18
     assert page.evaluate(PLACED, [[{"name": "away", "members": [0]}], [[-500, 10]], [400, 300]]) == []
 
 

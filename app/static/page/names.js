@@ -81,5 +81,5 @@ function distinctive(inside, everywhere, members, n) {
     if (!chosen.some(({ word: other }) => other.startsWith(stem))) chosen.push({ word, written });
     if (chosen.length === WORDS) break;
   }
-  return chosen.map(({ written }) => written).join(", ");
+  return chosen.map(({ written }) => written).join(HAN.test(chosen[0]?.word) ? "、" : ", ");
 }
