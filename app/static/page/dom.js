@@ -43,8 +43,11 @@ export function style(element, values) {
   return element;
 }
 
+// What is between backticks is code.
 export function say(element, sentence, error = false) {
-  element.textContent = sentence ?? "";
+  const pieces = (sentence ?? "").split("`");
+  const coded = pieces.length % 2 ? pieces : [pieces.join("`")];
+  element.replaceChildren(...coded.map((piece, index) => (index % 2 ? make("code", {}, piece) : piece)));
   element.hidden = !sentence;
   element.classList.toggle("error", error);
 }

@@ -4,6 +4,7 @@ import { orCancel } from "./api.js";
 import { choices, chosen, find, make, say, short, style } from "./dom.js";
 import { byClusters, byColumn } from "./coloring.js";
 import { embed, leftOut, requestBody } from "./embed.js";
+import { exportBox } from "./export.js";
 import { takeTexts } from "./intake.js";
 import { run } from "./jobs.js";
 import { onLanguage, t } from "./language.js";
@@ -12,7 +13,6 @@ import { scatter } from "./scatter.js";
 import { startSearch } from "./search.js";
 import { source } from "./source.js";
 import { served } from "./status.js";
-import { takeAway } from "./take.js";
 import { task } from "./task.js";
 
 const MOST = 2000; // texts
@@ -50,8 +50,8 @@ export function startMap() {
     },
     point: (index) => plot.go(index),
   });
-  take = takeAway(
-    find("map-take"),
+  take = exportBox(
+    find("map-export"),
     () => shown && { ...shown, body: requestBody(shown.texts, shown.pooling, ["dense"]), picture: () => mapPicture(shown) },
   );
   onLanguage(paint);
