@@ -11,12 +11,6 @@ import { shade } from "./tokens.js";
 
 const PIECES = 20; // of a passage, each left out once: vectors to compute for it
 
-// How an order's hits can be accounted for with what the model has.
-export function way(kind, outputs) {
-  if (kind === "lexical") return "lexical";
-  return outputs.includes("colbert") ? "multi" : outputs.includes("sparse") ? "lexical" : "leaveout";
-}
-
 // Of one passage: [{start, end, share, title}] in places of the string; a share goes from 0 to 1.
 export async function carriedBy(which, query, passage, options) {
   if (which === "leaveout") return leftOut(query, passage, options);

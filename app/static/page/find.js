@@ -1,14 +1,10 @@
 // The Search view: a question goes in, and out come the passages nearest to it, with what carried them.
 
 import { orCancel } from "./api.js";
-import { carriedBy, carriedRecorded, way } from "./carried.js";
 import { chosen, find, make, say } from "./dom.js";
 import { embed, requestBody } from "./embed.js";
-import { exportBox } from "./export.js";
-import { hitFiles } from "./hitfiles.js";
 import { hitList } from "./hits.js";
 import { language, onLanguage, t } from "./language.js";
-import { fetchRecorded } from "./recorded.js";
 import { CANDIDATES, isSecond, retrieve, retrieveRecorded } from "./retrieve.js";
 import { NEEDS } from "./scores.js";
 import { searched } from "./searched.js";
@@ -49,7 +45,6 @@ export function startFind() {
     radio.addEventListener("change", again);
   find("recorded-open").addEventListener("click", openRecorded);
   find("recorded-close").addEventListener("click", () => show(null));
-  box = exportBox(find("find-export"), () => found && { ...found, body: bodyOf(found) }, hitFiles);
   onModel((what) => {
     model = what;
     offer();
@@ -80,6 +75,7 @@ const search = (query) =>
     list.show({ hits, corpus: now, kind, more: accountFor });
     draw();
     accountFor();
+    offerExport();
   });
 
 function clear() {
@@ -89,9 +85,15 @@ function clear() {
   draw();
 }
 
+// How the hits of an order can be accounted for with what the model has.
+function way(kind) {
+  if (kind === "lexical") return "lexical";
+  return outputs().includes("colbert") ? "multi" : outputs().includes("sparse") ? "lexical" : "leaveout";
+}
+
 // Shades the hits in view, but of those that have to be embedded for it only the first.
 function accountFor() {
-  const which = way(found.kind, outputs());
+  const which = way(found.kind);
   const hits = list.visible();
   const short = ({ index }) => found.corpus.texts[index].length <= LONGEST;
   carry(which === "leaveout" ? hits.slice(0, SHADED).filter(short) : hits);
@@ -100,8 +102,9 @@ function accountFor() {
 const carry = (hits) =>
   account(async ({ signal, notice }) => {
     const { query, recorded: one, kind, corpus: now, pooling } = found;
-    const which = way(kind, outputs());
+    const which = way(kind);
     const options = { pooling, signal, notice };
+    const { carriedBy, carriedRecorded, shaded } = await import("./carried.js");
     if (!one && which !== "leaveout") {
       const texts = hits.map(({ index }) => now.texts[index]);
       await embed([query, ...texts], { ...options, outputs: [which === "multi" ? "colbert" : "sparse"] });
@@ -111,13 +114,14 @@ const carry = (hits) =>
       const ranges = one
         ? carriedRecorded(which, one, now.vectors[hit.index])
         : await carriedBy(which, query, now.texts[hit.index], options);
-      list.carried(hit, ranges);
+      list.carried(hit, shaded(now.texts[hit.index], ranges));
     }
     notice(null);
   });
 
 const openRecorded = () =>
   work(async ({ signal, notice }) => {
+    const { fetchRecorded } = await import("./recorded.js");
     show(await fetchRecorded({ signal, notice }));
     document.querySelector('input[name="find-order"][value="hybrid"]').checked = true;
     search(recorded.queries[0].text);
@@ -153,9 +157,9 @@ function draw() {
   say(find("find-why"), why.filter(Boolean).join(t("scores.space")));
   questions();
   say(find("find-found"), found && sentence());
-  say(find("find-shade"), found?.hits.length ? t(`carried.${way(found.kind, outputs())}`) : null);
+  say(find("find-shade"), found?.hits.length ? t(`carried.${way(found.kind)}`) : null);
   find("find-export").hidden = !found || Boolean(recorded);
-  box.refresh();
+  box?.refresh();
 }
 
 function sentence() {
@@ -181,6 +185,12 @@ function questions() {
       return make("button", { lang: code, title: names.of(code), "aria-pressed": pressed, click: ask }, text);
     }),
   );
+}
+
+async function offerExport() {
+  if (box) return;
+  const [{ exportBox }, { hitFiles }] = await Promise.all([import("./export.js"), import("./hitfiles.js")]);
+  box ??= exportBox(find("find-export"), () => found && { ...found, body: bodyOf(found) }, hitFiles);
 }
 
 // What a program would send for the vectors of the question and of the hits in view.

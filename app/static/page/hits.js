@@ -1,6 +1,5 @@
 // The hits of a search: rank, passage, where it stands, scores, and what carried it once that is known.
 
-import { shaded } from "./carried.js";
 import { make } from "./dom.js";
 import { t } from "./language.js";
 
@@ -40,10 +39,10 @@ export function hitList(root, more, carry) {
       draw();
     },
     visible: () => (shown ? shown.hits.slice(0, count) : []),
-    // Shades the passage of a hit.
-    carried(hit, ranges) {
+    // Shows the passage of a hit as these nodes.
+    carried(hit, nodes) {
       const element = root.children[shown?.hits.indexOf(hit)];
-      element?.querySelector(".passage").replaceChildren(...shaded(shown.corpus.texts[hit.index], ranges));
+      element?.querySelector(".passage").replaceChildren(...nodes);
       element?.querySelector(".carry")?.remove();
     },
   };

@@ -7,7 +7,6 @@ import { choices, find, say } from "./dom.js";
 import { embed } from "./embed.js";
 import { takeFiles } from "./intake.js";
 import { onLanguage, t } from "./language.js";
-import { openFile, openPasted } from "./open.js";
 import { onModel, served } from "./status.js";
 import { task } from "./task.js";
 
@@ -25,7 +24,7 @@ export const searched = {
   // `opened` is called with every other corpus, `grown` when there are more vectors of it to search.
   start(given) {
     hooks = given;
-    takeFiles(find("find"), find("find-drop"), find("find-file"), (file, others) => load(() => openFile(file, MOST, others)));
+    takeFiles(find("find"), find("find-drop"), find("find-file"), openFile);
     find("find-example").addEventListener("click", example);
     find("find-resume").addEventListener("click", () => start(fill));
     find("find-column").addEventListener("change", () => load(() => opened, { column: Number(find("find-column").value) }));
@@ -62,8 +61,10 @@ function unfold(open) {
 
 function paste(text) {
   unfold(false);
-  load(() => openPasted(text));
+  load(async () => (await import("./open.js")).openPasted(text));
 }
+
+const openFile = (file, others) => load(async () => (await import("./open.js")).openFile(file, MOST, others));
 
 const example = () =>
   load(async () => {
