@@ -4,7 +4,7 @@ import { make } from "./dom.js";
 import { t } from "./language.js";
 
 const AT_ONCE = 10; // hits; as many again for each "show more"
-const LONG = 400; // characters of a passage, after which it is shown whole at a click
+const LONG = 600; // characters of a passage, after which it is shown whole at a click
 
 // `carry(hit)` is asked for what carried one. What it returns shows the hits of a corpus in an order.
 export function hitList(root, more, carry) {

@@ -2,15 +2,17 @@
 
 import { t } from "./language.js";
 
-// Text to {columns, rows, numbers}: the columns are all names that occur, the numbers those of the lines.
+// Text to {columns, rows, numbers}: the columns are all names that occur, the numbers those of the lines where there are
+// lines.
 export function parseJsonLines(text) {
-  const records = text.trimStart().startsWith("[") ? fromArray(text) : fromLines(text);
+  const array = text.trimStart().startsWith("[");
+  const records = array ? fromArray(text) : fromLines(text);
   const columns = new Set();
   for (const { value } of records) for (const name of Object.keys(value)) columns.add(name);
   return {
     columns: [...columns],
     rows: records.map(({ value }) => [...columns].map((name) => written(value[name]))),
-    numbers: records.map(({ line }) => line),
+    numbers: array ? undefined : records.map(({ line }) => line),
   };
 }
 
