@@ -76,7 +76,17 @@ def test_what_the_first_view_needs_is_fetched_at_once_and_nothing_else(client):
     fetched = re.findall(r'modulepreload" href="/assets/page/([^"]+)"', page)
     assert set(fetched) == imported("main.js")
     assert len(fetched) == len(set(fetched))
-    later = {"similarity.js", "map.js", "en.js", "zh.js", "vendor/hyparquet/parquet.js", "open.js", "carried.js", "export.js", "recorded.js"}
+    later = {
+        "similarity.js",
+        "map.js",
+        "en.js",
+        "zh.js",
+        "vendor/hyparquet/parquet.js",
+        "open.js",
+        "carried.js",
+        "export.js",
+        "recorded.js",
+    }
     assert not later & set(fetched)
     for name in later:
         calls = [file.name for file in SCRIPTS if f'import("./{name}")' in file.read_text(encoding="utf-8")]

@@ -116,8 +116,14 @@ WRONG = {
     "sheet.xlsx": (b"PK\x03\x04", "sheet.xlsx is of a type that this page does not read. Save it as .txt,"),
     "empty.csv": (b"", "empty.csv is empty."),
     "head.csv": (b"text,id\n", "head.csv has no text to search."),
-    "quote.csv": (b'text,id\nfine,1\n"not closed,2\nmore,3\n', "The quote that opens on line 3 is never closed."),
-    "bad.jsonl": (b'{"text": "fine"}\n\n{"text": oops}\n', "Line 3 is neither a JSON object nor a JSON string."),
+    "quote.csv": (
+        b'text,id\nfine,1\n"not closed,2\nmore,3\n',
+        "The quote that opens on line 3 is never closed.",
+    ),
+    "bad.jsonl": (
+        b'{"text": "fine"}\n\n{"text": oops}\n',
+        "Line 3 is neither a JSON object nor a JSON string.",
+    ),
     "number.jsonl": (b"17\n", "Line 1 is neither a JSON object nor a JSON string."),
     "bad.json": (b'[{"text": "fine"},', "This file is not JSON:"),
     "bad.parquet": (b"PAR1 or not", "This file cannot be read as Parquet:"),
@@ -179,7 +185,7 @@ def test_an_encoding_is_read_and_a_guess_is_said(open_page, encoding, text, said
 
 def test_rows_wider_than_the_first_line_are_told_of(open_page):
     page = open_page("search")
-    drop(page, "wide.csv", "text,id\n\"over\ntwo lines\",1\nbread, not quoted, and more,2\nfine,3\n")
+    drop(page, "wide.csv", 'text,id\n"over\ntwo lines",1\nbread, not quoted, and more,2\nfine,3\n')
     expect(page.locator("#find-about")).to_have_text("wide.csv: 3 passages")
     expect(page.locator("#find-notes")).to_contain_text("The first is on line 4 (4 fields, 2 columns).")
     drop(page, "long.csv", f"text,id\n{'rain and bread ' * 100},1\n")
@@ -195,7 +201,12 @@ def test_rows_wider_than_the_first_line_are_told_of(open_page):
 
 def test_a_document_is_cut_into_passages_or_read_as_lines(open_page):
     page = open_page("search")
-    text = "# Bread\n\n" + "Bread is baked from flour and water. " * 60 + "\n\n# Rain\n\n" + "Rain falls from clouds. " * 90
+    text = (
+        "# Bread\n\n"
+        + "Bread is baked from flour and water. " * 60
+        + "\n\n# Rain\n\n"
+        + "Rain falls from clouds. " * 90
+    )
     drop(page, "book.md", text)
     expect(page.locator("#find-about")).to_have_text(re.compile(r"^book\.md: \d+ passages$"))
     settle(page)
