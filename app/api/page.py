@@ -30,7 +30,7 @@ bp = Blueprint("page", __name__, static_folder=FOLDER, static_url_path="/assets/
     tag="Ollama",
 )
 def home() -> Response:
-    """Clients that prefer HTML get a page to search texts, compare them, see why they are similar, and map them."""
+    """Clients that prefer HTML get a page to search, compare and map texts."""
     if request.accept_mimetypes.best_match(["text/plain", "text/html"]) != "text/html":
         return Response("Ollama is running", mimetype="text/plain")
     title = f"{settings().served_name} embeddings"
@@ -47,7 +47,7 @@ def protect(response: Response) -> Response:
 
 @functools.cache
 def _modules(folder: Path) -> list[str]:
-    """What main.js needs before anything is clicked, so that a browser fetches it at once, and not import by import."""
+    """What main.js imports before anything is clicked: a browser fetches it at once, not import by import."""
     found: set[str] = set()
     waiting = ["main.js"]
     while waiting:

@@ -1,4 +1,4 @@
-"""The Search view: what is found and in which order, what carried it, cancelling, exporting, the recorded example."""
+"""The Search view: what is found, in which order, what carried it, cancel, export, the recorded example."""
 
 import base64
 import csv
@@ -126,17 +126,14 @@ def test_every_order_has_the_servers_scores_and_its_shades(open_page, ranking_se
 
 def test_only_the_best_are_put_in_a_costly_order(open_page, ranking_server):
     page = open_page("search", ranking_server)
-    asked = []
-    page.on(
-        "request", lambda request: request.url.endswith("rerank") and asked.append(request.post_data_json)
-    )
+    sent = []
+    page.on("request", lambda request: request.post_data and sent.append(request.post_data_json))
     ask(page, "bread")
     expect(page.locator("#hits-more")).to_have_text("Show 10 more")
     order(page, "cross")
-    assert sum(len(body["texts"]) for body in asked) == 20
+    assert sum(len(body["texts"]) for body in sent if "texts" in body) == 20
     expect(page.locator("#find-found")).to_contain_text("The 20 best passages")
-    sent = []
-    page.on("request", lambda request: request.post_data and sent.append(request.post_data_json))
+    sent.clear()
     order(page, "hybrid")
     multi = {text for body in sent if body.get("return_colbert_vecs") for text in body["input"]}
     assert len(multi) <= 1 + 2 * 20  # the question, the candidates, and hits of before that are shaded
@@ -242,8 +239,8 @@ def test_a_recorded_example_shows_what_the_model_cannot(open_page):
     assert not any("recorded" in url for url in asked)
     page.locator("#recorded-open").click()
     expect(page.locator("#recorded-say")).to_have_text(
-        "Recorded example, not computed by this server. Recorded on 2026-11-27 with tiny, trained on nothing. "
-        "Only its own questions can be asked."
+        "Recorded example, not computed by this server. "
+        "Recorded on 2026-11-27 with tiny, trained on nothing. Only its own questions can be asked."
     )
     expect(page.locator("#find-form")).to_be_hidden()
     expect(page.locator("#find-questions button")).to_have_text(["red roses 🌹 bloom", "rote Rosen"])

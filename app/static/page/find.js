@@ -5,7 +5,7 @@ import { chosen, find, make, say } from "./dom.js";
 import { embed, requestBody } from "./embed.js";
 import { hitList } from "./hits.js";
 import { language, onLanguage, t } from "./language.js";
-import { CANDIDATES, isSecond, retrieve, retrieveRecorded } from "./retrieve.js";
+import { isSecond, retrieve, retrieveRecorded } from "./retrieve.js";
 import { NEEDS } from "./scores.js";
 import { searched } from "./searched.js";
 import { onModel, served } from "./status.js";
@@ -163,10 +163,9 @@ function draw() {
 }
 
 function sentence() {
-  const { kind, hits, corpus: now } = found;
+  const { kind, hits } = found;
   if (!hits.length) return t("find.noshared");
-  const values = { n: hits.length, of: now.vectors.length, most: CANDIDATES, score: t(`score.${kind}`) };
-  return t(isSecond(kind) && !recorded ? "find.second" : "find.found", values);
+  return t(isSecond(kind) && !recorded ? "find.second" : "find.found", { n: hits.length });
 }
 
 // Questions that may be asked with a click: of an example.

@@ -7,7 +7,7 @@ import { dot, lexicalScore, NEEDS, WEIGHTS } from "./scores.js";
 
 // How many passages multi-vectors and the cross-encoder put in order, the best by what costs less: multi-vectors are
 // large, and a cross-encoder reads the query with each passage.
-export const CANDIDATES = 20;
+const CANDIDATES = 20;
 
 const KINDS = { dense: "dense", lexical: "sparse", multi: "colbert", hybrid: "hybrid" };
 
