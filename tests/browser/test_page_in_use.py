@@ -20,7 +20,7 @@ def complete(page):
     assert "{" not in text
 
 
-@pytest.mark.parametrize("place", ["", "#similarity", "#map"])
+@pytest.mark.parametrize("place", ["", "#search", "#similarity", "#map"])
 def test_it_opens_at_its_top(new_page, server, place):
     page = new_page(server.url, height=500)
     page.goto(f"{server.url}/{place}")
@@ -59,7 +59,7 @@ def test_a_newcomer_sees_what_is_near_and_why(open_page, tmp_path):
 
 def test_the_key_is_asked_for_and_kept_for_the_tab(new_page, full_server):
     page = new_page(full_server.url)
-    page.goto(full_server.url)
+    page.goto(f"{full_server.url}/#similarity")
     expect(page.locator("#key")).to_be_focused()
     expect(page.locator("#key-say")).to_contain_text("asks for an API key")
     page.keyboard.type("another")
@@ -71,7 +71,7 @@ def test_the_key_is_asked_for_and_kept_for_the_tab(new_page, full_server):
     expect(page.locator("#key-form")).to_be_hidden()
     assert page.evaluate("JSON.stringify(localStorage)").find(KEY) < 0
     assert not page.context.cookies()
-    page.locator("#compare-take summary").click()
+    page.locator("#compare-export summary").click()
     assert KEY not in page.content()
     page.reload()
     settle(page)
@@ -150,11 +150,15 @@ def test_it_speaks_chinese(open_page, tmp_path):
     expect(page.locator("html")).to_have_attribute("lang", "en")
 
 
-@pytest.mark.parametrize("view", ["similarity", "map"])
+@pytest.mark.parametrize("view", ["search", "similarity", "map"])
 @pytest.mark.parametrize("heads", [False, True], ids=["dense", "heads"])
 def test_axe_finds_nothing_in_any_theme_or_width(open_page, server, full_server, tmp_path, view, heads):
     page = open_page(view, full_server if heads else server)
-    page.locator(f"#{view} summary").click()
+    if view == "search":
+        page.locator("#find-query").fill("how to bake bread")
+        page.locator("#find-query").press("Enter")
+        expect(page.locator("#hits mark").first).to_be_visible()
+    page.locator("details:visible summary").click()
     for width, scheme in ((1280, "light"), (1280, "dark"), (360, "dark"), (360, "light")):
         page.set_viewport_size({"width": width, "height": 900})
         page.emulate_media(color_scheme=scheme)

@@ -84,7 +84,7 @@ def ranking_page(new_page, asked):
         page = new_page(of.url, **options)
         page.add_init_script(f"sessionStorage.setItem('key', '{KEY}')")  # who needs none ignores it
         page.route("**/rerank", asked)
-        page.goto(of.url)
+        page.goto(f"{of.url}/#similarity")
         ranked(page)
         return page
 

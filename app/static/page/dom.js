@@ -49,8 +49,11 @@ export function reveal(element, block = "center") {
   element.scrollIntoView({ behavior: still ? "auto" : "smooth", block, inline: "nearest" });
 }
 
+// What is between backticks is code.
 export function say(element, sentence, error = false) {
-  element.textContent = sentence ?? "";
+  const pieces = (sentence ?? "").split("`");
+  const coded = pieces.length % 2 ? pieces : [pieces.join("`")];
+  element.replaceChildren(...coded.map((piece, index) => (index % 2 ? make("code", {}, piece) : piece)));
   element.hidden = !sentence;
   element.classList.toggle("error", error);
 }

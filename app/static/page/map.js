@@ -4,6 +4,7 @@ import { orCancel } from "./api.js";
 import { choices, chosen, find, make, say, short, style } from "./dom.js";
 import { byClusters, byColumn, grouping } from "./coloring.js";
 import { embed, leftOut, requestBody } from "./embed.js";
+import { exportBox } from "./export.js";
 import { takeTexts } from "./intake.js";
 import { run } from "./jobs.js";
 import { language, onLanguage, t } from "./language.js";
@@ -13,7 +14,6 @@ import { startSearch } from "./search.js";
 import { selectionTable } from "./selection.js";
 import { source } from "./source.js";
 import { served } from "./status.js";
-import { takeAway } from "./take.js";
 import { task } from "./task.js";
 
 const MOST = 2000; // texts
@@ -65,8 +65,8 @@ export function startMap() {
     },
     point: (index) => plot.go(index),
   });
-  take = takeAway(
-    find("map-take"),
+  take = exportBox(
+    find("map-export"),
     () => shown && { ...shown, body: requestBody(shown.texts, shown.pooling, ["dense"]), picture: () => mapPicture(shown) },
   );
   onLanguage(() => {

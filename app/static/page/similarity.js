@@ -4,6 +4,7 @@ import { orCancel } from "./api.js";
 import { chosen, choices, find, lines, reveal, say, short } from "./dom.js";
 import { embed, leftOut, requestBody } from "./embed.js";
 import { EXAMPLE } from "./example.js";
+import { exportBox } from "./export.js";
 import { heatMap } from "./heatmap.js";
 import { takeTexts } from "./intake.js";
 import { run } from "./jobs.js";
@@ -15,7 +16,6 @@ import { rankFor, startRanking } from "./rank.js";
 import { legend, scaleOf } from "./scale.js";
 import { NEEDS } from "./scores.js";
 import { onModel, served } from "./status.js";
-import { takeAway } from "./take.js";
 import { task } from "./task.js";
 import { explain } from "./why.js";
 
@@ -57,8 +57,8 @@ export function startSimilarity() {
   find("passage").addEventListener("change", () => choose(shown.pair[0], Number(find("passage").value)));
   find("swap").addEventListener("click", () => shown && choose(...shown.pair.toReversed()));
   startRanking(choose);
-  take = takeAway(
-    find("compare-take"),
+  take = exportBox(
+    find("compare-export"),
     () => shown && { ...shown, body: requestBody(shown.texts, shown.pooling, NEEDS[shown.kind]), picture: () => heatMapPicture(shown) },
   );
   onModel(offer);

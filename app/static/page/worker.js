@@ -8,7 +8,7 @@ import { pairScores, scoreMatrix } from "./scores.js";
 
 const JOBS = {
   scores: ({ kind, texts }, progress) => scoreMatrix(kind, texts, progress),
-  hybrid: ({ query, passages }) => passages.map((passage) => pairScores(query, passage).hybrid),
+  pairs: ({ query, passages }) => passages.map((passage) => pairScores(query, passage)),
   order: ({ scores, n }) => byCluster(scores, n),
   components: ({ rows, n }) => principalComponents(rows, n),
   clusters: ({ rows, texts, k, language }) => {
