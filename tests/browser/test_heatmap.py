@@ -1,6 +1,7 @@
 """The heat map as it is looked at: whole, numbered, and with a way to Why and back."""
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from tests.browser.conftest import settle
@@ -162,6 +163,18 @@ def test_controls_stand_in_line(open_page, view):
     labels = page.locator(f"#{view} .controls").first.locator("legend, .field > label")
     tops = [label.bounding_box()["y"] for label in labels.all() if label.is_visible()]
     assert max(tops) - min(tops) < 1
+
+
+@pytest.mark.parametrize("n", [60, 61])
+def test_axe_finds_nothing_in_a_large_map(open_page, tmp_path, n):
+    page = open_page(locale="zh-CN")
+    compare(page, words(n))
+    for width, scheme in ((1280, "light"), (390, "dark")):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.emulate_media(color_scheme=scheme)
+        page.screenshot(path=tmp_path / f"{n}-{scheme}-{width}.png", full_page=True)
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
 
 
 @pytest.mark.parametrize("locale", ["en", "zh-CN"])

@@ -5,6 +5,7 @@ import random
 import re
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from tests.browser.conftest import settle
@@ -258,3 +259,19 @@ def test_the_keyboard_selects_points_and_groups(open_page):
     expect(legend(page).nth(2)).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator("#selected")).to_be_hidden()
+
+
+@pytest.mark.parametrize("locale", ["en", "zh-CN"])
+def test_axe_finds_nothing_in_a_selection(open_page, tmp_path, locale):
+    page = open_page("map", locale=locale)
+    page.locator("#color-by").select_option("cluster")
+    legend(page).first.click()
+    page.locator("#select-drag").click()
+    page.locator("#zoom-in").click()
+    for width, scheme in ((1280, "light"), (1280, "dark"), (390, "dark"), (390, "light")):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.emulate_media(color_scheme=scheme)
+        page.screenshot(path=tmp_path / f"selection-{scheme}-{width}.png", full_page=True)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()

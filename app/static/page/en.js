@@ -123,7 +123,7 @@ export default {
   "zoom.in": "Zoom in",
   "zoom.out": "Zoom out",
   "zoom.reset": "Show all",
-  "zoom.hint": "Drag to move the map; Shift and drag to select.",
+  "zoom.hint": "Scroll to zoom, drag to move, hold Shift and drag to select.",
   "select.drag": "Select by dragging",
   "select.title": "Selected texts: {n}",
   "select.text": "Text",

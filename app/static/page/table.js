@@ -114,7 +114,7 @@ export function table(shown, hooks, scroller, at) {
 // is left. On a narrow screen cells stay wide enough for a finger, and a large table scrolls.
 function sizes(room, n) {
   const narrow = room < 600;
-  const least = narrow ? 60 : Math.min(240, Math.max(150, room - 48 * n));
+  const least = narrow ? (room < 60 + n * TARGET ? 110 : 60) : Math.min(240, Math.max(150, room - 48 * n));
   const share = (room - least) / (n + 2);
   const gap = share < 24 ? 1 : 2;
   const side = Math.min(58, Math.max(narrow ? TARGET - gap : 6, Math.floor((room - least - 2 * gap) / n) - gap));

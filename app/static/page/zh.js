@@ -123,7 +123,7 @@ export default {
   "zoom.in": "放大",
   "zoom.out": "缩小",
   "zoom.reset": "显示全部",
-  "zoom.hint": "拖动可移动地图；按住 Shift 拖动可选择。",
+  "zoom.hint": "滚动可缩放，拖动可移动，按住 Shift 拖动可选择。",
   "select.drag": "拖动选择",
   "select.title": "已选文本：{n}",
   "select.text": "文本",

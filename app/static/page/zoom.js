@@ -44,6 +44,7 @@ export function zoom(surface, { changed, framed, framing }) {
     drag = pointers.size > 1 ? null : { from: at(event), frame: event.shiftKey || framing() };
   });
   surface.addEventListener("pointermove", (event) => {
+    if (!event.buttons) pointers.delete(event.pointerId); // let go of outside
     const before = pointers.get(event.pointerId);
     if (!before) return;
     const now = at(event);
