@@ -76,7 +76,7 @@ def test_a_question_in_another_language_finds_a_passage(open_page, server):
     for kind in ("lexical", "multi", "hybrid", "cross"):
         radio = page.locator(f'input[name="find-order"][value="{kind}"]')
         expect(radio).to_be_disabled()
-        expect(radio).to_have_accessible_description(re.compile("BGE-M3 has them.*make reranker"))
+        expect(radio).to_have_accessible_description(re.compile("BGE-M3 .*make reranker"))
 
 
 def test_words_without_which_the_score_falls_are_shaded(open_page, server):
@@ -92,7 +92,7 @@ def test_words_without_which_the_score_falls_are_shaded(open_page, server):
     assert fall == pytest.approx(whole @ asked - without @ asked, abs=2e-3)
     page.locator("#hits li").nth(4).get_by_role("button", name="Show why").click()
     expect(shaded).to_have_count(4)
-    expect(page.locator("#find-shade")).to_contain_text("Each word was left out once")
+    expect(page.locator("#find-shade")).to_contain_text("each is left out once")
 
 
 def test_every_order_has_the_servers_scores_and_its_shades(open_page, ranking_server):
@@ -161,7 +161,7 @@ def test_what_is_embedded_can_be_searched_after_a_cancel(open_page):
     expect(page.locator("#find-progress")).to_be_visible()
     page.locator("#find-query").fill("Brot")
     page.locator("#find-query").press("Enter")
-    expect(page.locator("#find-found")).to_contain_text("64 passages, best first.")
+    expect(page.locator("#find-found")).to_contain_text("64 passages.")
     page.locator("#find-cancel").click()
     expect(page.locator("#find-notes")).to_have_text(
         "Only the first 64 of 2000 passages are embedded and searched."
@@ -174,7 +174,7 @@ def test_what_is_embedded_can_be_searched_after_a_cancel(open_page):
     page.locator("#find-resume").click()
     expect(page.locator("#find-say")).to_contain_text("Embedded: 128 of 2000 passages.")
     page.locator("#find-query").press("Enter")
-    expect(page.locator("#find-found")).to_contain_text("128 passages, best first.")
+    expect(page.locator("#find-found")).to_contain_text("128 passages.")
 
 
 def test_hits_are_exported_with_the_request(open_page, full_server, tmp_path):
@@ -239,9 +239,9 @@ def test_a_recorded_example_shows_what_the_model_cannot(open_page):
     assert not any("recorded" in url for url in asked)
     page.locator("#recorded-open").click()
     expect(page.locator("#recorded-say")).to_have_text(
-        "Recorded example, not computed by this server. "
-        "Recorded on 2026-11-27 with tiny, trained on nothing. Only its own questions can be asked."
+        "Recorded on 2026-11-27 with tiny: trained on nothing. Only its own questions can be asked."
     )
+    expect(page.locator("#recorded .source")).to_have_text("Recorded example, not computed by this server")
     expect(page.locator("#find-form")).to_be_hidden()
     expect(page.locator("#find-questions button")).to_have_text(["red roses 🌹 bloom", "rote Rosen"])
     expect(page.locator("#hits li")).to_have_count(3)

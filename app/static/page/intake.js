@@ -5,7 +5,6 @@ const LARGE = 5000;
 
 // A file dropped anywhere on a view, while `target` is lit, or chosen; `take` is given it, and how many came with it.
 export function takeFiles(view, target, input, take) {
-  // Or a file that misses the target would replace the page.
   view.addEventListener("dragover", (event) => {
     event.preventDefault();
     target.classList.add("dropping");

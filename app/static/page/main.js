@@ -51,6 +51,9 @@ NAMES.forEach((view, at) => {
     find(`tab-${other}`).focus();
   });
 });
+// A file that misses a view would replace the page.
+for (const type of ["dragover", "drop"])
+  addEventListener(type, (event) => event.dataTransfer.types.includes("Files") && event.preventDefault());
 addEventListener("hashchange", () => open(asked()));
 
 const switchLanguage = find("language");

@@ -11,7 +11,7 @@ export async function fetchRecorded(options) {
     queries: queries.map(vectorOf),
     corpus: {
       texts: vectors.map(({ text }) => text),
-      places: vectors.map((_, index) => ({ unit: "find.row", number: index + 1 })),
+      places: vectors.map((_, index) => ({ unit: "find.passage", number: index + 1 })),
       columns: [{ name: "language", values: passages.map(({ language }) => language) }],
       vectors,
     },
