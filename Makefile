@@ -19,7 +19,7 @@ export EMBED_MODEL_PATH ?= $(if $(wildcard models/bge-m3/config.json),models/bge
 run: export EMBED_RERANKER_PATH ?= $(if $(wildcard models/bge-reranker-v2-m3/config.json),models/bge-reranker-v2-m3)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow lint lint-deploy format lock test-browser test-container test-parity test-clients test-faults test-bulk test-sanitized test-soak soak recorded-example bench bench-peers bench-bulk bench-lanes bench-rerank bench-multivectors bench-chunks model reranker clean
+.PHONY: help run test test-slow lint lint-deploy format lock test-browser screenshot test-container test-parity test-clients test-faults test-bulk test-sanitized test-soak soak recorded-example bench bench-peers bench-bulk bench-lanes bench-rerank bench-multivectors bench-chunks model reranker clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -66,6 +66,9 @@ lock: .venv/lock/installed  ## write the .lock files anew, after a change of ver
 
 test-browser: .venv/dev models/multilingual-e5-small  ## the pages in headless Chromium
 	@$(BIN)/pytest -q -m browser
+
+screenshot: .venv/dev models/multilingual-e5-small  ## docs/page.png anew, the picture in the README (needs CJK and Devanagari fonts)
+	@PAGE_SCREENSHOT=docs/page.png $(BIN)/pytest -q -m browser tests/browser/test_first_minute.py -k picture
 
 test-container: models/multilingual-e5-small  ## build the image, run it as the compose file says
 	@tests/container.sh
