@@ -6,7 +6,7 @@ PIP := $(BIN)/pip $(QUIETLY)
 # What serves, by hash: a .lock file lists what its .txt does, but for torch, with hashes. Lists for tests have
 # none. Outside isolation pip builds with what is installed, within it with whatever is newest.
 LOCKED := $(PIP) install --no-deps --require-hashes --no-build-isolation
-LOCKS := requirements.lock $(patsubst %,requirements-%.lock,build bulk compiler demo demo-reranker ray)
+LOCKS := requirements.lock $(patsubst %,requirements-%.lock,build bulk compiler demo demo-reranker ray tracing)
 
 # Where PyTorch keeps builds without CUDA. Where it cannot be reached, pip finds the CPU build in the
 # places it knows or stops; it never falls back to a build with CUDA.
@@ -59,10 +59,10 @@ format: .venv/dev  ## rewrite the code in the project's style
 
 # Every file of each version, so that any processor finds its own. UV_DEFAULT_INDEX names a mirror of PyPI.
 lock: .venv/lock/installed  ## write the .lock files anew, after a change of versions in requirements*.txt
-	@for lock in $(LOCKS); do \
-	  $(dir $<)bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-deps --generate-hashes \
-	    --no-annotate --no-emit-package torch --custom-compile-command "make lock" \
-	    "$${lock%.lock}.txt" --output-file "$$lock" || exit; done
+	@lock() { $(dir $<)bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-deps --generate-hashes \
+	    --no-annotate --no-emit-package torch --custom-compile-command "make lock" "$$1" --output-file "$$2"; }; \
+	for lock in $(LOCKS); do lock "$${lock%.lock}.txt" "$$lock" || exit; done; \
+	sed '/^# What makes exports/,$$d' requirements.txt | lock - requirements-slim.lock
 
 test-browser: .venv/dev models/multilingual-e5-small  ## the pages in headless Chromium
 	@$(BIN)/pytest -q -m browser

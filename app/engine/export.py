@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import importlib.util
 import json
 import logging
 import os
@@ -70,11 +71,17 @@ def ensure_export(
     """The folder of an export, which is made if necessary; a second caller waits until it is made.
 
     It goes into the model folder, or into `cache` if that is read-only. Raises ModelError if neither can
-    be written or the disk is full.
+    be written, if the disk is full, or if torch, which reads the weights, is not installed.
     """
     if found := find_export(checkpoint, exporter, precision, cache):
         return found
     stored = exporter.stored(precision)
+    if not importlib.util.find_spec("torch"):
+        raise ModelError(
+            f"{checkpoint.path} has no {exporter.engine}/{stored} export that can be used, and torch, which "
+            f"makes one, is not installed here: run flask model export {checkpoint.path} "
+            f"--precision {precision} with the full image or installation"
+        )
     for folder in _places(checkpoint, exporter, stored, cache):
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
