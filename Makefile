@@ -19,10 +19,10 @@ export EMBED_MODEL_PATH ?= $(if $(wildcard models/bge-m3/config.json),models/bge
 run: export EMBED_RERANKER_PATH ?= $(if $(wildcard models/bge-reranker-v2-m3/config.json),models/bge-reranker-v2-m3)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow lint lint-deploy format lock test-browser screenshot test-container test-parity test-clients test-faults test-bulk test-sanitized test-soak soak recorded-example bench bench-peers bench-bulk bench-lanes bench-rerank bench-multivectors bench-chunks model reranker clean
+.PHONY: help run test test-slow lint lint-deploy lint-arm64 format lock test-browser screenshot test-container test-parity test-clients test-faults test-bulk test-sanitized test-soak soak recorded-example bench bench-peers bench-bulk bench-lanes bench-rerank bench-multivectors bench-chunks model reranker clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 run: .venv/serve $(if $(filter models/multilingual-e5-small,$(EMBED_MODEL_PATH)),models/multilingual-e5-small)  ## set everything up and serve on port 8000
 	@if [ "$(EMBED_MODEL_PATH)" = models/multilingual-e5-small ]; then \
@@ -53,6 +53,14 @@ lint: .venv/dev  ## style, types, Dockerfile, compose file
 
 lint-deploy: .venv/dev .venv/deploy/installed  ## what is in deploy/: Kubernetes, compose, Prometheus, Grafana, nginx (needs promtool)
 	@deploy/lint.sh
+
+# A dry run: it looks up wheels for the image's glibc, Debian 12's, and installs none. flasgger has only a source
+# archive, of pure Python.
+lint-arm64: .venv/lock/installed  ## whether every package in the .lock files, and torch, has a wheel for 64-bit Arm
+	@$(dir $<)bin/uv pip install --quiet --dry-run --target .venv/arm64 --python-version 3.11 \
+	  --python-platform aarch64-manylinux_2_36 --no-deps --only-binary :all: --no-binary flasgger \
+	  $(shell grep '^torch==' requirements.txt) $(foreach lock,$(LOCKS) requirements-slim.lock,-r $(lock))
+	@echo "every package has a wheel for 64-bit Arm"
 
 format: .venv/dev  ## rewrite the code in the project's style
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
