@@ -119,7 +119,7 @@ exports() {  # what the full image makes for fp32, in the folder of models from 
 names_what_is_missing() {
   $DOCKER run --rm -v "$scratch/models:/app/models:ro,z" "$slim" \
     flask model export models/multilingual-e5-small --precision fp32 >"$scratch/log" 2>&1 && return 1
-  grep -q '^Error: .* run flask model export .* with the full image' "$scratch/log" && [ "$(wc -l <"$scratch/log")" = 1 ]
+  grep -q '^Error: .* flask model export .* with the full image' "$scratch/log" && [ "$(wc -l <"$scratch/log")" = 1 ]
 }
 
 composed() { HOST_PORT=$port EMBED_MODEL_PATH=models/multilingual-e5-small $compose -p bge-m3-server-test "$@"; }

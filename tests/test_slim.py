@@ -94,9 +94,8 @@ def test_where_no_export_can_be_made_one_sentence_says_where_it_can(broken_folde
         with pytest.raises(ModelError) as raised:
             load_model(read_checkpoint(broken_folder), engine, "fp32", Place())
         assert str(raised.value).startswith(f"{broken_folder} has no {engine}/fp32 export")
-        assert f"run flask model export {broken_folder} --precision fp32 with the full image" in str(
-            raised.value
-        )
+        command = f"EMBED_ENGINE={engine} flask model export {broken_folder} --precision fp32"
+        assert f"run {command} with the full image" in str(raised.value)
         assert not (broken_folder / engine).exists()
 
 

@@ -79,8 +79,8 @@ def ensure_export(
     if not importlib.util.find_spec("torch"):
         raise ModelError(
             f"{checkpoint.path} has no {exporter.engine}/{stored} export that can be used, and torch, which "
-            f"makes one, is not installed here: run flask model export {checkpoint.path} "
-            f"--precision {precision} with the full image or installation"
+            f"makes one, is not installed here: run EMBED_ENGINE={exporter.engine} flask model export "
+            f"{checkpoint.path} --precision {precision} with the full image or installation"
         )
     for folder in _places(checkpoint, exporter, stored, cache):
         try:
