@@ -1,4 +1,4 @@
-# Targets: serve (the default), bulk (larger: `flask embed` and Ray) and slim (smaller: it makes no exports).
+# Targets: serve (the default), slim (smaller, makes no exports) and bulk (larger, with `flask embed` and Ray).
 #
 # A tag may name another image tomorrow, a digest never does: --build-arg PYTHON_IMAGE=python@sha256:...
 # `docker buildx imagetools inspect python:3.11-slim-bookworm` tells today's.
@@ -34,8 +34,8 @@ COPY app app
 # The files may come from a checkout that only its owner can read.
 RUN python -m app.engine.native.compiler && chmod -R a+rX .
 
-# Serves a model whose exports another container or machine has made. It has neither torch, which makes them, nor
-# what downloads models; so no `pip check`: tokenizers names huggingface-hub, and reads files without it.
+# Serves a model whose exports another container or machine has made: it lacks torch, which makes them, and what
+# downloads models. No `pip check` here: tokenizers names huggingface-hub, but reads local files without it.
 FROM base AS slim
 COPY requirements-build.lock requirements-slim.lock requirements-tracing.lock ./
 RUN pip install --no-cache-dir --no-deps --require-hashes -r requirements-build.lock \

@@ -26,8 +26,8 @@ PLACES = [
 ]
 
 
-EXPORTS = "# What makes exports"  # what stands below it in requirements.txt is not in the image `slim`
-# What slim leaves out although a package names it: tokenizers asks it for files of a hub only.
+EXPORTS = "# What makes exports"  # the image `slim` has only what stands above this line of requirements.txt
+# What slim leaves out although a package names it: tokenizers needs it only to fetch files from a hub.
 UNNEEDED = {"tokenizers": {"huggingface-hub"}}
 
 
