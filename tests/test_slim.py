@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 from packaging.utils import canonicalize_name
 
+from app import create_app
+from app.api.service import Service
 from app.cli.download import DownloadError, fetch
 from app.cli.hub import BGE_M3
+from app.config import Settings
 from app.engine.backends import Place
 from app.engine.checkpoint import read_checkpoint
 from app.engine.errors import ModelError
@@ -97,6 +100,14 @@ def test_where_no_export_can_be_made_one_sentence_says_where_it_can(broken_folde
         command = f"EMBED_ENGINE={engine} flask model export {broken_folder} --precision fp32"
         assert f"run {command} with the full image" in str(raised.value)
         assert not (broken_folder / engine).exists()
+
+
+def test_a_server_without_an_export_says_only_that(broken_folder, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    shutil.rmtree(broken_folder / "native", ignore_errors=True)
+    app = create_app(Settings(model_path=broken_folder, engine="native", precision="fp32"))
+    assert not Service(app).load()
+    assert caplog.messages[-1].endswith("with the full image or installation")
 
 
 def test_without_the_hub_library_download_says_where_it_is(tmp_path, monkeypatch):

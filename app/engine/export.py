@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from app.engine.checkpoint import Checkpoint
 from app.engine.embeddings import Precision
-from app.engine.errors import ModelError
+from app.engine.errors import ModelError, NotExported
 from app.engine.heads import ScoringHead
 
 if TYPE_CHECKING:  # it imports torch
@@ -77,7 +77,7 @@ def ensure_export(
         return found
     stored = exporter.stored(precision)
     if not importlib.util.find_spec("torch"):
-        raise ModelError(
+        raise NotExported(
             f"{checkpoint.path} has no {exporter.engine}/{stored} export that can be used, and torch, which "
             f"makes one, is not installed here: run EMBED_ENGINE={exporter.engine} flask model export "
             f"{checkpoint.path} --precision {precision} with the full image or installation"
