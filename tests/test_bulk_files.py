@@ -1,4 +1,4 @@
-"""`flask embed` on files of any make: what is found out is said, and no row stops a corpus."""
+"""`flask embed` on all sorts of files: it logs what it detects, and no row stops a corpus."""
 
 import json
 import logging
@@ -30,7 +30,7 @@ def _told(caplog):
 
 
 def texts_of(place: Path, **how) -> list[object]:
-    """What is read of a source in parts of two rows."""
+    """The texts of a source that is read in parts of two rows."""
     source = find_source(str(place), **how)
     return [text for part in source.parts(2) for text in source.read(part).texts]
 
@@ -91,7 +91,7 @@ def test_a_file_in_utf_16_that_was_cut_off(tmp_path):
 
 def test_a_name_that_is_no_utf_8_is_said(tmp_path):
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.txt")).write_text("one")
-    with pytest.raises(BulkError, match="whose name is no UTF-8"):
+    with pytest.raises(BulkError, match="whose name is not UTF-8"):
         find_source(str(tmp_path))
 
 
@@ -102,7 +102,7 @@ def test_delimiters_are_found_out(tmp_path, caplog, delimiter):
     (tmp_path / "a.csv").write_text("\n".join(quoted))
     assert texts_of(tmp_path / "a.csv") == [rows[1][2], "two"]
     assert ("a.csv is read as UTF-8, with" in caplog.text) == (delimiter != ",")
-    # Unquoted, by the name of the column.
+    # Without quotes, the column's name decides.
     (tmp_path / "b.csv").write_text(f"price, net{delimiter}text\n" + f"3,5{delimiter}one\n" * 3)
     if delimiter != ",":
         assert texts_of(tmp_path / "b.csv") == ["one"] * 3
@@ -119,7 +119,7 @@ def test_encoding_and_delimiter_can_be_said(run, tmp_path):
     assert table.drop_columns("dense").to_pylist() == [{"text": "żółw", "n": "1"}]
     assert table.schema.field("dense").type.value_type == pa.int8()
     again = run(tmp_path / "a.csv", "--out", tmp_path / "out", "--delimiter", ":", "--encoding", "int8")
-    assert "begun with another text encoding (cp852, now None)" in again.output
+    assert "begun with a different text encoding (cp852, now None)" in again.output
     (tmp_path / "b.tsv").write_text("text\tn\none\t1\n")
     arguments = (
         tmp_path / "b.tsv",
@@ -142,7 +142,7 @@ def test_encoding_and_delimiter_can_be_said(run, tmp_path):
         done = run(tmp_path / "a.csv", "--out", tmp_path / "no", *wrong)
         assert (done.exit_code, words in " ".join(done.output.split())) == (2, True), done.output
     good = write_jsonl(tmp_path / "a.jsonl", [{"text": "one"}])
-    assert "a delimiter stands in CSV" in run(good, "--out", tmp_path / "no", "--delimiter", ";").output
+    assert "--delimiter is for CSV" in run(good, "--out", tmp_path / "no", "--delimiter", ";").output
 
 
 def test_folders_as_hive_names_them_are_columns(run, tmp_path):
@@ -160,7 +160,7 @@ def test_folders_as_hive_names_them_are_columns(run, tmp_path):
         assert run(tmp_path / kind, "--out", tmp_path / "out" / kind).exit_code == 0
         rows = read(tmp_path / "out" / kind).to_pylist()
         assert [(row["lang"], row["year"], row["text"]) for row in rows] == expected
-    # A column of the file's own stays.
+    # A column that the file has itself is kept.
     (tmp_path / "own" / "lang=en").mkdir(parents=True)
     pq.write_table(pa.table({"text": ["one"], "lang": ["de"]}), tmp_path / "own" / "lang=en" / "0.parquet")
     source = find_source(str(tmp_path / "own"))
@@ -170,7 +170,7 @@ def test_folders_as_hive_names_them_are_columns(run, tmp_path):
 def test_a_file_of_several_lines_is_one_text_and_says_so(tmp_path, caplog):
     (tmp_path / "a.txt").write_text("one\ntwo\n")
     assert texts_of(tmp_path / "a.txt") == ["one\ntwo\n"]
-    assert "a.txt is taken as one text; if every line is one give --format lines" in caplog.text
+    assert "a.txt is read as one text; if each line is a text, use --format lines" in caplog.text
     caplog.clear()
     texts_of(tmp_path / "a.txt", kind="text")
     texts_of(tmp_path / "a.txt", kind="lines")
@@ -185,7 +185,7 @@ def test_a_files_name_is_no_folder(run, tmp_path):
     for name in (*names, "s3://bucket/x.parquet"):
         done = run(good, "--out", name if "://" in name else f"{tmp_path}/{name}")
         assert done.exit_code == 1
-        assert "is a file's name" in done.output
+        assert "looks like a file" in done.output
         assert "x.npy for dense vectors in one file" in done.output
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
     (tmp_path / "old.csv").mkdir()
@@ -332,7 +332,7 @@ def test_rows_at_random_keep_their_place(run, tmp_path, seed):
         done = run(tmp_path / name, "--out", out, "--part-rows", 7, *kind)
         assert done.exit_code in (0, 3), (name, done.output, done.exc_info)
         table = read(out)
-        if count is None:  # a row may be of several lines: as many as when it is read in one part
+        if count is None:  # a row may have several lines: expect as many rows as from one part
             source = find_source(str(tmp_path / name))
             (part,) = source.parts(10**6)
             count = part.rows

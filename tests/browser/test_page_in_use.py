@@ -48,8 +48,8 @@ def test_the_strip_says_what_is_served(open_page, server):
 def test_a_newcomer_sees_what_is_near_and_why(open_page, tmp_path):
     page = open_page()
     sentence = page.locator("#nearest-text")
-    expect(sentence).to_contain_text("“什么是机器学习？” is nearest to “What is machine learning?”")
-    expect(sentence).to_contain_text("farthest from “Demain, il va pleuvoir")
+    expect(sentence).to_contain_text("“什么是机器学习？” is most similar to “What is machine learning?”")
+    expect(sentence).to_contain_text("least similar to “Demain, il va pleuvoir")
     expect(page.locator("#query option:checked")).to_have_text("1 什么是机器学习？")
     expect(page.locator("#passage option:checked")).to_have_text("2 What is machine learning?")
     expect(page.locator("#why-parts .token small")).not_to_have_count(0)
@@ -116,11 +116,12 @@ def test_what_is_too_long_is_said(open_page):
     page = open_page()
     page.locator("#lines").fill(f"short\n{'word ' * 600}")
     page.locator("#compare-form .first").click()
-    expect(page.locator("#compare-say")).to_contain_text("longer than 512 tokens and cut there: 1.")
-    expect(page.locator("#compare-say")).to_contain_text("The map reads a document whole, in passages.")
+    notice = page.locator("#compare-say")
+    expect(notice).to_contain_text("Texts longer than 512 tokens, cut off at that length: 1.")
+    expect(notice).to_contain_text("The map can split a document into passages")
     page.locator("#lines").fill("only one")
     page.locator("#compare-form .first").click()
-    expect(page.locator("#compare-say")).to_have_text("It takes at least two lines to compare.")
+    expect(page.locator("#compare-say")).to_have_text("Enter at least two lines to compare.")
 
 
 def test_long_texts_are_explained_when_asked(open_page):
@@ -129,23 +130,23 @@ def test_long_texts_are_explained_when_asked(open_page):
     page.locator("#compare-form .first").click()
     page.locator("#why-parts").get_by_role("button", name="Embed 42 texts").click()
     expect(page.locator("#why-parts small")).to_have_count(42)
-    expect(page.locator("#why-parts .hint")).to_contain_text("cut into at most 40 pieces")
+    expect(page.locator("#why-parts .hint")).to_contain_text("split into at most 40 pieces")
 
 
 def test_it_speaks_chinese(open_page, tmp_path):
     page = open_page(locale="zh-CN")
     assert page.locator("html").get_attribute("lang") == "zh-CN"
     expect(page.locator("#tab-map")).to_have_text("地图")
-    expect(page.locator("#nearest-text")).to_contain_text("最接近")
+    expect(page.locator("#nearest-text")).to_contain_text("最相似")
     complete(page)
     page.screenshot(path=tmp_path / "zh.png", full_page=True)
     page.locator("#language").click()
     settle(page)
     expect(page.locator("#tab-map")).to_have_text("Map")
-    expect(page.locator("#why-parts h3").first).to_have_text("Leaving a word out")
+    expect(page.locator("#why-parts h3").first).to_have_text("Leave one word out")
     page.reload()
     settle(page)
-    expect(page.locator("#nearest-text")).to_contain_text("is nearest to")
+    expect(page.locator("#nearest-text")).to_contain_text("is most similar to")
     expect(page.locator("html")).to_have_attribute("lang", "en")
 
 

@@ -162,7 +162,7 @@ def test_leaving_a_word_out_is_what_the_server_says(open_page, server):
         falls = [np.dot(*whole) - np.dot(vector, other) for vector in server.vectors(input=variants)]
         shown = rows.nth(row).locator("small").all_text_contents()
         np.testing.assert_allclose([float(text.replace("−", "-")) for text in shown], falls, atol=2e-4)
-    expect(page.locator("#why-score")).to_contain_text("without weights or vectors for its tokens")
+    expect(page.locator("#why-score")).to_contain_text("one vector per text and nothing per token")
     page.locator("#swap").click()
     settle(page)
     expect(rows.first).to_contain_text("coche")

@@ -43,6 +43,12 @@ export function style(element, values) {
   return element;
 }
 
+// Scrolls until an element is seen, smoothly unless the reader wants nothing to move.
+export function reveal(element, block = "center") {
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  element.scrollIntoView({ behavior: still ? "auto" : "smooth", block, inline: "nearest" });
+}
+
 // What is between backticks is code.
 export function say(element, sentence, error = false) {
   const pieces = (sentence ?? "").split("`");

@@ -28,18 +28,18 @@ function forget() {
 }
 
 // Of each text: dense (Float32Array), sparse ({indices, values}), colbert ({rows, count}), as `outputs` asks;
-// and whether it was cut. `progress` is told how many are done; `priority` is the request's own.
+// and whether it was cut. `progress` is told how many are done, known ones too; `priority` is the request's own.
 export async function embed(texts, { pooling, outputs = ["dense"], priority, signal, notice, progress = () => {} }) {
   const kinds = outputs.map((output) => (output === "dense" ? pooling : output));
   if (known[kinds[0]].size > MOST_KNOWN || numbers > MOST_NUMBERS) forget();
   const missing = [...new Set(texts)].filter((text) => kinds.some((kind) => !known[kind].has(text)));
-  let done = 0;
+  let done = texts.length - missing.length;
   for (const batch of batches(missing, limit)) {
-    progress(done, missing.length);
+    progress(done, texts.length);
     await request(batch, { pooling, outputs, priority, signal, notice });
     done += batch.length;
   }
-  progress(done, missing.length);
+  progress(done, texts.length);
   return texts.map((text) => ({
     ...Object.fromEntries(outputs.map((output, index) => [output, known[kinds[index]].get(text)])),
     cut: truncated.has(text),
