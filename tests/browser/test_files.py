@@ -199,6 +199,14 @@ def test_rows_wider_than_the_first_line_are_told_of(open_page):
     assert passage.bounding_box()["height"] == folded
 
 
+def test_the_map_says_what_is_wrong_with_a_table(open_page, tmp_path):
+    page = open_page("map")
+    file = tmp_path / "quote.csv"
+    file.write_bytes(WRONG["quote.csv"][0])
+    page.locator("#points-file").set_input_files(file)
+    expect(page.locator("#map-say")).to_contain_text(WRONG["quote.csv"][1])
+
+
 def test_a_document_is_cut_into_passages_or_read_as_lines(open_page):
     page = open_page("search")
     bread, rain = "Bread is baked from flour and water. " * 60, "Rain falls from clouds. " * 90

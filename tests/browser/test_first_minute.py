@@ -117,7 +117,7 @@ def test_what_a_view_fetches_is_small_and_fetched_once_it_is_opened(new_page, se
     settle(page)
     page.wait_for_load_state("networkidle")
     opening = dict(fetched)
-    assert sum(opening.values()) < 110 * 1024, opening
+    assert sum(opening.values()) < 120 * 1024, opening
     assert not any(
         name in path for path in opening for name in ("zh.js", "similarity.js", "map.js", "hyparquet")
     )

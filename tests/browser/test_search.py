@@ -261,3 +261,16 @@ def test_a_recorded_example_shows_what_the_model_cannot(open_page):
     expect(page.locator("#hits li")).to_have_count(0)
     ask(page, "Brot")
     expect(page.locator("#hits .first-score").first).to_have_attribute("data-kind", "dense")
+
+
+def test_the_example_that_is_recorded_shows_what_each_order_is_good_for(open_page):
+    page = open_page("search")
+    page.locator("#recorded-open").click()
+    expect(page.locator("#recorded-say")).to_contain_text("not BGE-M3")
+    page.get_by_role("button", name="BRK-7720").click()
+    firsts = {}
+    for kind in ("dense", "lexical"):
+        order(page, kind)
+        firsts[kind] = passages(page)[0]
+    assert "BRK-7702" in firsts["dense"]  # a code that only looks alike
+    assert "BRK-7720" in firsts["lexical"]

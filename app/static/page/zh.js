@@ -102,7 +102,7 @@ export default {
   "export.code": "请求的代码",
   "export.copy": "复制代码",
   "export.copied": "已复制。",
-  "export.marked": "浏览器在此不提供剪贴板；代码已选中，请按 Ctrl+C。",
+  "export.marked": "浏览器在此不允许复制。代码已选中，请按 Ctrl+C。",
   "export.json": "向量（JSON）",
   "export.csv": "向量（CSV）",
   "export.png": "图片（PNG）",
