@@ -31,6 +31,7 @@ NOTES = "export.json"
 # Of the held-out texts in fp32, beside what is to be measured against it: mean states (texts, d), or a
 # cross-encoder's scores (pairs, 1).
 HELD_OUT = "held_out.npy"
+HELD_OUT_CLS = "held_out_cls.npy"  # the states of their first tokens (texts, d)
 SCORING = "scoring."  # what the files of a cross-encoder's head begin with
 # Prefix of an unfinished export, followed by the host's name; older than this it is abandoned.
 PARTIAL = ".partial-"
@@ -105,6 +106,17 @@ def ensure_export(
     )
 
 
+def find_kept(checkpoint: Checkpoint, name: str, cache: Path | None) -> Path | None:
+    """A file that an export of the checkpoint has, whichever engine made it; None if none has it."""
+    for place in _homes(checkpoint, cache):
+        for file in sorted(place.glob(f"*/*/{name}")):
+            identity = read_json(file.parent / NOTES).get("identity")
+            made_of = identity.get("checkpoint") if isinstance(identity, dict) else None
+            if made_of == checkpoint.fingerprint and _fits(file.parent, identity):
+                return file
+    return None
+
+
 def read_json(file: Path) -> dict[str, Any]:
     """An object in a file, {} if there is none that can be read."""
     try:
@@ -170,7 +182,7 @@ def _export(checkpoint: Checkpoint, exporter: Exporter, stored: str, folder: Pat
     log.info("exported %s in %.0f s", folder, time.monotonic() - start)
 
 
-def _fits(folder: Path, identity: dict[str, Any]) -> bool:
+def _fits(folder: Path, identity: Any) -> bool:
     """Whether what is there was made of the same, and is whole."""
     notes = read_json(folder / NOTES)
     sizes = notes.get("files")
@@ -182,11 +194,16 @@ def _fits(folder: Path, identity: dict[str, Any]) -> bool:
 
 
 def _places(checkpoint: Checkpoint, exporter: Exporter, stored: str, cache: Path | None) -> Iterator[Path]:
-    yield checkpoint.path / exporter.engine / stored
+    for home in _homes(checkpoint, cache):
+        yield home / exporter.engine / stored
+
+
+def _homes(checkpoint: Checkpoint, cache: Path | None) -> Iterator[Path]:
+    """Folders that hold exports of the checkpoint, by engine."""
+    yield checkpoint.path
     if cache is not None:
         # By content, so that one cache serves several models and a replaced one is not confused.
-        name = f"{checkpoint.path.resolve().name}-{checkpoint.fingerprint[:12]}"
-        yield cache / name / exporter.engine / stored
+        yield cache / f"{checkpoint.path.resolve().name}-{checkpoint.fingerprint[:12]}"
 
 
 def _identity(checkpoint: Checkpoint, exporter: Exporter, stored: str) -> dict[str, Any]:
