@@ -24,12 +24,8 @@ run: export EMBED_RERANKER_PATH ?= $(if $(wildcard models/bge-reranker-v2-m3/con
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-run: .venv/serve $(if $(filter models/multilingual-e5-small,$(EMBED_MODEL_PATH)),models/multilingual-e5-small)  ## set everything up and serve on port 8000
-	@if [ "$(EMBED_MODEL_PATH)" = models/multilingual-e5-small ]; then \
-	  echo "models/bge-m3 is not there: serving models/multilingual-e5-small, a small model (384 dimensions, 512 tokens) for trying things out."; \
-	  echo "For the real BGE-M3 (2.3 GB): make model, then make run."; fi
-	@if [ -n "$(EMBED_RERANKER_PATH)" ]; then echo "Beside it: the reranker $(EMBED_RERANKER_PATH)."; fi
-	@exec $(BIN)/gunicorn
+run: .venv/serve $(if $(filter models/multilingual-e5-small,$(EMBED_MODEL_PATH)),models/multilingual-e5-small)  ## set everything up and serve on port 8000, or PORT=9000
+	@exec $(BIN)/gunicorn $(if $(filter command line,$(origin PORT)),--bind 127.0.0.1:$(PORT))
 
 model: .venv/serve  ## download BGE-M3 into models/bge-m3, verified
 	@$(BIN)/flask model download

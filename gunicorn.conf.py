@@ -13,7 +13,7 @@ import tempfile
 from app.config import ConfigError, Settings, unknown_variables
 from app.logs import log_config
 from app.processors import thread_budget
-from app.server import counters
+from app.server import counters, listening
 
 wsgi_app = "wsgi:app"
 worker_class = "app.server.worker.Worker"  # gthread that slow clients cannot stop
@@ -48,6 +48,12 @@ def on_starting(server):
     except ConfigError as error:
         server.log.critical("%s", error)
         sys.exit(1)
+    try:
+        listening.check(server.cfg)
+    except listening.CannotListen as error:
+        server.log.critical("%s", error)
+        sys.exit(1)
+    server.countdown = listening.Countdown(server.cfg.workers)
     for warning in unknown_variables():
         server.log.warning("%s", warning)
 

@@ -337,7 +337,7 @@ def test_what_int8_would_give_is_measured_beside_auto(folder, caplog):
     encoder.load()
     assert encoder.info.int8 == found
     encoder.close()
-    assert f"int8 measured {found['times_as_fast']:.1f} times as fast as {found['than']} here" in caplog.text
+    assert f"int8 is {found['times_as_fast']:.1f} times as fast as {found['than']} on" in caplog.text
 
 
 def test_what_cannot_be_measured_is_not_compared(folder, monkeypatch):
@@ -371,14 +371,20 @@ AVX2, AVX512 = frozenset({"avx2", "fma"}), frozenset({"avx2", "fma", "avx512f", 
 def test_the_choice_by_processor_and_precision(features, asked, precision, engine):
     found, reason = resolve_precision("auto", asked, features)
     assert (found, candidates("auto", found, features)[0]) == (precision, engine)
-    assert reason
+    assert bool(reason) == (precision != asked)
+
+
+NO_BF16 = "the processor does not support bf16 in hardware"
 
 
 def test_what_auto_chooses_is_said():
-    assert resolve_precision("auto", "auto", AVX2 | {"amx_bf16"}) == ("bf16", "the processor has amx_bf16")
-    assert resolve_precision("auto", "auto", AVX2) == ("fp32", "the processor has no bf16")
+    assert resolve_precision("auto", "auto", AVX2 | {"amx_bf16"}) == (
+        "bf16",
+        "the processor supports bf16 in hardware (amx_bf16)",
+    )
+    assert resolve_precision("auto", "auto", AVX2) == ("fp32", NO_BF16)
     assert "does not support it in hardware" in resolve_precision("auto", "bf16", AVX2)[1]
-    assert resolve_precision("openvino", "auto", AVX512) == ("fp32", "the processor has no bf16")
+    assert resolve_precision("openvino", "auto", AVX512) == ("fp32", NO_BF16)
 
 
 def test_an_engine_that_is_asked_for_keeps_its_own_bf16():

@@ -10,12 +10,14 @@ import click
 from flask import current_app
 from flask.cli import with_appcontext
 
+from app.cli.report import warn_of_unknown
 from app.config import Settings
 from app.engine.backends import Place, choose
 from app.engine.checkpoint import read_checkpoint
 from app.engine.embeddings import CHUNK_TOKENS, POOL_FACTORS, Output, Pooling
 from app.engine.encoder import EncoderSettings
 from app.engine.errors import EngineError
+from app.folders import requirements
 
 if TYPE_CHECKING:
     from app.bulk.options import Counts
@@ -193,8 +195,9 @@ def embed(
         from app.bulk.run import Reading, Request, embed_corpus
     except ImportError as error:
         raise click.ClickException(
-            f"this needs more libraries ({error}): pip install -r requirements-bulk.txt"
+            f"embedding a corpus needs more libraries ({error}): {requirements('bulk')}"
         ) from error
+    warn_of_unknown()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     settings: Settings = current_app.config["EMBED"]
     served: EncoderSettings = current_app.extensions["encoder"].settings
@@ -203,6 +206,8 @@ def embed(
         # What `auto` means here, so that it means the same on every node.
         place = Place(served.cache, instructions=served.instructions)
         chosen = choose(checkpoint, served.engine, served.precision, place)
+        if chosen.auto:
+            logging.info("%s", chosen.told)
         # No queue of strangers here: what the server limits, a corpus may have.
         encoder = replace(
             served,

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from app.config import Settings
+import click
+
+from app.config import Settings, unknown_variables
 from app.engine.backends import PRECISIONS, Place, choose, exporter_for
 from app.engine.checkpoint import HEADS, Checkpoint
 from app.engine.embeddings import Precision
@@ -12,12 +14,29 @@ from app.engine.loading import load_tokenizer
 from app.engine.measure import quality
 from app.engine.pairs import PairTokenizer
 from app.engine.processor import kind_of
+from app.folders import COMMAND, DEMO, GET_MODEL, IN_CLONE
 from app.processors import thread_budget
 
 
 def place_of(settings: Settings) -> Place:
     threads = settings.threads or thread_budget(workers=1)
     return Place(settings.cache_dir, threads, instructions=settings.native_isa)
+
+
+def warn_of_unknown() -> None:
+    """A line for each variable that looks like a setting and is none."""
+    for warning in unknown_variables():
+        click.echo(f"Warning: {warning}", err=True)
+
+
+def no_model(folder: Path) -> str:
+    """That a model folder does not exist, and how to get one."""
+    serve = "make run" if IN_CLONE else "bge-m3 serve" if COMMAND == "bge-m3" else f"{COMMAND} model demo"
+    does = "makes" if COMMAND == "flask" and not IN_CLONE else "serves"
+    return (
+        f"there is no model folder {folder}. `{serve}` {does} a small demo model, {DEMO}; "
+        f"`{GET_MODEL}` downloads BGE-M3 (2.3 GB), and EMBED_MODEL_PATH names another folder"
+    )
 
 
 def rows(found: Checkpoint, settings: Settings) -> dict[str, str]:
@@ -63,7 +82,7 @@ def _engine(found: Checkpoint, settings: Settings) -> dict[str, str]:
     rows = {
         "processor": kind,
         "engine": chosen.engine,
-        "precision": f"{chosen.precision}, {chosen.reason}",
+        "precision": chosen.told,
     }
     if chosen.engine == "torch":
         return rows

@@ -138,6 +138,7 @@ class Encoder:
             log.warning("the model folder %s has no %s", checkpoint.path, checkpoint.missing_head)
         tokenizer = load_tokenizer(checkpoint, min(settings.max_tokens, checkpoint.max_tokens))
         place = self.place
+        log.info("loading %s, %.1f GB", checkpoint.path, checkpoint.size / 1e9)
         backend, model = load_model(checkpoint, settings.engine, settings.precision, place)
         preempts = backend.preempt is not None
         batcher = Batcher(Policy(settings.max_waiting), preempts, backend.streams, self._watch)
@@ -165,13 +166,13 @@ class Encoder:
         self._int8 = known_of_int8(checkpoint, self.settings.engine, place)
         if self._int8:
             log.info(
-                "EMBED_PRECISION=int8 measured %.1f times as fast as %s here, cosine to fp32 %.4f",
+                "EMBED_PRECISION=int8 is %.1f times as fast as %s on this processor, cosine to fp32 %.4f",
                 self._int8["times_as_fast"],
                 self._int8["than"],
                 self._int8["cosine_mean"],
             )
         else:
-            log.info("what EMBED_PRECISION=int8 would give here is not known: flask model export measures it")
+            log.info("whether EMBED_PRECISION=int8 is faster here is not known: model export measures it")
 
     def encode(
         self,
