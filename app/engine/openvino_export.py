@@ -8,6 +8,7 @@ import openvino as ov
 
 from app.engine.checkpoint import Checkpoint
 from app.engine.embeddings import Precision
+from app.engine.export import layers
 from app.engine.graph import LargestInputs, build_graph
 from app.engine.weights import Weights
 
@@ -39,7 +40,7 @@ class OpenVINOExporter:
             from app.engine.calibration import Calibration
 
             calibration = Calibration(checkpoint, weights)
-            for layer in range(checkpoint.layers):
+            for layer in layers(checkpoint):
                 for name, inputs in calibration.layer(layer).items():
                     largest[f"encoder.layer.{layer}.{NAMES[name]}"] = inputs.largest
             for name, array in calibration.held_out().items():

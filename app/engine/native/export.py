@@ -10,6 +10,7 @@ from numpy.lib.format import write_array_header_1_0
 
 from app.engine.checkpoint import Checkpoint
 from app.engine.embeddings import FloatArray, Precision
+from app.engine.export import layers
 from app.engine.native.layout import NORMS, STORED, panels
 from app.engine.native.rounding import compensated_rounding, fits_sixteen_bits
 from app.engine.smoothing import smoothing, to_bf16
@@ -79,7 +80,7 @@ def _write_layers(checkpoint: Checkpoint, weights: "Weights", stored: str, folde
                 write_array_header_1_0(files[name], form | {"shape": (checkpoint.layers, *array.shape)})
             files[name].write(np.ascontiguousarray(array).data)
 
-        for layer in range(checkpoint.layers):
+        for layer in layers(checkpoint):
             seen = calibration.layer(layer) if calibration else {}
             for name, (matrix, bias) in linear_layers(checkpoint, weights, layer).items():
                 for part, array in store(matrix, bias, seen.get(name)).items():
