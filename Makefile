@@ -20,7 +20,7 @@ export EMBED_MODEL_PATH ?= $(if $(wildcard models/bge-m3/config.json),models/bge
 run: export EMBED_RERANKER_PATH ?= $(if $(wildcard models/bge-reranker-v2-m3/config.json),models/bge-reranker-v2-m3)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow lint lint-deploy format lock test-browser test-container test-parity test-clients test-faults test-bulk test-sanitized test-soak soak bench bench-peers bench-bulk bench-lanes bench-rerank bench-multivectors bench-chunks model reranker clean
+.PHONY: help run test test-slow lint lint-deploy format lock test-browser test-package test-container test-parity test-clients test-faults test-bulk test-sanitized test-soak soak bench bench-peers bench-bulk bench-lanes bench-rerank bench-multivectors bench-chunks model reranker clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -63,6 +63,9 @@ lock: .venv/lock/installed  ## write the .lock files anew, after a change of ver
 
 test-browser: .venv/dev models/multilingual-e5-small  ## the pages in headless Chromium
 	@$(BIN)/pytest -q -m browser
+
+test-package: .venv/dev .venv/package/installed models/multilingual-e5-small  ## build the wheel, install it in an empty environment, start it
+	@$(BIN)/pytest -q tests/test_package.py -m "package or not package"
 
 test-container: models/multilingual-e5-small  ## build the image, run it as the compose file says
 	@tests/container.sh
@@ -174,7 +177,7 @@ models/ms-marco-MiniLM-L-12-v2: | .venv/demo-reranker
 	@npm ci --prefix $(@D) --silent --ignore-scripts
 	@$(BIN)/python -m benchmarks.parallel $(@D)/node_modules $@
 
-.venv/deploy/installed .venv/lock/installed: .venv/%/installed: requirements-%.txt
+.venv/deploy/installed .venv/lock/installed .venv/package/installed: .venv/%/installed: requirements-%.txt
 	@echo "installing $<"
 	@test -x $(@D)/bin/pip || $(PYTHON) -m venv $(@D)
 	@$(@D)/bin/pip $(QUIETLY) install -r $<

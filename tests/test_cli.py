@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -11,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tokenizers
+from click.testing import CliRunner
 
-from app import create_app
+from app import create_app, folders
 from app.cli.demo.encoder import _write_tokenizer
 from app.cli.demo.folder import DemoError, new_folder
 from app.cli.demo.reranker import make_reranker
+from app.cli.main import main
 from app.config import Settings
 from app.engine.embeddings import CROSS_ENCODER
 from app.engine.reranker import Reranker, RerankerSettings
@@ -91,6 +94,41 @@ def test_a_wrong_setting_is_one_sentence_of_the_flask_command(tmp_path):
     environ = {"PATH": "/usr/bin:/bin", "EMBED_POOLING": "max"}
     done = subprocess.run([flask, "model", "info"], cwd=ROOT, env=environ, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, "Error: EMBED_POOLING is 'max', it must be mean or cls\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "flags"),
+    [
+        ((), []),
+        (("--port", "9000"), ["--bind", "127.0.0.1:9000"]),
+        (("--host", "::", "--port", "9000"), ["--bind", "[::]:9000"]),
+        (("--host", "0.0.0.0"), ["--bind", "0.0.0.0:8000"]),
+    ],
+)
+def test_serve_starts_gunicorn_with_the_model_that_is_there(monkeypatch, demo_folder, words, flags):
+    """BGE-M3 where it is, else the demo model; nothing is asked then."""
+    monkeypatch.delenv("EMBED_MODEL_PATH", raising=False)
+    monkeypatch.setattr("app.cli.serve.find_model", lambda: demo_folder)
+    seen = []
+    monkeypatch.setattr("os.execv", lambda program, command: seen.append(command))
+    with monkeypatch.context() as environment:
+        environment.setattr(os, "environ", environ := dict(os.environ))
+        done = CliRunner().invoke(main, ["serve", *words])
+    assert done.exit_code == 0, done.output
+    assert seen == [[sys.executable, "-P", "-m", "app.server.run", *flags]]
+    assert environ["EMBED_MODEL_PATH"] == str(demo_folder)
+
+
+def test_models_are_found_here_or_in_the_users_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("app.folders.COMMAND", "bge-m3")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    assert folders.models_folder() == tmp_path / "data" / "bge-m3" / "models"
+    assert folders.find_model() is None
+    for name in ("multilingual-e5-small", "bge-m3"):  # the latter is the better one
+        (model := Path("models") / name).mkdir(parents=True)
+        (model / "config.json").touch()
+        assert folders.find_model() == model
 
 
 def test_info_of_a_reranker(run, tiny_bert_reranker):

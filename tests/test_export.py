@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import logging
 import os
 import platform
 import shutil
@@ -338,6 +339,16 @@ def test_what_int8_would_give_is_measured_beside_auto(folder, caplog):
     assert encoder.info.int8 == found
     encoder.close()
     assert f"int8 is {found['times_as_fast']:.1f} times as fast as {found['than']} on" in caplog.text
+
+
+def test_an_export_says_how_far_it_is(folder, exporter, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "app")
+    monkeypatch.setattr("app.engine.export.TOLD_SECONDS", 0.0)
+    ensure_export(read_checkpoint(folder), exporter, "int8", None)
+    told = [record.getMessage() for record in caplog.records]
+    assert "once: this may take minutes" in told[0]
+    assert told[1:3] == ["exporting: 1 of 2 layers are done", "exporting: 2 of 2 layers are done"]
+    assert told[-1].startswith("exported ")
 
 
 def test_what_cannot_be_measured_is_not_compared(folder, monkeypatch):
