@@ -720,7 +720,8 @@ def test_a_group_that_is_tried_again_is_told_once(store, caplog):
     with running(store, busy):
         finished(store, id)
     assert_all_there(store, id, 150)
-    told = f"{id} waits, its next lines are tried again: the request waited longer than it may"
+    why = "the request waited too long for its turn, try again later"
+    told = f"{id} waits, its next lines are tried again: {why}"
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [told] * 2
 
 

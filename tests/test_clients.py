@@ -245,10 +245,10 @@ def test_a_wrong_key_is_heard_and_the_right_one_opens(tmp_path, demo_folder):
             )
 
         native, compatible, hugging = clients("wrong")
-        with pytest.raises(ollama.ResponseError, match="the API key is missing or wrong") as caught:
+        with pytest.raises(ollama.ResponseError, match="API key missing or invalid") as caught:
             native.embed(model=MODEL, input="a")
         assert caught.value.status_code == 401
-        with pytest.raises(openai.AuthenticationError, match="the API key is missing or wrong"):
+        with pytest.raises(openai.AuthenticationError, match="API key missing or invalid"):
             compatible.embeddings.create(model=MODEL, input="a")
         with pytest.raises(HfHubHTTPError, match="401"):
             hugging.feature_extraction("a")

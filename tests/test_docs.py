@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import openapi_spec_validator
@@ -14,6 +15,7 @@ from app import create_app
 from app.api.protocols.embed import EmbedRequest
 from app.config import Settings
 from app.engine.encodings import ENCODINGS
+from app.engine.errors import Overloaded
 from tests.conftest import FakeEncoder, FakeReranker
 
 STATIC = Path(__file__).parent.parent / "app" / "static"
@@ -155,3 +157,57 @@ def test_vendored_files_are_what_they_were():
         if file.suffix in (".js", ".css")
     }
     assert present == known
+
+
+def example(document, path, status, name):
+    answers = document["paths"][path]["post"]["responses"]
+    return answers[str(status)]["content"]["application/json"]["examples"][name]["value"]
+
+
+@pytest.mark.parametrize(
+    ("path", "busy", "wrong"),
+    [("/api/embed", 503, 422), ("/v1/embeddings", 503, 400), ("/embed", 503, 422), ("/v1/embed", 503, 422)],
+)
+def test_each_refusal_has_its_own_example_and_it_is_what_the_server_says(settings, fake, path, busy, wrong):
+    served = create_app(replace(settings, max_body_bytes=100, model_name="bge-m3", api_keys=("a-key",)), fake)
+    client = served.test_client()
+    document = client.get("/apispec_1.json").json
+    headers = {"Authorization": "Bearer a-key"}
+
+    def refused(**sent):
+        return client.post(path, headers=headers, **sent).json
+
+    assert refused(json=[]) == example(document, path, 400, "not JSON")
+    assert refused(json={}) == example(document, path, wrong, "a wrong field")
+    assert refused(data="x", content_type="text/plain") == example(document, path, 415, "another type")
+    large = example(document, path, 413, "too large")
+    assert repr(refused(json={"input": "x" * 100})) == repr(large).replace("33554432", "100")
+    assert client.post(path, json={}).json == example(document, path, 401, "no key")
+    fake.fails = Overloaded(262200, 262144, 30)
+    field = {"/embed": "inputs", "/v1/embed": "texts"}.get(path, "input")
+    value = ["a text"] if path == "/v1/embed" else "a text"
+    assert refused(json={field: value}) == example(document, path, busy, "busy")
+    if path != "/embed":  # it names no model
+        body = {field: value, "model": "another"}
+        assert refused(json=body) == example(document, path, 404, "another model")
+
+
+def test_what_needs_a_key_says_so_where_there_are_keys(settings, fake, document):
+    assert "security" not in document
+    client = create_app(replace(settings, api_keys=("a-key",)), fake).test_client()
+    locked = client.get("/apispec_1.json").json
+    openapi_spec_validator.validate(locked)
+    assert locked["security"] == [{"Bearer": []}, {"X-API-Key": []}]
+    assert set(locked["components"]["securitySchemes"]) == {"Bearer", "X-API-Key"}
+    for path, operations in locked["paths"].items():
+        for method, operation in operations.items():
+            url = re.sub("{[^}]*}", "x", path)
+            refused = client.open(url, method=method.upper(), json={}).status_code == 401
+            assert ("401" in operation["responses"]) == refused, path
+            assert (operation.get("security") != []) == refused, path
+
+
+def test_our_own_endpoints_come_first_and_required_fields_too(document):
+    names = [tag["name"] for tag in document["tags"]]
+    assert names[:3] == ["Embeddings", "Ranking", "Health"]
+    assert next(iter(document["components"]["schemas"]["EmbedRequest"]["properties"])) == "input"

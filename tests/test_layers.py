@@ -146,7 +146,7 @@ def test_a_protocol_is_one_file(tmp_path, monkeypatch, fake):
         sys.modules.pop("app.api.protocols.toy", None)
     assert client.get("/toy/ready").status_code == 200
     assert client.post("/toy/vector", json={"said": "a"}).json == {
-        "fault": "the API key is missing or wrong: send Authorization: Bearer <key>"
+        "fault": "API key missing or invalid: send it as Authorization: Bearer <key>"
     }
     key = {"X-API-Key": "key"}
     assert len(client.post("/toy/vector", json={"said": "a"}, headers=key).json["vector"]) == 16

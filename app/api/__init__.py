@@ -22,13 +22,13 @@ from app.api import (
 def init_app(app: Flask, version: str) -> None:
     """Register every endpoint, the error table and the documentation made from both."""
     app.config["VERSION"] = version
-    app.url_map.strict_slashes = False  # no redirect leaves the error contract
+    app.url_map.strict_slashes = False  # a redirect would not have the shape of our errors
     app.extensions["keys"] = auth.Keys(app.config["EMBED"])
     answer.init_app(app)
     body.init_app(app)
     errors.init_app(app)
     tracing.init_app(app)
-    request_log.init_app(app)  # before auth, so that requests without a key have an id and a line too
+    request_log.init_app(app)  # before auth, so that requests without a key are logged with an id too
     auth.init_app(app)
     for blueprint in (page.bp, *protocols.found(), health.bp, metrics.bp):
         app.register_blueprint(blueprint)

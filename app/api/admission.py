@@ -1,7 +1,7 @@
 """Rejecting a request must be much cheaper than serving it.
 
-A WSGI layer in front of Flask bounds how many threads requests of each kind have, and refuses at once what
-finds no thread or no room to wait: a walk through Flask costs three times as much.
+A WSGI layer in front of Flask limits how many threads each kind of request may use. It refuses a request at
+once when no thread or no room in the queue is left: a refusal by Flask costs three times as much.
 """
 
 import re
@@ -24,29 +24,30 @@ from app.api.errors import Busy, overloaded
 from app.api.protocol import is_open, registered
 from app.engine.embeddings import Priority
 
-# A body up to here is on its way already; a client must have sent a longer one before it listens.
+# A body of up to this size is on its way already; a client sends all of a longer one before it listens.
 SMALL_BODY = 1 << 16
-# A larger body is hardly that of a question. What is let in costs Flask and the tokenizer before it can be
-# refused.
+# A larger body is hardly a question. Flask and the tokenizer work on what is let in before it can be refused.
 QUESTION_BYTES = 1 << 9
-MOST_ANSWERS = 256  # refusals that are kept
-Kind = Literal["interactive", "bulk", "other"]  # of a POST by its class, or anything else but health checks
-# The share of all threads that requests of a kind may have, so that none keeps the others out.
+MOST_ANSWERS = 256  # how many refusals are kept, to be sent again
+Kind = Literal[
+    "interactive", "bulk", "other"
+]  # a POST's priority class, or everything else except health checks
+# The share of all threads that each kind may use, so that no kind locks out the others.
 SHARES: dict[Kind, float] = {"interactive": 11 / 16, "bulk": 13 / 16, "other": 8 / 16}
-SPARE = 16  # of so many threads, one is for health checks and refusals only
+SPARE = 16  # one thread in so many is kept for health checks and refusals
 SLASHES = re.compile("//+")
 
 
 class Seats:
-    """How many threads the requests of each kind have."""
+    """How many threads each kind of request uses."""
 
     def __init__(self) -> None:
-        self.threads = 1 << 30  # where nobody says how many there are
+        self.threads = 1 << 30  # until the worker says how many there are
         self._taken = Counter[Kind]()
         self._lock = threading.Lock()
 
     def take(self, kind: Kind) -> bool:
-        """Whether there is one, which is taken then."""
+        """Take a thread for this kind of request; False if none is left for it."""
         most = max(1, self.threads - max(1, self.threads // SPARE))
         with self._lock:
             free = self._taken[kind] < SHARES[kind] * self.threads and self._taken.total() < most
@@ -66,7 +67,7 @@ def init_app(app: Flask) -> None:
 
 
 def _refuse() -> None:
-    """Where something has to be added to a refusal, such as what lets a page on another host read it."""
+    """Whether a refusal needs more than the stored one, such as CORS headers for a page on another host."""
     busy: Busy | None = request.environ.get("embed.busy")
     if busy:
         if request.environ["embed.seat"]:  # else no thread may wait for the rest of a body
@@ -75,7 +76,7 @@ def _refuse() -> None:
 
 
 class Admission:
-    """The application, for as many requests at a time as there are threads and room in the queue."""
+    """Call the application if a thread and room in the queue are left for this request, else refuse it."""
 
     def __init__(self, app: Flask) -> None:
         self._app, self._next = app, app.wsgi_app
@@ -94,7 +95,7 @@ class Admission:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         start = time.perf_counter()
-        # Of a base URL that ends with a slash clients make two.
+        # Clients given a base URL that ends with a slash send two.
         path = environ["PATH_INFO"] = SLASHES.sub("/", environ["PATH_INFO"])
         path = path.rstrip("/") or "/"
         if path in self._health:
@@ -115,7 +116,7 @@ class Admission:
         except BaseException:
             self._seats.leave(kind, seat)
             raise
-        # A client that reads its answer slowly has a thread as long.
+        # A client that reads its answer slowly keeps its thread until it has read it.
         return ClosingIterator(answer, partial(self._seats.leave, kind, seat))
 
     def _is_plain(self, environ: dict[str, Any], path: str, size: int | None) -> bool:

@@ -1,4 +1,4 @@
-"""What is written: JSON in pieces, bounded in memory, and where the time went."""
+"""Writes answers: JSON in pieces, with a bound on memory, and a header that says where the time went."""
 
 import itertools
 import time
@@ -18,13 +18,13 @@ from app.api.room import Room, open_room, until_sent
 from app.engine.embeddings import CROSS_ENCODER, Embeddings, Scores
 from app.engine.errors import TooMuchOutput
 
-# Numbers of an array that are written at a time, about 1 ms: no other thread runs meanwhile, as orjson does
-# not give up the interpreter's lock.
+# How many numbers of an array are written at a time. That takes about 1 ms, in which no other thread runs:
+# orjson does not release the interpreter's lock.
 PIECE_NUMBERS = 1 << 15
 PIECE_ITEMS = 16  # of a list, such as vectors
-PIECE_BYTES = 1 << 17  # at least, of what is sent at a time; questions go first before each
-# An answer of more numbers is written while it is sent, so that its JSON, of 11 bytes a number, is never
-# whole in memory. Its arrays are: for at most MOST_ANSWERS answers of the largest size.
+PIECE_BYTES = 1 << 17  # the least that is sent at a time; before each piece waiting questions go first
+# An answer with more numbers is written while it is sent, so that its JSON (11 bytes a number) is never in
+# memory as a whole. Its arrays are, for at most MOST_ANSWERS answers of the largest size.
 SMALL_ANSWER = 1 << 17
 MOST_ANSWERS = 4
 
@@ -51,7 +51,7 @@ def init_app(app: Flask) -> None:
 
 
 def keep_room(size: int) -> None:
-    """Keep room for so many bytes that this request's answer is made of; Busy where others hold too many."""
+    """Reserve memory for this request's answer; raises Busy while other answers hold too much of it."""
     room: Room = current_app.extensions["answers"]
     if not room.hold(size):
         raise Busy(encoder().load_state.drain_seconds["bulk"])
@@ -59,10 +59,9 @@ def keep_room(size: int) -> None:
 
 
 def expect(numbers: int) -> None:
-    """Keep room for the numbers that this request's answer is made of.
+    """Reserve memory for the numbers in this request's answer; a small answer needs no reservation.
 
-    Raises TooMuchOutput where they are too many for one answer, Busy where others hold too many; few need no
-    room.
+    Raises TooMuchOutput if they are too many for one answer, Busy while other answers hold too many.
     """
     most = settings().max_output_numbers
     if numbers > most:
@@ -106,7 +105,7 @@ def answer(content: Any, done: Embeddings | Scores) -> Response:
 
 
 def _pairs(done: Embeddings | Scores) -> int:
-    """How many of what was encoded are pairs; the other passages were compared as texts only."""
+    """How many of the encoded passages a cross-encoder read; the others were only compared by vectors."""
     if isinstance(done, Embeddings) or CROSS_ENCODER not in done.by_name:
         return 0
     return int(np.isfinite(done.by_name[CROSS_ENCODER]).sum())
@@ -156,7 +155,7 @@ def _items(items: list[Any]) -> Iterator[bytes]:
 
 
 def _is_large(item: Any) -> bool:
-    """Whether it is better written by itself than with the items beside it."""
+    """Whether an item is large enough to be written by itself."""
     if isinstance(item, str):
         return len(item) > PIECE_BYTES
     if isinstance(item, dict):

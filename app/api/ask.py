@@ -1,4 +1,4 @@
-"""The one call under every protocol: the name checked, the texts encoded or compared, the best found."""
+"""What every protocol calls: check the model's name, encode or compare texts, rank them."""
 
 import math
 import re
@@ -30,11 +30,11 @@ from app.engine.embeddings import (
 from app.engine.encodings import cut
 from app.engine.errors import TextTooLong
 
-# Names under which people already know the model, whatever its folder is called.
+# Names that people know the model by, whatever its folder is called.
 BGE_M3 = {"bge-m3", "baai/bge-m3", "bge-m3:567m"}
 BGE_RERANKERS = ("bge-reranker-v2-m3", "bge-reranker-base", "bge-reranker-large")  # with BAAI/ or without
-NOT_SPECIFIED = "default/not-specified"  # what Infinity's client says where nobody names a model
-# What gateways put before a model's name to tell where they send a request.
+NOT_SPECIFIED = "default/not-specified"  # Infinity's client sends this when nobody names a model
+# Prefixes that gateways put before a model's name to route the request.
 GATEWAYS = {
     "azure",
     "cohere",
@@ -51,7 +51,7 @@ GATEWAYS = {
     "xinference",
 }
 
-# Fields of texts that are compared with one query, which has a field of its own.
+# Fields of texts that are compared with one query; the query has a field of its own.
 ONE_QUERY = ("texts", "documents")
 
 MOST_TOKENS = 1 << 16  # in one answer
@@ -64,9 +64,9 @@ URGENCIES: dict[str, Priority] = {"0": "interactive", "1": "interactive", "6": "
 
 
 def served_name(asked: str | None) -> str:
-    """The name to answer with: the one that was asked for, if it means the model served here.
+    """The name to answer with: the requested one, if it means the model that is served.
 
-    BGE-M3's names mean only weights of its shape. UnknownModel for another's.
+    BGE-M3's names are accepted only for weights of its shape. Raises UnknownModel for any other model.
     """
     served = settings().served_name
     if asked in (None, NOT_SPECIFIED, served):
@@ -79,7 +79,7 @@ def served_name(asked: str | None) -> str:
 
 
 def either_name(asked: str | None) -> tuple[str, bool]:
-    """As `served_name`, for whom either model will do, and whether it is the cross-encoder's."""
+    """Like `served_name`, but the cross-encoder's name will do too; also says whether it is that."""
     if reranker() is None:
         return served_name(asked), False
     own = settings().reranker_served_name
@@ -96,14 +96,14 @@ def either_name(asked: str | None) -> tuple[str, bool]:
 
 
 def ranker(asked: str | None) -> tuple[str, bool]:
-    """As `either_name`; without a name it is the cross-encoder where there is one."""
+    """Like `either_name`; without a name, the cross-encoder if one is served."""
     if asked in (None, NOT_SPECIFIED) and reranker():
         return settings().reranker_served_name, True
     return either_name(asked)
 
 
 def _spellings(asked: str) -> set[str]:
-    """A plain name with and without a gateway's prefix."""
+    """A name as given, and without a gateway's prefix."""
     name = plain_name(asked)
     gateway, _, rest = name.partition("/")
     return {name, rest} if gateway in GATEWAYS else {name}
@@ -152,7 +152,7 @@ def check_width(dimensions: int | None) -> None:
 
 
 def shaped(found: Embeddings, dimensions: int | None, unit: bool) -> Embeddings:
-    """The same with dense vectors of so many numbers, of length 1 or of that which the model gave them."""
+    """The same with dense vectors truncated to `dimensions`, renormalised if `unit`."""
     if not unit:
         return replace(found, dense=(found.dense * found.lengths[:, None])[:, : dimensions or None])
     return replace(found, dense=cut(found.dense, dimensions))
@@ -181,7 +181,7 @@ def score(
 
 
 def read_pairs(model: Reranker, pairs: list[tuple[str, str]], *, field: str, truncate: Side | None) -> Scores:
-    """What a cross-encoder makes of pairs; `field` as for `encode`."""
+    """The cross-encoder's scores of pairs; `field` as for `encode`."""
     with _named(field):
         return model.score(pairs, truncate=truncate, priority=_header_priority(), gone=_client_gone())
 
@@ -196,7 +196,7 @@ def rank(
     pooling: Pooling | None,
     truncate: Side | None,
 ) -> Scores:
-    """As `score`, and what a cross-encoder makes of the best `top` by that."""
+    """As `score`, and the cross-encoder's scores of the best `top` of them."""
     with _named(field):
         return model.rank(
             query,
@@ -211,7 +211,7 @@ def rank(
 
 
 def tokens(texts: list[str], special: bool) -> list[list[Token]]:
-    """As Encoder.tokenize, MOST_TOKENS at most; Busy where others' answers leave no room for so many."""
+    """As Encoder.tokenize, at most MOST_TOKENS; raises Busy while other answers leave no memory for them."""
     keep_room(TOKEN_BYTES * min(MOST_TOKENS, sum(map(len, texts)) + 2 * len(texts)))
     return encoder().tokenize(texts, special, MOST_TOKENS, _client_gone())
 
@@ -234,12 +234,12 @@ def ranking(found: Scores) -> list[tuple[int, float, str]]:
 
 
 def probability(logit: float) -> float:
-    """The sigmoid of a cross-encoder's score; written so that none is too large for it."""
+    """The sigmoid of a cross-encoder's score, written so that no score overflows."""
     return 0.5 * (1 + math.tanh(logit / 2))
 
 
 def _client_gone() -> Callable[[], bool] | None:
-    """What tells whether who sent this request has left, where the server lets us look."""
+    """A function that says whether this request's client has hung up; None if the server cannot tell."""
     connection = client()
     return connection.gone if connection else None
 

@@ -1,4 +1,4 @@
-"""Authentication by API key, and pages on other hosts. Health checks need neither."""
+"""Authentication by API key, and which pages on other hosts may call. Health checks need no key."""
 
 import hmac
 import itertools
@@ -13,18 +13,17 @@ from flask_cors import CORS
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Unauthorized
 
-from app.api.context import settings
-from app.api.protocol import is_open
+from app.api.protocol import UNAUTHORIZED, is_open
 from app.config import ConfigError, Settings
 
 log = logging.getLogger(__name__)
 
-# What monitors and browsers ask before anybody has a key in hand. The page asks for the key itself.
+# Monitors and browsers ask for these before they have a key. The page asks its reader for the key.
 ALWAYS_OPEN = {"health.alive", "health.ready", "health.health", "page.home", "page.static"}
 DOCS = ("docs.", "flasgger.")
-# Headers with nothing but a key, as gateways and Azure's clients send it.
+# Headers that hold only a key, as gateways and Azure's clients send them.
 BARE = ("HTTP_X_API_KEY", "HTTP_API_KEY")
-LOOK_SECONDS = 1.0  # between two looks whether the file of keys has changed
+LOOK_SECONDS = 1.0  # how often to check whether the file of keys has changed
 
 
 class Keys:
@@ -35,20 +34,20 @@ class Keys:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._state = self._file_state()  # before the keys, or a change between the two would be missed
+        self._state = self._file_state()  # read before the keys, or a change in between would be missed
         self._keys = [key.encode() for key in settings.keys]
         self._looked = time.monotonic()
 
     def __bool__(self) -> bool:
-        """Whether there are any; without, the server is open."""
+        """Whether there are any keys; without them the server is open to everybody."""
         return bool(self._keys)
 
     def match(self, environ: Mapping[str, Any]) -> bool:
-        """Whether a request brings one of them."""
+        """Whether a request brings one of the keys."""
         self._look()
         scheme, _, key = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
         brought = [key if scheme.lower() == "bearer" else "", *(environ.get(name, "") for name in BARE)]
-        # Each is compared, in a time that does not depend on where they differ.
+        # Compare every pair in constant time, so that timing does not reveal how much of a key is right.
         pairs = itertools.product((one.strip().encode() for one in brought), self._keys)
         return sum([hmac.compare_digest(one, key) for one, key in pairs]) > 0
 
@@ -68,18 +67,22 @@ class Keys:
             log.error("%s; the previous keys stay in effect", error)
 
     def _file_state(self) -> tuple[int, int, int] | None:
-        """Changes when the file does, or a link on its way, as where Kubernetes mounts secrets."""
+        """Differs once the file changes, or a link on its path, as Kubernetes changes mounted secrets."""
         if self._settings.api_keys_file is None:
             return None
         try:
             state = os.stat(self._settings.api_keys_file)
         except OSError:
             return None
-        return state.st_ctime_ns, state.st_ino, state.st_size  # who may read it counts too
+        return (
+            state.st_ctime_ns,
+            state.st_ino,
+            state.st_size,
+        )  # ctime, because a change of permissions counts too
 
 
 def init_app(app: Flask) -> None:
-    """Ask every request for a key, if there are any; answer pages on the origins that are set."""
+    """Require a key of every request if there are keys; send CORS headers to the origins that are set."""
     found: Settings = app.config["EMBED"]
     if found.cors_origins:
         exposed = ["X-Request-ID", "Retry-After", "Server-Timing", "Warning"]
@@ -89,21 +92,22 @@ def init_app(app: Flask) -> None:
 
 
 def _check() -> None:
-    # A browser asks by OPTIONS first and brings no key.
-    if request.method == "OPTIONS" or _open(request.endpoint or ""):
+    # A browser's preflight request brings no key.
+    if request.method == "OPTIONS" or opens(current_app, request.endpoint or ""):
         return
     keys: Keys = current_app.extensions["keys"]
     if not keys.match(request.environ):
         raise Unauthorized(
-            "the API key is missing or wrong: send Authorization: Bearer <key>",
+            UNAUTHORIZED.sentence,
             www_authenticate=WWWAuthenticate("bearer", {"realm": "embeddings"}),
         )
 
 
-def _open(endpoint: str) -> bool:
-    if endpoint in ALWAYS_OPEN or is_open(current_app, endpoint):
+def opens(app: Flask, endpoint: str) -> bool:
+    """Whether this endpoint answers without a key even if there are keys."""
+    if endpoint in ALWAYS_OPEN or is_open(app, endpoint):
         return True
-    opened = settings().open_paths
+    opened = app.config["EMBED"].open_paths
     return ("docs" in opened and endpoint.startswith(DOCS)) or (
         "metrics" in opened and endpoint == "metrics.metrics"
     )

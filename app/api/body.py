@@ -1,4 +1,4 @@
-"""The body of a request: read within its limits, and the JSON object in it."""
+"""Reads a request's body within limits of size and time, and the JSON object in it."""
 
 import itertools
 import threading
@@ -23,13 +23,13 @@ from app.api.context import client, encoder, settings
 from app.api.errors import Busy
 from app.api.room import Room, open_room
 
-# JSON is read from these too: nothing, and what curl says where it is told nothing.
+# JSON is also accepted with no content type, and with the one that curl sends by default.
 NO_TYPES = {"", "application/x-www-form-urlencoded"}
 CHUNK = 1 << 16
-# A refused body is read to its end up to here, so that the client is there to hear the refusal:
-# closing on unread bytes resets the connection, and the answer is lost with it.
+# How much of a refused body is still read: closing a connection with unread bytes resets it, and the client
+# would lose the answer.
 DRAIN = 1 << 26
-# Bodies in memory at a time, if all are as large as they may be. Texts stay until their request is answered.
+# How many bodies of the largest size fit in memory. Texts stay there until their request is answered.
 MOST_BODIES = 8
 # JSON values in a body: orjson makes an object of each, and nobody else's Python runs until it is done. Texts
 # are seldom more than a few thousand; what has more is token ids, or an attack.
@@ -40,7 +40,7 @@ SLICE = 1 << 20
 # One large body at a time: each holds the interpreter's lock for milliseconds, and whoever waits for that
 # competes with all others.
 PARSING = threading.Lock()
-FORM_BYTES = 1 << 20  # of a form that are held at a time
+FORM_BYTES = 1 << 20  # how much of a form is held in memory at a time
 FORM_PARTS = 16
 FIELD_BYTES = 1 << 12
 FIELD_CHARACTERS = 64  # of a field's name, where an error repeats it
@@ -58,7 +58,7 @@ def init_app(app: Flask) -> None:
 
 
 def read_json() -> dict[str, Any]:
-    """The request's JSON object; every way in which it can be none is an HTTP error of its own."""
+    """The request's JSON object; raises the HTTP error that says why there is none."""
     if not request.is_json and (request.mimetype not in NO_TYPES or _comes_from_a_page()):
         sent = f"not {request.mimetype!r}" if request.mimetype else "and none was sent"
         raise UnsupportedMediaType(f"the content type must be application/json, {sent}")
@@ -72,7 +72,7 @@ def read_json() -> dict[str, Any]:
 
 
 def _check_encoding() -> None:
-    """UnsupportedMediaType for a body that is compressed."""
+    """Raise UnsupportedMediaType if the body is compressed."""
     if request.content_encoding not in (None, "", "identity"):
         raise UnsupportedMediaType(
             f"the body must be sent plain, content encoding {request.content_encoding!r} is not read"
@@ -172,7 +172,7 @@ def _parts(decoder: MultipartDecoder) -> Iterator[tuple[str, str | None, bytes]]
 
 
 def discard_body() -> None:
-    """Read what is left of the body of a request that is refused, see DRAIN."""
+    """Read what is left of a refused request's body, up to DRAIN."""
     size = 0
     with suppress(ClientDisconnected, OSError):
         while size <= DRAIN and (chunk := request.stream.read(CHUNK)):

@@ -1,4 +1,4 @@
-"""What a view may ask of the application it runs in: its settings and its models, typed."""
+"""What a view gets from its application: the settings and the models, typed."""
 
 from collections.abc import Callable, Collection, Iterable
 from typing import Protocol, cast
@@ -25,13 +25,13 @@ from app.engine.embeddings import (
 class Client(Protocol):
     """Who sent a request."""
 
-    late: bool  # whether it was not there in time
+    late: bool  # whether its deadline has passed
 
     def gone(self) -> bool: ...
 
 
 class Encoder(Protocol):
-    """What this floor needs of an encoder; tests bring their own."""
+    """What the API needs of an encoder; tests bring their own."""
 
     def load(self) -> None: ...
 
@@ -86,7 +86,7 @@ class Encoder(Protocol):
 
 
 class Reranker(Protocol):
-    """What this floor needs of a cross-encoder."""
+    """What the API needs of a cross-encoder."""
 
     def load(self) -> None: ...
 

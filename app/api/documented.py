@@ -1,16 +1,35 @@
-"""What a view says of itself; app.api.docs makes the document of it."""
+"""What views say about themselves; app.api.docs builds the OpenAPI document from it."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 View = TypeVar("View", bound=Callable[..., Any])
-Bodies = Mapping[int, tuple[Any, str]]  # status -> schema, or OpenAPI around one, and meaning
+
+
+class Answer(NamedTuple):
+    """What a status means: `schema`, or OpenAPI around one, and examples by name.
+
+    An example is made of the schema of the request, where there is one.
+    """
+
+    schema: Any
+    meaning: str
+    examples: Mapping[str, Callable[[type | None], Any]] = {}
+
+    def joined(self, other: Self) -> Self:
+        """Two refusals that a protocol sends with the same status."""
+        return self._replace(
+            meaning=f"{self.meaning}; or {other.meaning}", examples={**self.examples, **other.examples}
+        )
+
+
+Answers = Mapping[int, Answer | tuple[Any, str]]  # by status
 
 
 def documented(
     summary: str,
     *,
-    responses: Bodies,
+    responses: Answers,
     tag: str,
     request: type | tuple[type, ...] | None = None,
     many: bool = False,
@@ -24,17 +43,17 @@ def documented(
     Swagger UI offers and sends them.
     """
 
+    first = request[0] if isinstance(request, tuple) else request
+
     def attach(view: View) -> View:
         operation: dict[str, Any] = {
             "summary": summary,
             "tags": [tag],
             "responses": {
-                str(status): {
-                    "description": meaning,
-                    "content": _content(schema, many and status == 200, kinds),
-                }
-                for status, (schema, meaning) in responses.items()
-                for kinds in [media if status == 200 else ("application/json",)]
+                str(status): described(Answer(*answer), first, many=many, media=media)
+                if status == 200
+                else described(Answer(*answer), first)
+                for status, answer in responses.items()
             },
         }
         if view.__doc__:
@@ -54,11 +73,20 @@ def documented(
     return attach
 
 
-def _content(schema: Any, many: bool, kinds: tuple[str, ...]) -> dict[str, Any]:
-    """An answer's content in OpenAPI, in each of these types; none for an answer without a body."""
+def described(
+    answer: Answer,
+    request: type | None = None,
+    *,
+    many: bool = False,
+    media: tuple[str, ...] = ("application/json",),
+) -> dict[str, Any]:
+    """An answer in OpenAPI, its content in each of these types; no content without a body."""
+    schema, meaning, examples = answer
     if schema is None:
-        return {}
-    content = {"schema": {"type": "array", "items": schema} if many else schema}
-    if isinstance(schema, dict) and "example" in schema:  # ReDoc would make one of a kind that is not there
+        return {"description": meaning}
+    content: dict[str, Any] = {"schema": {"type": "array", "items": schema} if many else schema}
+    if examples:
+        content["examples"] = {name: {"value": make(request)} for name, make in examples.items()}
+    elif isinstance(schema, dict) and "example" in schema:  # else ReDoc invents one
         content["example"] = schema["example"]
-    return dict.fromkeys(kinds, content)
+    return {"description": meaning, "content": dict.fromkeys(media, content)}

@@ -1,4 +1,4 @@
-"""The one table from an exception to a status and a body."""
+"""The table that maps an exception to a status and a body."""
 
 import logging
 from http import HTTPStatus
@@ -8,7 +8,7 @@ from flask import Flask, Response, current_app, json, request
 from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException
 
-from app.api.protocol import Protocol, plain, registered
+from app.api.protocol import REFUSALS, Protocol, first_fault, plain, registered
 from app.engine.errors import (
     Abandoned,
     LateNeedsMean,
@@ -22,18 +22,18 @@ from app.engine.errors import (
 
 log = logging.getLogger(__name__)
 
-# What a client sees for statuses that Flask raises by itself.
+# Sentences for statuses that Flask raises itself.
 SENTENCES = {
     404: "there is nothing at this path, /apidocs/ lists what there is",
     405: "this path does not answer this method, see the Allow header",
-    408: "the request did not come in time: its head has ten seconds, its body two minutes",
+    408: REFUSALS[408].sentence,
     500: "the server failed on this request, its log says why",
 }
-MODEL_CHARACTERS = 256  # of a model's name: it comes back in answers
+MODEL_CHARACTERS = 256  # how much of a model's name an answer repeats
 
 
 class Busy(Exception):
-    """There is no thread for a request, or no room for it; `seconds` until there should be."""
+    """No thread or no memory is left for a request; `seconds` until there should be."""
 
     def __init__(self, seconds: int) -> None:
         super().__init__(f"there is no room for this request, wait and try again in {seconds} s")
@@ -41,11 +41,11 @@ class Busy(Exception):
 
 
 class Stuck(Exception):
-    """A forward has taken longer than any does."""
+    """A forward pass takes so long that it must be hanging."""
 
 
 class UnknownModel(Exception):
-    """A request names a model that is not `served` here, to which it could go."""
+    """A request names a model that is not one of those `served`."""
 
     def __init__(self, asked: str, *served: str) -> None:
         shown = asked if len(asked) <= MODEL_CHARACTERS else f"{asked[:MODEL_CHARACTERS]}..."
@@ -71,7 +71,7 @@ def init_app(app: Flask) -> None:
 
 
 def refusal(status: int, sentence: str, details: dict[str, Any] | None = None) -> Response:
-    """An error as the clients of this path parse it: one sentence a person can act on, and its fields."""
+    """An error as clients of this path parse it: a sentence a person can act on, and the wrong fields."""
     protocol = _protocol()
     shape = protocol.error if protocol else plain
     status = protocol.statuses.get(status, status) if protocol else status
@@ -80,7 +80,7 @@ def refusal(status: int, sentence: str, details: dict[str, Any] | None = None) -
 
 
 def _protocol() -> Protocol | None:
-    """That of this request's path, though no view may take it by its method."""
+    """The protocol of this request's path, even if no view takes this method."""
     name = request.blueprint
     if name is None:
         adapter = current_app.create_url_adapter(request)
@@ -97,15 +97,7 @@ def _protocol() -> Protocol | None:
 
 def _validation(error: ValidationError) -> Response:
     details: dict[str, Any] = error.normalized_messages()  # type: ignore[no-untyped-call]
-    field, messages = next(iter(details.items()))
-    return refusal(422, f"{field}: {_first(messages)}", details)
-
-
-def _first(messages: Any) -> str:
-    """The first sentence in marshmallow's nest of lists and mappings."""
-    while not isinstance(messages, str):
-        messages = next(iter(messages.values() if isinstance(messages, dict) else messages))
-    return messages
+    return refusal(422, first_fault(details), details)
 
 
 def _missing_head(error: MissingHead) -> Response:
@@ -130,14 +122,14 @@ def _unavailable(error: NotLoaded | Stuck) -> Response:
 
 
 def overloaded(error: Overloaded | Busy) -> Response:
-    """503, and when to come again."""
+    """503, with Retry-After."""
     response = refusal(503, str(error))
     response.headers["Retry-After"] = str(error.seconds)
     return response
 
 
 def unread(status: int) -> Response:
-    """For a request whose head could not be read, did not come in time, or that failed outside of Flask."""
+    """For a request whose head was invalid or late, or that failed outside Flask."""
     phrase = HTTPStatus(status).phrase
     return refusal(status, SENTENCES.get(status) or f"the head of the request is not valid HTTP: {phrase}")
 
@@ -147,7 +139,7 @@ def _too_late(error: TooLate) -> Response:
 
 
 def _abandoned(error: Abandoned) -> Response:
-    return refusal(499, str(error))  # nginx's number; nobody reads it but the log
+    return refusal(499, str(error))  # nginx's number; only the log shows it
 
 
 def _not_finite(error: NotFinite) -> Response:
@@ -156,7 +148,7 @@ def _not_finite(error: NotFinite) -> Response:
 
 
 def _http(error: HTTPException) -> Response:
-    # Its own response carries headers that belong to the status, such as Allow.
+    # Keep the headers that belong to the status, such as Allow.
     response = Response(headers=error.get_headers(), status=error.code)
     sentence = SENTENCES.get(response.status_code) or error.description or error.name
     response.data = refusal(response.status_code, sentence).data

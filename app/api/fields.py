@@ -1,4 +1,4 @@
-"""What requests are made of: fields that say what is wrong in words, and are documented as they check."""
+"""Fields of requests: each says in words what is wrong, and documents what it accepts."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
@@ -13,7 +13,7 @@ JSON_NAMES = {bool: "a boolean", int: "a number", float: "a number", dict: "an o
 
 
 def json_name(value: Any) -> str:
-    """What a person calls this JSON value."""
+    """The name of this kind of JSON value, for messages."""
     if isinstance(value, list):
         return "a list"
     return "null" if value is None else JSON_NAMES.get(type(value), "a string")
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class OwnField(fields.Field[T]):
-    """A field whose messages are ours, and so is what the document says of it."""
+    """A field with messages and documentation of our own."""
 
     def openapi(self, most: int) -> dict[str, Any]:
         """Its type as an OpenAPI schema, where a list may have `most` items."""
@@ -45,7 +45,7 @@ class Text(OwnField[str]):
 
 
 class ModelName(Text):
-    """A model's name, which may be that of another model, but is no longer than one can be."""
+    """A model's name of a sensible length, served here or not."""
 
     def openapi(self, most: int) -> dict[str, Any]:
         return {"type": "string", "maxLength": MODEL_CHARACTERS}
@@ -124,7 +124,7 @@ class TextOrTexts(Texts):
 
 
 class Choice(Text):
-    """One of a few words, in small or capital letters."""
+    """One of a few words, in upper or lower case."""
 
     def __init__(self, *words: str, **options: Any) -> None:
         super().__init__(allow_none=not options.get("required"), **options)
@@ -143,7 +143,7 @@ class Choice(Text):
 
 
 class Boolean(OwnField[bool]):
-    """true or false; the words too, as some clients send them."""
+    """true or false; also as strings, which some clients send."""
 
     def openapi(self, most: int) -> dict[str, Any]:
         return {"type": "boolean"}
@@ -157,7 +157,7 @@ class Boolean(OwnField[bool]):
 
 
 class Truncate(OwnField[Side | None]):
-    """What is cut off a text that is too long, None where it is refused: a boolean, or Cohere's words."""
+    """Which side of a text that is too long is cut; None refuses it. A boolean, or Cohere's words."""
 
     words: ClassVar[dict[str, Side | None]] = {
         "true": "right",
@@ -180,7 +180,7 @@ class Truncate(OwnField[Side | None]):
 
 
 class Unserved(OwnField[Any]):
-    """What other servers take and would change vectors: refused, but for values that change none."""
+    """A field of other servers that would change vectors: only values that change nothing are accepted."""
 
     def __init__(self, why: str, *harmless: Any) -> None:
         super().__init__(load_default=None, allow_none=True, metadata={"description": f"Not served: {why}."})
@@ -229,7 +229,7 @@ def switch(default: bool, description: str) -> Boolean:
 
 
 def ignored(who: str) -> fields.Raw:
-    """What changes no vector."""
+    """A field that changes no vector."""
     return fields.Raw(allow_none=True, metadata={"description": f"Accepted and ignored: {who}."})
 
 

@@ -1,4 +1,4 @@
-"""Is the process alive, is its encoder ready."""
+"""Health checks: is the process alive, is its encoder ready?"""
 
 from typing import Any
 
@@ -19,17 +19,17 @@ class HealthResponse(Schema):
     status = fields.String(required=True, metadata={"example": "ok"})
 
 
-# The longest text takes a slow processor about a minute.
+# A slow processor needs about a minute for the longest text.
 STUCK_SECONDS = 300
 READY = {
     200: (HealthResponse, "the encoder is loaded and has room"),
-    503: (ErrorResponse, "not loaded, or as much waits as may"),
+    503: (ErrorResponse, "the model is not loaded, or the queue is full"),
 }
 ALIVE = {200: (HealthResponse, "it is"), 503: (ErrorResponse, "it hangs: start it again")}
 
 
 def hangs(load: Load) -> str:
-    """Why it will never answer again; nothing while it may."""
+    """Why the encoder will never answer again; empty while it may."""
     if load.broken:
         return "the thread that computes has ended"
     if load.busy_seconds > STUCK_SECONDS:
@@ -52,7 +52,7 @@ def ready() -> dict[str, Any]:
     if not load.ready:
         raise NotLoaded("the model is not loaded")
     if "bulk" in load.full:
-        raise NotLoaded("as much waits as may")
+        raise NotLoaded("the queue is full")
     return {"status": "ok"}
 
 

@@ -1,4 +1,4 @@
-"""GET /metrics: what the server does, in Prometheus' format, over all its workers."""
+"""GET /metrics: counters of all workers in Prometheus' format."""
 
 import os
 from collections.abc import Mapping
@@ -84,7 +84,7 @@ def metrics() -> Response:
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     try:
         text = generate_latest(registry)
-    except FileNotFoundError:  # a worker has just ended that had counted nothing, see gunicorn.conf.py
+    except FileNotFoundError:  # a worker ended before it counted anything, see gunicorn.conf.py
         text = generate_latest(registry)
     return Response(text, mimetype="text/plain")
 
@@ -92,7 +92,7 @@ def metrics() -> Response:
 def count_request(
     method: str, route: str, status: int, seconds: float, waiting: Mapping[Priority, int]
 ) -> None:
-    """One that was answered, and the tokens that wait then."""
+    """Count an answered request, and note how many tokens wait."""
     for priority, tokens in waiting.items():
         QUEUE_TOKENS.labels(priority).set(tokens)
     REQUESTS.labels(method, route, str(status)).inc()
@@ -111,7 +111,7 @@ def count_work(texts: int, pairs: int, tokens: int, cut: int, cached: int, stage
 
 
 def watch_batch(batch: BatchStats) -> None:
-    """What the batcher tells before each forward."""
+    """Called by the batcher before each forward pass."""
     BATCH_TEXTS.labels(batch.priority).observe(batch.texts)
     BATCH_TOKENS.labels(batch.priority).observe(batch.tokens)
     PADDED_TOKENS.inc(batch.padded)
@@ -121,7 +121,7 @@ def watch_batch(batch: BatchStats) -> None:
 
 
 def announce(app: Flask) -> None:
-    """What `app` serves, once it is loaded."""
+    """Note what `app` serves, once it is loaded."""
     settings: Settings = app.config["EMBED"]
     served = {settings.served_name: app.extensions["encoder"]}
     if app.extensions["reranker"]:

@@ -1,4 +1,4 @@
-"""Every request: its id, its line in the log, its count in the metrics, the headers of its answer."""
+"""Gives every request an id, a line in the log, a place in the metrics, and headers for its answer."""
 
 import logging
 import re
@@ -16,9 +16,9 @@ from app.engine.embeddings import Priority
 log = logging.getLogger(__name__)
 
 REQUEST_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
-# Asked every few seconds by machines, dozens at once by browsers: only logged where somebody looks closely.
+# Machines ask for these every few seconds, browsers for dozens at once: logged at debug level only.
 QUIET = {"health.alive", "health.ready", "health.health", "metrics.metrics", "page.static"}
-METHODS = {"GET", "HEAD", "POST", "OPTIONS", "PUT", "DELETE", "PATCH"}  # a client can make up others
+METHODS = {"GET", "HEAD", "POST", "OPTIONS", "PUT", "DELETE", "PATCH"}  # a client can invent others
 LINE = "%(method)s %(route)s %(status)d, %(texts)d texts, %(tokens)d tokens, %(ms).1f ms, %(request_id)s"
 MISSPELT = "unknown field %r is ignored, did you mean %r?"
 HEADERS = {
@@ -35,7 +35,7 @@ def init_app(app: Flask) -> None:
 
 
 def request_id(sent: str) -> str:
-    """The client's own, if it is one, or a new one."""
+    """The client's request id if it is well formed, else a new one."""
     return sent if REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
 
 
@@ -98,5 +98,5 @@ def _end(response: Response) -> Response:
 
 
 def _route() -> str:
-    """Never the path: it is the client's."""
+    """The route and never the path, which the client chooses."""
     return request.url_rule.rule if request.url_rule else "none"

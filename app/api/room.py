@@ -1,4 +1,4 @@
-"""Room in memory, of which all requests together take no more than there is."""
+"""A bound on the memory that all requests hold together."""
 
 import ctypes
 import threading
@@ -10,19 +10,19 @@ TRIMMED_BYTES = 1 << 24
 
 
 class Room:
-    """Counts the bytes that are held.
+    """Counts the bytes that requests hold.
 
-    The C library keeps what is freed for later. So when most of what was held has gone, it gives that back.
+    The C library keeps freed memory for later; once most bytes have been released, it is told to return it.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._held = 0
-        self._peak = 0  # since memory was given back
+        self._peak = 0  # since memory was last returned
         self._lock = threading.Lock()
 
     def hold(self, size: int) -> bool:
-        """Count so many more bytes, if there is room."""
+        """Count this many more bytes; False if they do not fit."""
         with self._lock:
             room = self._held + size <= self._most
             self._held += size * room

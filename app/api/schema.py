@@ -1,4 +1,4 @@
-"""What every request has in common: how it is checked, and what becomes of fields that nobody declared."""
+"""What all requests share: how they are checked, and what happens to unknown fields."""
 
 import difflib
 import re
@@ -13,14 +13,14 @@ from marshmallow import EXCLUDE, Schema, ValidationError, post_load, pre_load
 from app.api.fields import Choice, Truncate
 from app.engine.embeddings import Pooling
 
-LOOKED_AT = 16  # of the fields of a request that nobody declared: whether one is misspelt
-ALIKE = 0.8  # of 1, where it is; difflib's ratio
+LOOKED_AT = 16  # how many unknown fields of a request are checked for misspellings
+ALIKE = 0.8  # difflib's ratio from which a name counts as misspelt
 NAME_CHARACTERS = 64  # of a field's name, where an error or the log repeats it
 PLAIN_NAME = re.compile(rf"[\w.-]{{1,{NAME_CHARACTERS}}}", re.ASCII)
 
 
 class Request(Schema):
-    """Fields nobody declared are ignored, and null means not given: clients send plenty of both."""
+    """Unknown fields are ignored and null means "not given": clients send plenty of both."""
 
     synonyms: ClassVar[Mapping[str, str]] = {}  # other clients' names of fields
 
@@ -32,7 +32,7 @@ class Request(Schema):
         given = {name: value for name, value in data.items() if value is not None}
         for name, known in self.synonyms.items():
             value = given.get(name)
-            # What is not plain may be nested too deep to be compared.
+            # Lists and objects may be nested too deeply to compare.
             if name in given and known in given and (isinstance(value, list | dict) or value != given[known]):
                 raise ValidationError({name: [f"cannot be given together with {known}"]})
             given |= {known: value} if name in given else {}
@@ -62,7 +62,7 @@ class Request(Schema):
 
 
 def _unknown(body: dict[str, Any], known: set[str]) -> dict[str, str | None]:
-    """Some fields that nobody declared, each with the one it is close to, if any."""
+    """Unknown fields, each with the known one that it resembles, if any."""
     names = islice((name for name in body if name not in known), LOOKED_AT)
     return {name[:NAME_CHARACTERS]: _closest(name, known) for name in names}
 

@@ -36,7 +36,7 @@ def init_app(app: Flask) -> None:
         )
         return
     named = Resource.create({"service.version": app.config["VERSION"]})
-    if str(named.attributes["service.name"]).startswith("unknown_service"):  # what it is where nobody says
+    if str(named.attributes["service.name"]).startswith("unknown_service"):  # OpenTelemetry's default
         named = named.merge(Resource({"service.name": "embeddings"}))
     provider = TracerProvider(resource=named, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
@@ -44,7 +44,7 @@ def init_app(app: Flask) -> None:
 
 
 def close(app: Flask) -> None:
-    """Send what is left, within a few seconds: a collector that is away would be tried for ten."""
+    """Send what is left within a few seconds; OpenTelemetry would try an absent collector for ten."""
     if app.extensions["tracer"]:
         last = threading.Thread(target=app.extensions["tracer"].shutdown, daemon=True)
         last.start()

@@ -1,1 +1,1 @@
-"""Lower floor: texts in, arrays out. No Flask, no HTTP word, no environment in here."""
+"""The engine turns texts into arrays. It knows nothing of Flask, HTTP or the environment."""

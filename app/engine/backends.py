@@ -1,4 +1,4 @@
-"""What runs a model, and which of them does on this processor and in this precision."""
+"""The engines that run a model, and the choice of one for a processor and a precision."""
 
 import importlib
 import logging
@@ -23,7 +23,7 @@ Engine = Literal["native", "openvino", "torch"]
 AskedEngine = Literal["auto"] | Engine
 AskedPrecision = Literal["auto"] | Precision
 
-# Which engine is best for a precision on a processor: the first row whose extension it has ("": any has it).
+# The best engine for a precision: the first row whose extension the processor has ("": every processor).
 CHOICE: tuple[tuple[Precision, str, Engine], ...] = (
     ("bf16", "amx_bf16", "openvino"),
     ("bf16", "avx512_bf16", "native"),
@@ -34,53 +34,53 @@ CHOICE: tuple[tuple[Precision, str, Engine], ...] = (
     ("int8", "", "openvino"),
     ("w8a16", "avx2", "native"),
 )
-FALLBACKS: tuple[Engine, ...] = ("native", "openvino", "torch")  # in this order, from the best on
+FALLBACKS: tuple[Engine, ...] = ("native", "openvino", "torch")  # tried in this order, best first
 PRECISIONS: dict[Engine, tuple[Precision, ...]] = {
     "native": ("fp32", "bf16", "int8", "w8a16"),
     "openvino": ("fp32", "bf16", "int8"),
     "torch": ("fp32",),
 }
-# Extensions with which an engine multiplies bf16.
+# With any of these extensions an engine runs bf16 in hardware.
 BF16: dict[Engine, tuple[str, ...]] = {
     "native": ("avx512_bf16",),
     "openvino": ("amx_bf16", "avx512_bf16", "bf16"),
     "torch": (),
 }
-# Extensions with which w8a16 is much faster than fp32 and loses as little as bf16: `auto` takes it where
-# there is no bf16.
+# With these extensions w8a16 is much faster than fp32 and as accurate as bf16: `auto` uses it if the
+# processor has no bf16.
 FAST_W8A16 = ("avx512_vnni", "avx_vnni")
 
 
 class Backend(Protocol):
-    """What runs the model."""
+    """Runs a model on one engine."""
 
     name: str
     precision: Precision
-    streams: int  # forwards that may run at a time
-    # Where attention computes every text as if it were as long as the longest of its batch: how many tokens
-    # could be computed in the time that starting another batch takes. None where any texts go together.
+    streams: int  # how many forward passes may run at the same time
+    # If attention pads every text to the longest of its batch: how many tokens could be computed in the time
+    # that starting another batch takes. None if texts of any lengths can share a batch.
     start_tokens: float | None
 
     @property
     def preempt(self) -> Forward | None:
-        """As `forward`, while every forward under way stops and then goes on; None if they cannot."""
+        """Like `forward`, but pauses every running forward pass meanwhile; None if they cannot pause."""
 
     def forward(self, sequences: list[IntArray], wanted: list[tuple[int, Kind]]) -> list[FloatArray]:
-        """What is wanted of each (index of a sequence, kind): shapes as for Kind, not normalised."""
+        """Compute each wanted (index of a sequence, kind): shapes as for Kind, not normalised."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where and on what a model is to run."""
+    """The folder, threads and instructions that a model runs with."""
 
-    cache: Path | None = None  # for exports and the compiled library, where theirs is read-only
+    cache: Path | None = None  # for exports and the compiled library, if their own folders are read-only
     threads: int = 1
-    streams: int = 1  # forwards at a time that share the threads, where the engine can
-    instructions: str = ""  # hold the processor to these, by their name in native/compiler.py
+    streams: int = 1  # forward passes that run at the same time and share the threads, if the engine can
+    instructions: str = ""  # use only this instruction set, by its name in native/compiler.py
 
     @property
     def features(self) -> frozenset[str]:
-        """The processor's extensions, or the fewer that it is held to; ModelError if it has not those."""
+        """The processor's extensions, limited to `instructions`; raises ModelError if it lacks them."""
         if not self.instructions:
             return cpu_features()
         try:
@@ -91,12 +91,12 @@ class Place:
 
 @dataclass(frozen=True)
 class Chosen:
-    """What runs here, and why."""
+    """The engine and precision that run here, and why."""
 
     engine: Engine
     precision: Precision
-    reason: str  # of the precision; "" where it was asked for by name
-    better: str = ""  # why not a better engine
+    reason: str  # for the precision; "" where it was asked for by name
+    better: str = ""  # why no better engine runs; "" if this is the best one
     auto: bool = False  # nobody asked for a precision
 
     @property
@@ -108,7 +108,7 @@ class Chosen:
 
 
 def choose(checkpoint: Checkpoint, engine: AskedEngine, asked: AskedPrecision, place: Place) -> Chosen:
-    """The engine and precision that run here; ModelError says what is missing for what was asked."""
+    """Choose the engine and precision; raises ModelError if what was asked for cannot run here."""
     precision, reason = resolve_precision(engine, asked, place.features)
     why = ""
     for candidate in candidates(engine, precision, place.features):
@@ -123,9 +123,9 @@ def choose(checkpoint: Checkpoint, engine: AskedEngine, asked: AskedPrecision, p
 def resolve_precision(
     engine: AskedEngine, asked: AskedPrecision, features: frozenset[str]
 ) -> tuple[Precision, str]:
-    """The precision to run in and the reason, "" where it was asked for.
+    """The precision to run in, and the reason; the reason is "" where it was asked for.
 
-    ModelError if the engine does not have it.
+    Raises ModelError if the engine does not support it.
     """
     known = FALLBACKS if engine == "auto" else (engine,)
     has_bf16 = next((name for of in known for name in BF16[of] if name in features), "")
@@ -138,7 +138,7 @@ def resolve_precision(
             return "fp32", "bf16 was asked for, but the processor does not support it in hardware"
         return asked, ""
     if engine == "torch":
-        return "fp32", "the torch engine has no other precision"
+        return "fp32", "the torch engine supports no other"
     if has_bf16:
         return "bf16", f"the processor supports bf16 in hardware ({has_bf16})"
     if fast_w8a16 and "native" in known:
@@ -147,7 +147,7 @@ def resolve_precision(
 
 
 def candidates(engine: AskedEngine, precision: Precision, features: frozenset[str]) -> list[Engine]:
-    """The engines to try, the best first; one that was asked for by name is the only one."""
+    """The engines to try, best first; an engine that was asked for by name is the only one."""
     if engine != "auto":
         return [engine]
     rows = (of for row, name, of in CHOICE if row == precision and (not name or name in features))
@@ -158,7 +158,7 @@ def candidates(engine: AskedEngine, precision: Precision, features: frozenset[st
 
 
 def _missing(engine: Engine, precision: Precision, checkpoint: Checkpoint, place: Place) -> str:
-    """What an engine lacks to run a precision of a checkpoint here, "" if nothing."""
+    """What the engine lacks to run this checkpoint in this precision here; "" if nothing."""
     try:
         if engine != "native":
             importlib.import_module(f"app.engine.{engine}_backend")
@@ -166,20 +166,20 @@ def _missing(engine: Engine, precision: Precision, checkpoint: Checkpoint, place
         from app.engine.native.layout import fits
 
         if not fits(checkpoint):
-            return f"the sizes of {checkpoint.path} are no multiples of 16"
+            return f"the sizes of {checkpoint.path} are not multiples of 16"
         _, found = compiler.load_library(place.instructions, place.cache)
         if precision == "bf16" and not found.bf16:
-            return f"its library for {found.name} does not multiply bf16"
+            return f"its library for {found.name} does not support bf16"
     except (ImportError, compiler.NoLibrary) as error:
         return str(error)
     return ""
 
 
 def load_backend(checkpoint: Checkpoint, engine: AskedEngine, asked: AskedPrecision, place: Place) -> Backend:
-    """The engine for what was asked, ready to run; ModelError says what is missing."""
+    """Load the engine that was asked for; raises ModelError if it cannot run here."""
     chosen = choose(checkpoint, engine, asked, place)
     if chosen.better:
-        log.warning("%s; %s takes over, in %s", chosen.better, chosen.engine, chosen.precision)
+        log.warning("%s; the %s engine runs instead, in %s", chosen.better, chosen.engine, chosen.precision)
     if chosen.reason:
         log.info("%s", chosen.told)
     if chosen.engine == "torch":
@@ -196,11 +196,11 @@ def load_backend(checkpoint: Checkpoint, engine: AskedEngine, asked: AskedPrecis
     return backend
 
 
-# Each engine is imported only where it runs: torch costs seconds and memory, and any may be absent.
+# Import an engine only if it runs: torch costs seconds and memory, and any of them may not be installed.
 
 
 def exporter_for(engine: Engine) -> Exporter:
-    """Who makes an engine's exports; torch has none."""
+    """The exporter of an engine; torch has none."""
     if engine == "native":
         from app.engine.native.export import NativeExporter
 

@@ -1,4 +1,4 @@
-"""Merges what concurrent calls ask for into batches and runs them, in threads of its own."""
+"""Merges texts of concurrent calls into batches and runs them in its own threads."""
 
 import logging
 import threading
@@ -25,14 +25,14 @@ from app.engine.policy import Policy, priority_of
 
 log = logging.getLogger(__name__)
 
-# For each job, what is added to LOOK_SECONDS: a look wakes a thread.
+# Added to LOOK_SECONDS for each job, as every check wakes a thread.
 LOOK_EACH = 0.02
 
 
 class Batcher:
     """Threads that run the models for every caller; `policy` says which texts are next.
 
-    An idle batcher starts at once; what arrives meanwhile forms the next batches.
+    An idle batcher starts at once. Texts that arrive while a batch runs form the next batches.
     """
 
     def __init__(
@@ -42,14 +42,14 @@ class Batcher:
         streams: int = 1,
         watch: Callable[[BatchStats], None] | None = None,
     ) -> None:
-        """As many forwards as `streams` run at a time; `watch` is told of every batch before it is computed.
+        """Run up to `streams` forward passes at a time; `watch` is called with each batch before it runs.
 
-        `preempts`: forwards stop for others, so questions have a thread of their own.
+        `preempts`: forward passes can pause for questions, so questions get their own thread.
         """
         self._policy = policy
         self._watch = watch
-        self._started: dict[int, float] = {}  # by time.monotonic(), of the forwards under way
-        self._jobs: set[Job] = set()  # that are not done
+        self._started: dict[int, float] = {}  # when each running pass started, by thread
+        self._jobs: set[Job] = set()  # not done yet
         self._streams = streams
         self._changed = threading.Condition()
         self._closed = False
@@ -73,10 +73,10 @@ class Batcher:
         caller: Caller | None = None,
         admitted: bool = False,
     ) -> Job:
-        """Queue sequences; `job.done` resolves to a list for each, in order: an array for each of its kinds.
+        """Queue sequences; `job.done` resolves to one list per sequence, with one array per kind.
 
-        Raises Overloaded as Policy.add does. `job.done` fails with TooLate if its last batch has not
-        started by the caller's deadline.
+        Raises Overloaded as Policy.add does, and NotLoaded once the batcher is closed. `job.done` fails with
+        TooLate if the job's last batch has not started by the caller's deadline.
         """
         caller = caller or Caller()
         priority = priority_of(sum(map(len, sequences)), caller.priority)
@@ -100,7 +100,7 @@ class Batcher:
         caller: Caller,
         admitted: bool = False,
     ) -> tuple[list[list[FloatArray]], Timings]:
-        """What `submit` gives, once it is done; NotFinite where there is NaN or infinity in it."""
+        """Submit, and wait for the result; raises NotFinite if it contains NaN or infinity."""
         start = time.perf_counter_ns()
         job = self.submit(model, sequences, kinds, caller, admitted)
         found = self.wait(job)
@@ -116,28 +116,28 @@ class Batcher:
         return found, Timings(queue=queued, forward=max(0, forward))
 
     def check(self, tokens: int, caller: Caller) -> None:
-        """Overloaded where a caller's call of so many tokens, at least, would not be let in now."""
+        """Raise Overloaded if a call of at least this many tokens would be refused now."""
         self._policy.lanes[priority_of(tokens, caller.priority)].check(tokens)
 
     def wait(self, job: Job) -> list[list[FloatArray]]:
-        """The result of a job; Abandoned once its caller is gone, and what had not started is dropped."""
+        """Wait for a job; once its caller is gone, drops what has not started and raises Abandoned."""
         gone = job.caller.gone
         while True:
             try:
                 return job.done.result(max(LOOK_SECONDS, LOOK_EACH * len(self._jobs)) if gone else None)
             except TimeoutError:
-                if job.done.done():  # just now, or it is the forward's own
+                if job.done.done():  # it ended just now, or the forward pass raised TimeoutError
                     return job.done.result()
                 if gone and gone():
                     self._drop(job, Abandoned())
 
     def give_way(self) -> None:
-        """Return when no question is being computed, for work beside it that has time."""
+        """Wait while a question is computed, at most LOOK_SECONDS: for other work that can wait."""
         self._no_question.wait(LOOK_SECONDS)
 
     @property
     def load(self) -> Load:
-        """How much there is to do."""
+        """The current load."""
         alive = all(thread.is_alive() for thread in self._threads) and not self._closed
         started = list(self._started.values())
         lanes = self._policy.lanes.items()
@@ -151,13 +151,13 @@ class Batcher:
         )
 
     def close(self) -> None:
-        """Finish the batches under way, fail what waits, and end the threads."""
+        """Finish the running batches, fail what still waits, and end the threads."""
         self._end(self._policy.waiting(), "the encoder was closed before this text's turn")
         for thread in self._threads:
             thread.join()
 
     def _end(self, jobs: Iterable[Job], why: str) -> None:
-        """Take nothing more, and fail these."""
+        """Accept no more jobs, and fail these."""
         with self._changed:
             self._closed = True
             failed = list(jobs)
@@ -169,12 +169,12 @@ class Batcher:
         try:
             while not self._closed:
                 self._work(served)
-        except BaseException:  # most likely there is no memory; nobody may wait for what never comes
+        except BaseException:  # most likely out of memory; no caller may wait for ever
             self._end(self._jobs, "the thread that computes has ended")
             log.exception("the thread that computes has ended")
 
     def _work(self, served: tuple[Priority, ...]) -> None:
-        """Compute the next batch, or wait until there may be one."""
+        """Run the next batch, or wait until there may be one."""
         with self._changed:
             now = time.monotonic()
             late = [job for job in self._policy.waiting() if job.caller.late(now)]
@@ -187,7 +187,7 @@ class Batcher:
             self._compute(batch, now)
 
     def _compute(self, batch: Batch, now: float) -> None:
-        distinct: dict[bytes, int] = {}  # a text asked for twice is computed once
+        distinct: dict[bytes, int] = {}  # equal texts are computed once
         sequences: list[IntArray] = []
         wanted: dict[tuple[int, Kind], int] = {}
         answers: list[list[int]] = []
@@ -217,7 +217,7 @@ class Batcher:
     def _timed(
         self, first: Job, sequences: list[IntArray], wanted: list[tuple[int, Kind]]
     ) -> list[FloatArray]:
-        """As the model of a batch's first text computes it."""
+        """Run the forward pass of a batch's model, and note how long it takes."""
         priority, model = first.priority, first.model
         forward = model.preempt if priority == "interactive" and model.preempt else model.forward
         start = time.monotonic()
@@ -237,7 +237,7 @@ class Batcher:
                 self._changed.notify_all()
 
     def _tell(self, batch: Batch, lengths: list[int], now: float) -> None:
-        """Tell who watches of a batch that starts now."""
+        """Call `watch` for a batch that starts now."""
         if not self._watch:
             return
         started = {job for job, _ in batch if job.started_at == now}
@@ -250,7 +250,7 @@ class Batcher:
             log.exception("the batch observer failed")
 
     def _drop(self, job: Job, error: Exception) -> None:
-        """Take what still waits of a job out of the queue and fail it."""
+        """Remove what still waits of a job from the queue, and fail the job."""
         with self._changed:
             self._policy.drop(job)
             self._jobs.discard(job)

@@ -1,9 +1,10 @@
 """Where a text may be cut into passages: at sections, paragraphs, sentences, lines and words.
 
-Sentences end by the rules of Unicode (UAX 29, Sentence_Break), of which `regex` has the properties, with
-changes for cutting: a line end is a space, abbreviations, initials and ordinal numbers end nothing, and an
-opening quote begins the next sentence. Where it is unclear whether a sentence ends, it does not: another
-border is near. Thai has spaces where other scripts have full stops; there the words are the sentences.
+Sentences end by the rules of Unicode (UAX 29, Sentence_Break); `regex` knows the properties of characters.
+For cutting, some rules differ: a line end counts as a space; abbreviations, initials and ordinal numbers end
+no sentence; and an opening quote begins the next sentence. If it is unclear whether a sentence ends, there
+is no border, as another one is near. Thai has spaces where other scripts have full stops, so the borders of
+its words serve as those of its sentences.
 """
 
 import re
@@ -16,9 +17,9 @@ from numpy.typing import NDArray
 
 
 class Level(IntEnum):
-    """What begins at a border, the greatest last."""
+    """What begins at a border, from the smallest to the largest."""
 
-    TOKEN = 0  # none of these
+    TOKEN = 0  # none of the others
     WORD = 1
     LINE = 2
     SENTENCE = 3
@@ -26,8 +27,8 @@ class Level(IntEnum):
     SECTION = 5
 
 
-# Every character is of one kind, the last here that fits it, or else "-". The patterns of sentences are
-# written in kinds: that is many times as fast as asking for properties at every character.
+# Every character has one kind: the last of these that matches it, or "-". Patterns of sentences match kinds
+# instead of characters, which is many times as fast as looking up properties at every character.
 KINDS = {
     "l": r"\p{SB=Lower}",
     "u": r"\p{SB=Upper}",
@@ -44,7 +45,7 @@ KINDS = {
     "n": r"[\u00A0\u202F]",
     "r": r"[\n\v\r\x85\u2028]",
     "p": r"[\f\u2029]",
-    "!": r"\p{SB=STerm}",  # 。 । ؟ and others that stand only at ends
+    "!": r"\p{SB=STerm}",  # 。 । ؟ and others that occur only at the end of sentences
     "f": r"．",
     "?": r"[?!]",
     ".": r"[\p{SB=ATerm}--．]",
@@ -53,18 +54,18 @@ KINDS = {
 SPACE = b" nrp"
 CLOSING = rb"(?:n?[ck]|x|i(?=[ nrp,?!.e]|\Z)|\(d{1,3}c)*+"
 
-# Ends of sentences with the space after them, in kinds. It matches at every mark that may be one, with the
-# empty group only where it is one, and gives nothing back, so that its time grows with the text alone.
+# Ends of sentences with the spaces after them, in kinds. The pattern matches every mark that may end a
+# sentence, and its empty group matches only if the mark does. It does not backtrack, so its time is linear.
 ENDS = re.compile(
     # Not ends: "z. B.", "J. Smith", "am 3. Mai".
     rb"(?:(?<=[lud])(?<![luohdx].)|(?<=dd)(?<![luohdx]..))\.(?!\.)"
-    # A mark that stands only at ends, in scripts that may go on without a space; 」 may be within a sentence.
+    # Marks that occur only at ends, in scripts that may continue without a space; 」 may be in a sentence.
     rb"|[!f][!f?.e]*+" + CLOSING + rb"[ nrp]*+(?:(?!,|(?<=f)d|(?<=k)h)()|)"
-    # A mark that also stands within words and sentences: 3.14, ?a=1, "Stop!" she said, Wait ... what.
+    # Marks that also occur within words and sentences: 3.14, ?a=1, "Stop!" she said, Wait ... what.
     rb"|[?.e][!f?.e]*+" + CLOSING + rb"(?:(?:[ nrp]++|(?<=\?)(?=[oh]))(?!,|[-c(ik nrp]{0,8}+l)()|)"
 )
 
-# Short forms that stand before what they belong to, and hardly ever at the end of a sentence.
+# Abbreviations that come before the word they belong to, and hardly ever end a sentence.
 ABBREVIATION = re.compile(
     r"\b(?:Dr|Mr|Mrs|Ms|Prof|St|Mme|Mlle|Sra|Dra|Ing|Dipl|Hon|Rev|Gen|Col|Capt|Lt|Sgt|Sen|Rep|Gov|Pres|"
     r"Figs?|Nos?|Nr|Abb|Art|Abs|Kap|Bd|Vols?|Eds?|Eqs?|Secs?|Ch|pp|cf|vs|ca|approx|resp|incl|viz|"
@@ -87,12 +88,12 @@ def kinds() -> NDArray[np.uint8]:
 
 
 def borders(text: str) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
-    """Where a text may be cut: characters (k,) ascending at which a word, line, sentence, paragraph or
-    section begins (the first of it that is no space), and the highest level of each (k,). In scripts without
-    spaces only commas part words: within a clause there are no borders.
+    """The characters at which a text may be cut, ascending (k,), and the highest level of each (k,).
 
-    A section begins at a Markdown heading outside fenced code. Right after a heading there is only the border
-    of a word, so that it is not parted from what it stands over.
+    Each is the first character, other than a space, of a word, line, sentence, paragraph or section. In
+    scripts without spaces only commas separate words: there are no borders within a clause. A section begins
+    at a Markdown heading outside fenced code. The border after a heading is only that of a word, so that the
+    heading stays with the text below it.
     """
     if not text:
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int8)
@@ -101,8 +102,8 @@ def borders(text: str) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
     space = np.isin(kind, list(SPACE))
     starts = np.flatnonzero(space[:-1] & ~space[1:]) + 1
     if space[0]:
-        starts = starts[1:]  # nothing is before it that could be parted from it
-    stops = (np.flatnonzero(~space[:-1] & space[1:]) + 1)[: len(starts)]  # of what is before each start
+        starts = starts[1:]  # there is nothing before it to cut off
+    stops = (np.flatnonzero(~space[:-1] & space[1:]) + 1)[: len(starts)]  # end of the text before each start
 
     line_ends = (kind == ord("r")) + 2 * (kind == ord("p")).astype(np.int64)
     line_ends[:-1] -= (points[:-1] == ord("\r")) & (points[1:] == ord("\n"))
@@ -110,7 +111,7 @@ def borders(text: str) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
     between = passed[starts - 1] - passed[stops - 1]
 
     levels = np.zeros(len(text) + 1, dtype=np.int8)
-    clauses = (kind[:-1] == ord(",")) & np.isin(kind[1:], list(b"oh"))  # 、and ， stand without a space
+    clauses = (kind[:-1] == ord(",")) & np.isin(kind[1:], list(b"oh"))  # 、 and ， have no space after them
     levels[1:-1][clauses] = Level.WORD
     levels[starts] = np.choose(np.minimum(between, 2), [Level.WORD, Level.LINE, Level.PARAGRAPH])
     ends = sentences(text, kind)
@@ -130,7 +131,7 @@ def borders(text: str) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
 
 
 def sentences(text: str, kind: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """The characters at which a sentence has ended, spaces after it included. (k,)"""
+    """The characters after the end of each sentence and the spaces that follow it. (k,)"""
     kind = kind.copy()
     kind[[abbreviation.end() - 1 for abbreviation in ABBREVIATION.finditer(text)]] = ord("-")
     ends = [end.end() for end in ENDS.finditer(kind.tobytes()) if end.lastindex]

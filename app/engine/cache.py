@@ -1,4 +1,4 @@
-"""Outputs of recent texts, so that a text that comes again is not computed again."""
+"""A cache of recent texts' outputs, so that a repeated text is not computed again."""
 
 import hashlib
 import threading
@@ -8,23 +8,23 @@ from collections.abc import Callable
 from app.engine.embeddings import FloatArray, IntArray, Kind, Timings
 from app.engine.errors import NotFinite
 
-# Multi-vectors are too large to keep: 4 KB for each token, where a dense vector is 4 KB for a text.
+# Multi-vectors are too large to keep: 4 KB for each token, while a dense vector takes 4 KB for a text.
 KEPT = ("mean", "cls", "sparse")
 
 Arrays = list[FloatArray]  # one for each kind
-# Sequences and the kinds wanted of each -> the arrays of each.
+# Sequences, the kinds wanted of each -> the arrays of each, timings
 Compute = Callable[[list[IntArray], list[tuple[Kind, ...]]], tuple[list[Arrays], Timings]]
 
 
 class Cache:
-    """The least recently used text goes first; thread-safe.
+    """A thread-safe LRU cache.
 
-    An entry is of exactly these tokens, and holds each kind of output apart. Whatever else shapes an answer,
-    such as its dimensions or encoding, is made of them anew.
+    The key is a text's exact tokens; an entry holds each kind of output separately. Everything else that
+    shapes an answer, such as its dimensions or encoding, is applied to the cached outputs each time.
     """
 
     def __init__(self, texts: int) -> None:
-        """Keep so many texts; 0 keeps none."""
+        """Keep the outputs of up to `texts` texts; 0 keeps none."""
         self._texts = texts
         self._lock = threading.Lock()
         self._entries: OrderedDict[bytes, dict[Kind, FloatArray]] = OrderedDict()
@@ -32,9 +32,9 @@ class Cache:
     def compute(
         self, sequences: list[IntArray], kinds: list[tuple[Kind, ...]], compute: Compute
     ) -> tuple[list[Arrays], Timings, int]:
-        """What `compute` gives, which is called with what is not here; and how many sequences were here.
+        """Call `compute` for what is not cached; also returns how many of the sequences were cached.
 
-        Raises what `compute` does, with indices of these sequences in NotFinite.
+        Raises what `compute` raises; the indices in NotFinite are those of `sequences`.
         """
         keys = [hashlib.sha256(sequence.tobytes()).digest() for sequence in sequences if self._texts]
         known = [self._get(key, of) for key, of in zip(keys, kinds, strict=False)] or [None] * len(sequences)
@@ -53,7 +53,7 @@ class Cache:
         return found, spent, len(sequences) - len(missing)
 
     def _get(self, key: bytes, kinds: tuple[Kind, ...]) -> Arrays | None:
-        """Every one of these kinds, or None."""
+        """The arrays of all these kinds, or None if any is missing."""
         with self._lock:
             entry = self._entries.get(key, {})
             if not kinds or not all(kind in entry for kind in kinds):
@@ -62,7 +62,7 @@ class Cache:
             return [entry[kind] for kind in kinds]
 
     def _put(self, key: bytes, kinds: tuple[Kind, ...], arrays: Arrays) -> None:
-        # Copies: an array may be a view of what a whole batch gave.
+        # Copy, as an array may be a view that keeps the outputs of a whole batch in memory.
         kept: dict[Kind, FloatArray] = {
             kind: array.copy() for kind, array in zip(kinds, arrays, strict=True) if kind in KEPT
         }

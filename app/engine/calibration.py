@@ -1,4 +1,4 @@
-"""The inputs that linear layers get from the calibration texts: a forward in fp32, layer by layer."""
+"""The inputs of linear layers on the calibration texts: a forward pass in fp32, layer by layer."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,20 +16,20 @@ from app.engine.weights import Weights
 
 @dataclass(frozen=True)
 class Inputs:
-    """Of one linear layer's k inputs over all calibration tokens x."""
+    """Statistics of one linear layer's k inputs over all calibration tokens x."""
 
     largest: FloatArray  # (k,), max |x|
     moments: FloatArray  # (k, k), mean of x x^T
 
 
 class Calibration:
-    """The forward that fp32 makes of all texts, a layer at a time, in the order of the layers."""
+    """The forward pass of all texts in fp32, one layer at a time; call `layer` in the order of layers."""
 
     def __init__(self, checkpoint: Checkpoint, weights: Weights) -> None:
         self._checkpoint = checkpoint
         self._weights = weights
         texts = calibration_sequences(checkpoint, held_out=False)
-        self._seen = sum(map(len, texts))  # tokens that count; the held-out ones come after them
+        self._seen = sum(map(len, texts))  # calibration tokens; the held-out ones follow them
         self._held_out = len(texts)
         texts = texts + calibration_sequences(checkpoint, held_out=True)
         self._lengths = [len(text) for text in texts]
@@ -42,7 +42,7 @@ class Calibration:
         self._states = self._norm(embedded, "embeddings.LayerNorm")  # (m, d)
 
     def layer(self, number: int) -> dict[str, Inputs]:
-        """Go through the next layer; what each of its linear layers got, by its name in an export."""
+        """Compute the next layer; returns the inputs of its linear layers by their names in an export."""
         d, inner, name = self._checkpoint.width, self._checkpoint.inner, f"encoder.layer.{number}."
         x = self._states
         seen = {"joined": self._inputs(x)}
@@ -59,7 +59,7 @@ class Calibration:
         return seen
 
     def held_out(self) -> dict[str, FloatArray]:
-        """What is kept of the held-out texts once all layers are through, by the name of its file."""
+        """What to keep of the held-out texts, by file name; call it after all layers."""
         rows = self._states.split(self._lengths)[self._held_out :]
         if self._checkpoint.labels:
             head = self._weights.scoring_head()

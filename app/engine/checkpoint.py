@@ -1,4 +1,4 @@
-"""A model folder: which files it has, its width and limits, which heads came with it."""
+"""A model folder: its files, its width and limits, and its heads."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ import numpy as np
 from app.engine.embeddings import Head, IntArray, ModelInfo, Pooling
 from app.engine.errors import ModelError
 
-# Positions of these families start after the padding id, so that many are lost to the text.
+# These families number positions from the padding id + 1, so a text cannot use the positions before.
 OFFSET_POSITIONS = ("xlm-roberta", "roberta", "camembert")
 MODEL_TYPES = ("bert", *OFFSET_POSITIONS)
 
@@ -25,21 +25,21 @@ WEIGHTS = (
     "pytorch_model.bin.index.json",
 )
 HEADS: dict[Head, str] = {"sparse": "sparse_linear.pt", "colbert": "colbert_linear.pt"}
-# What transformers' classes with a classification head end with, a cross-encoder's among them.
+# Names of transformers' classes with a classification head end with this, a cross-encoder's too.
 CLASSIFIER = "ForSequenceClassification"
 
 LEAST_TOKENS = 3  # a text's first and last special token, and one between them
-INT32 = (1 << 31) - 1  # the engines count in it
-UNLIMITED = int(1e30)  # what Hugging Face's tokenizers say where nobody has set a length
+INT32 = (1 << 31) - 1  # the engines count in 32 bits
+UNLIMITED = int(1e30)  # Hugging Face tokenizers' value for a length that is not set
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What the files of a model folder say, without reading any weights."""
+    """A model as the files of its folder describe it, without reading any weights."""
 
     path: Path
     model_type: str
-    width: int  # of a token's state and so of a dense vector
+    width: int  # of a token's state, and so of a dense vector
     inner: int  # width of the feed-forward layers
     layers: int
     attention_heads: int
@@ -50,26 +50,26 @@ class Checkpoint:
     pad_id: int
     max_tokens: int  # of one text, special tokens included
     weights: tuple[Path, ...]
-    trained_pooling: Pooling | None  # what the folder's 1_Pooling says, if anything
+    trained_pooling: Pooling | None  # from the folder's 1_Pooling, if it says
     heads: tuple[Head, ...]
-    # What a cross-encoder's scores are called, one label for each; () where the folder is an encoder's.
+    # Names of a cross-encoder's scores, one label for each; () for an encoder.
     labels: tuple[str, ...] = ()
 
     @property
     def segments(self) -> int:
-        """Kinds of tokens that are told apart: the texts of a pair, where a cross-encoder was trained so."""
+        """How many token types are used: a cross-encoder may tell the texts of a pair apart by them."""
         return self.token_types if self.labels else 1
 
     @property
     def offset_positions(self) -> bool:
-        """Whether positions are counted after the padding id, and padding ids in a text not at all."""
+        """Whether positions are numbered from the padding id + 1 and skip padding ids within a text."""
         return self.model_type in OFFSET_POSITIONS
 
     def positions_of(self, ids: IntArray) -> IntArray:
-        """Where each token of a text stands in the position table. (t,) -> (t,)
+        """The row of the position table for each token of a text. (t,) -> (t,)
 
-        XLM-RoBERTa gives a padding id in a text no place of its own. Of an id that says that its token is in
-        the second text, see `second`, the place is in the second table.
+        XLM-RoBERTa does not number a padding id within a text. For a token of the second text of a pair (see
+        `second`), the row is in the second part of the table.
         """
         if not self.offset_positions:
             return np.arange(len(ids)) + self.positions * (ids // self.vocabulary)
@@ -77,8 +77,9 @@ class Checkpoint:
         return np.asarray(np.cumsum(counted) * counted + self.pad_id)
 
     def second(self, ids: IntArray) -> IntArray:
-        """Ids of tokens in the second text of a pair, as backends get them: past the vocabulary, where it
-        makes a difference."""
+        """Mark ids as tokens of the second text of a pair: backends take them shifted past the vocabulary.
+
+        Without token types the ids stay as they are."""
         return ids + self.vocabulary if self.segments > 1 else ids
 
     @property
@@ -87,13 +88,13 @@ class Checkpoint:
 
     @property
     def missing_head(self) -> str | None:
-        """The head file that is absent although its sibling is there: a folder copied in part."""
+        """The head file that is missing while the other one is there: the folder was copied in part."""
         absent = [file for head, file in HEADS.items() if head not in self.heads]
         return absent[0] if len(absent) == 1 else None
 
     @property
     def weights_place(self) -> Path:
-        """Where the weights are: their file, or the folder if there are several."""
+        """The weight file, or the folder if there are several."""
         return self.weights[0] if len(self.weights) == 1 else self.path
 
     @property
@@ -103,14 +104,14 @@ class Checkpoint:
 
     @property
     def parameters(self) -> int:
-        """Weights of the backbone."""
+        """Number of weights in the backbone."""
         d = self.width
         embeddings = (self.vocabulary + self.positions + self.token_types + 2) * d
         return embeddings + self.layers * (4 * d * (d + 1) + 2 * d * self.inner + self.inner + 5 * d)
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 of the files a graph is made of: names, sizes, first and last megabyte of each."""
+        """sha256 over the files that exports are made from: name, size, first and last MiB of each."""
         digest = hashlib.sha256()
         heads = [self.path / HEADS[head] for head in self.heads]
         for file in (self.path / "config.json", *self.weights, *heads):
@@ -123,7 +124,7 @@ class Checkpoint:
         return digest.hexdigest()
 
     def info(self, max_tokens: int, pooling: Pooling, engine: str, precision: str) -> ModelInfo:
-        """What is served of it, with what the encoder adds."""
+        """The description of the served model, with what the encoder adds."""
         return ModelInfo(
             family=self.model_type,
             parameters=self.parameters,
@@ -143,15 +144,15 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Describe the model folder at `path`; ModelError names the file that is absent or unusable."""
+    """Describe the model folder at `path`; raises ModelError with the file that is missing or unusable."""
     try:
         found = _describe(path)
-        too_small = found.size < found.parameters  # at a byte each
-    except OSError as error:  # such as a folder above it that this user may not enter
+        too_small = found.size < found.parameters  # even at one byte each
+    except OSError as error:  # such as a parent folder that this user may not enter
         raise ModelError(f"the model folder {path} cannot be read: {error.strerror or error}") from error
     if too_small:
         raise ModelError(
-            f"the weights in {found.weights_place} are fewer than {path / 'config.json'} asks for: "
+            f"the weights in {found.weights_place} are fewer than {path / 'config.json'} requires: "
             "they are corrupt, cut short or do not fit it"
         )
     return found
@@ -171,9 +172,9 @@ def _describe(path: Path) -> Checkpoint:
     heads = config.number("num_attention_heads", 1)
     if width % heads:
         raise ModelError(
-            f"{config.file} says hidden_size {width}, and num_attention_heads {heads} does not divide it"
+            f"{config.file} says hidden_size {width}, which num_attention_heads {heads} does not divide"
         )
-    taken = pad_id + 1 if model_type in OFFSET_POSITIONS else 0  # by the padding id and those below it
+    taken = pad_id + 1 if model_type in OFFSET_POSITIONS else 0  # positions up to the padding id
     positions = config.number("max_position_embeddings", LEAST_TOKENS + taken)
     max_tokens = positions - taken
     sentences = _Config(path, "sentence_bert_config.json", required=False)
@@ -204,7 +205,7 @@ def _weight_files(path: Path) -> tuple[Path, ...]:
     files = _find_weights(path)
     for file in files:
         if not os.access(file, os.R_OK):
-            raise ModelError(f"{file} may not be read by the user this runs as")
+            raise ModelError(f"the user that runs this server may not read {file}")
     return files
 
 
@@ -219,7 +220,7 @@ def _find_weights(path: Path) -> tuple[Path, ...]:
 
 
 def _shards(path: Path, index: str) -> tuple[Path, ...]:
-    """The files that an index names; they may be links, but stand in the folder itself."""
+    """The files that an index lists; they must be in the folder itself, but may be links."""
     named = _Config(path, index).content.get("weight_map")
     if (
         not isinstance(named, dict)
@@ -229,7 +230,7 @@ def _shards(path: Path, index: str) -> tuple[Path, ...]:
         raise ModelError(f"{path / index} must name the file of each tensor under 'weight_map'")
     shards = sorted(set(named.values()))
     for shard in shards:
-        if Path(shard).name != shard or not os.path.isfile(path / shard):  # of any name: it never raises
+        if Path(shard).name != shard or not os.path.isfile(path / shard):  # never raises, whatever the name
             raise ModelError(f"the model folder {path} has no file {shard!r:.80}, which {index} lists")
     return tuple(path / shard for shard in shards)
 
@@ -242,9 +243,9 @@ def _trained_pooling(path: Path) -> Pooling | None:
 
 
 class _Config:
-    """The JSON object in a file, and its values as they must be; ModelError names the file and the key.
+    """The JSON object in a file, and its checked values; ModelError names the file and the key.
 
-    A file that is absent and not `required` is an empty object.
+    A missing file that is not `required` counts as an empty object.
     """
 
     def __init__(self, folder: Path, name: str, required: bool = True) -> None:
@@ -278,16 +279,16 @@ class _Config:
         value = self.content.get(key, default)
         if value not in known:
             found = f"says {key} {value!r:.40}" if isinstance(value, str) else f"has no string under {key!r}"
-            raise ModelError(f"{self.file} {found}, this server knows {', '.join(known)}")
+            raise ModelError(f"{self.file} {found}, this server supports {', '.join(known)}")
         return str(value)
 
     def labels(self) -> tuple[str, ...]:
-        """What a classifier's outputs are called; () for a model that is no classifier."""
+        """The names of a classifier's outputs; () for other models."""
         classes = self.content.get("architectures")
         if not isinstance(classes, list) or not any(str(name).endswith(CLASSIFIER) for name in classes):
             return ()
         named = self.content.get("id2label")
         if isinstance(named, dict) and named:
             return tuple(str(label) for label in named.values())
-        # Where the file says nothing transformers assumes two.
+        # If the file does not say, transformers assumes two labels.
         return tuple(f"LABEL_{label}" for label in range(self.number("num_labels", 1, default=2)))

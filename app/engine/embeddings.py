@@ -1,4 +1,4 @@
-"""The engine's answer, as plain data."""
+"""What the engine takes and returns, as plain data."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -16,8 +16,8 @@ Precision = Literal["fp32", "bf16", "int8", "w8a16"]  # w8a16: 8-bit weights, 16
 Head = Literal["sparse", "colbert"]
 Output = Literal["dense", "sparse", "colbert"]
 DENSE: tuple[Output, ...] = ("dense",)
-FRAME = 2  # a text's first and last special token
-POOL_FACTORS = range(2, 9)  # of tokens that share a row of a multi-vector, on average
+FRAME = 2  # special tokens around a text: the first and the last
+POOL_FACTORS = range(2, 9)  # how many tokens may share a row of a multi-vector, on average
 
 
 class Span(NamedTuple):
@@ -27,37 +27,37 @@ class Span(NamedTuple):
     stop: int
 
 
-# What a backend computes of a text of t tokens: a pooling's state (d,), the mean state of a span (d,), or
-# a head's value of every token, (t,) for sparse and (t, d) for colbert. Of a pair its score (1,).
+# What a backend computes for a text of t tokens: a pooled state (d,), the mean state of a span (d,), or a
+# head's value for every token, (t,) for sparse and (t, d) for colbert. For a pair its score (1,).
 Kind = Literal["mean", "cls", "sparse", "colbert", "score"] | Span
 Priority = Literal["interactive", "bulk"]  # a question that somebody waits for, or part of a corpus
 PRIORITIES: tuple[Priority, ...] = get_args(Priority)
-Side = Literal["right", "left"]  # the end of a text that is cut off where it is too long
+Side = Literal["right", "left"]  # which end of a text that is too long is cut off
 Weights = tuple[float, float, float]  # of dense, sparse and colbert in a hybrid score
-BGE_M3 = "xlm-roberta", 24, 1024, 250002  # its family, layers, width and vocabulary
-HYBRID: Weights = (0.4, 0.2, 0.4)  # what BGE-M3's authors give for compute_score
-CROSS_ENCODER = "cross-encoder"  # the name of its score, beside those of the representations
+BGE_M3 = "xlm-roberta", 24, 1024, 250002  # family, layers, width, vocabulary
+HYBRID: Weights = (0.4, 0.2, 0.4)  # the weights that BGE-M3's authors suggest for compute_score
+CROSS_ENCODER = "cross-encoder"  # the name of its score, besides those of the representations
 Lexical = tuple[NDArray[np.int32], FloatArray]  # token ids (k,) ascending, weights (k,) > 0
 
 
-CHUNK_TOKENS = 256  # of a passage, unless another number is asked for
-LEAST_CHUNK_TOKENS = 32  # in fewer there is no room to choose a good border
-OVERLAP_SHARE = 8  # of a passage's tokens, what the next one shares unless another number is asked for
+CHUNK_TOKENS = 256  # of a passage, unless a call asks for another number
+LEAST_CHUNK_TOKENS = 32  # with fewer there is no room to choose a good border
+OVERLAP_SHARE = 8  # a passage shares an eighth of its tokens with the next, unless a call says otherwise
 
 
 @dataclass(frozen=True)
 class Chunking:
     """How texts are cut into passages."""
 
-    # Of a passage, at most, special tokens not counted. None: the texts are passages of one document already.
+    # The most tokens of a passage, without special tokens. None: the texts already are a document's passages.
     tokens: int | None = CHUNK_TOKENS
-    # Tokens that the passage before ends with, at most; up to half of `tokens`.
+    # The most tokens that a passage shares with the one before it; up to half of `tokens`.
     overlap: int = CHUNK_TOKENS // OVERLAP_SHARE
-    late: bool = False  # pooled out of one pass over the whole document (late chunking)
+    late: bool = False  # pool passages from a forward pass over the whole document (late chunking)
 
     @classmethod
     def of(cls, max_tokens: int, tokens: object = None, overlap: object = None, late: bool = False) -> Self:
-        """For a model that reads so many tokens; what is None is as usual. ChunkOutOfRange."""
+        """Fill in defaults for a model with this limit of tokens; raises ChunkOutOfRange."""
         most = max(LEAST_CHUNK_TOKENS, max_tokens - FRAME)
         tokens = min(CHUNK_TOKENS, most) if tokens is None else tokens
         if type(tokens) is not int or not LEAST_CHUNK_TOKENS <= tokens <= most:
@@ -72,7 +72,7 @@ class Chunking:
 class Passage:
     """Characters `start` to `stop` of a text, in code points."""
 
-    text: int  # its index
+    text: int  # the text's index
     start: int
     stop: int
     tokens: int  # special tokens not counted
@@ -82,7 +82,7 @@ class Passage:
 class Timings:
     """Where the time of one `encode` call went, in nanoseconds.
 
-    `load` is what loading the model took, once, before this call.
+    `load` is the time that loading the model took, once, before this call.
     """
 
     load: int = 0
@@ -91,7 +91,7 @@ class Timings:
     forward: int = 0
 
     def __add__(self, other: "Timings") -> "Timings":
-        """Of two calls, one after the other."""
+        """The times of two calls, one after the other."""
         return Timings(
             self.load,
             self.tokenize + other.tokenize,
@@ -101,7 +101,7 @@ class Timings:
 
 
 def count_numbers(token_counts: list[int], width: int, outputs: Collection[Output]) -> int:
-    """How many numbers these outputs of texts of so many tokens are, at most."""
+    """The most numbers that these outputs hold, for texts with these token counts."""
     texts, tokens = len(token_counts), sum(token_counts)
     sizes = {"dense": texts * width, "sparse": 2 * tokens, "colbert": (tokens - texts) * width}
     return sum(sizes[output] for output in outputs)
@@ -109,13 +109,13 @@ def count_numbers(token_counts: list[int], width: int, outputs: Collection[Outpu
 
 @dataclass(frozen=True)
 class BatchStats:
-    """What one forward takes in."""
+    """What one forward pass computes."""
 
-    priority: Priority  # of all of it
+    priority: Priority  # of the whole batch
     texts: int
     tokens: int
-    padded: int  # tokens, as attention sees them: every text as long as the longest
-    waits: list[float]  # seconds in the queue of each call that starts with it
+    padded: int  # tokens as attention counts them: every text as long as the longest
+    waits: list[float]  # seconds in the queue, for each call that starts with this batch
 
 
 @dataclass(frozen=True)
@@ -123,31 +123,31 @@ class Load:
     """How much an encoder has to do."""
 
     ready: bool = False
-    broken: bool = False  # what computes has ended, though nobody closed it
-    busy_seconds: float = 0.0  # that the oldest forward under way has taken so far
-    waiting: Mapping[Priority, int] = field(default_factory=dict)  # tokens
-    full: frozenset[Priority] = frozenset()  # of which as many tokens wait as may
-    # About how long what waits will take, at least 1.
+    broken: bool = False  # a thread of the batcher has ended, though nobody closed it
+    busy_seconds: float = 0.0  # how long the oldest running forward pass has taken so far
+    waiting: Mapping[Priority, int] = field(default_factory=dict)  # tokens in the queue
+    full: frozenset[Priority] = frozenset()  # classes whose queue is full
+    # Estimated seconds until the queue is empty, at least 1.
     drain_seconds: Mapping[Priority, int] = field(default_factory=lambda: dict.fromkeys(PRIORITIES, 1))
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """What was asked of n texts or their passages, in their order; what was not asked for is empty."""
+    """The outputs of n texts or their passages, in order; outputs that were not asked for are empty."""
 
     dense: FloatArray  # (n, d), rows of length 1
-    lengths: FloatArray  # (n,), of the dense rows before they were divided by it
+    lengths: FloatArray  # (n,), L2 norms of the dense rows before they were normalised
     sparse: list[Lexical]  # n
-    multi_vector: list[FloatArray]  # n times (t - 1, d), or fewer where they are pooled, rows of length 1
-    token_counts: list[int]  # of what was computed, special tokens included: (n,) but for late chunking
+    multi_vector: list[FloatArray]  # n times (t - 1, d), or fewer rows if pooled, rows of length 1
+    token_counts: list[int]  # of each sequence, with special tokens: (n,) except in late chunking
     truncated: list[int]  # indices of the texts that were cut short
     timings: Timings = field(default_factory=Timings)
-    passages: list[Passage] = field(default_factory=list)  # (n,) where the texts were cut into passages
-    cached: int = 0  # how many of what was computed came from the cache
+    passages: list[Passage] = field(default_factory=list)  # (n,) if the texts were cut into passages
+    cached: int = 0  # how many of the sequences came from the cache
 
     @property
     def tokens(self) -> int:
-        """Of all texts."""
+        """Tokens of all texts."""
         return sum(self.token_counts)
 
     @property
@@ -157,7 +157,7 @@ class Embeddings:
 
 
 def joined(parts: list[Embeddings]) -> Embeddings:
-    """Of the texts of the first, then of those of the next; which of them were cut is not kept."""
+    """Concatenate embeddings, in order; which texts were cut is not kept."""
     return Embeddings(
         dense=np.concatenate([part.dense for part in parts]),
         lengths=np.concatenate([part.lengths for part in parts]),
@@ -173,29 +173,29 @@ def joined(parts: list[Embeddings]) -> Embeddings:
 
 @dataclass(frozen=True)
 class Scores:
-    """How near the texts of n pairs are, in the order of the pairs."""
+    """How similar the texts of n pairs are, in the order of the pairs."""
 
-    # (n,) each; the last, which takes in most, ranks best. NaN where a pair was not compared in this way.
+    # (n,) each; the last one combines the most and ranks best. NaN for pairs that were not compared this way.
     by_name: dict[str, FloatArray]
-    token_counts: list[int]  # of all texts, each once, or of pairs that were read together
+    token_counts: list[int]  # of all distinct texts, and of pairs that a cross-encoder read
     cut: int  # how many texts or pairs were cut
     timings: Timings = field(default_factory=Timings)
     cached: int = 0  # how many of the texts came from the cache
 
     @property
     def tokens(self) -> int:
-        """That were computed."""
+        """Tokens of all texts and pairs."""
         return sum(self.token_counts)
 
     @property
     def best(self) -> str:
-        """Name of the score to rank by."""
+        """The name of the score to rank by."""
         return list(self.by_name)[-1]
 
 
 @dataclass(frozen=True)
 class Token:
-    """A token of a text; start and stop count the text's characters, None for special tokens."""
+    """A token of a text; start and stop are offsets in its characters, None for special tokens."""
 
     id: int
     text: str
@@ -206,7 +206,7 @@ class Token:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What is served, for those who ask before they send texts."""
+    """The served model, for clients that ask before they send texts."""
 
     family: str  # model_type of its config.json
     parameters: int  # of the backbone
@@ -217,11 +217,11 @@ class ModelInfo:
     width: int
     vocabulary: int
     max_tokens: int
-    pooling: Pooling  # the server's own
+    pooling: Pooling  # the server's default
     heads: tuple[Head, ...]
     engine: str
     precision: str
-    # What int8 measured on this processor beside `auto`: times_as_fast, than, cosine_mean, ...; {}: unknown.
+    # int8 compared with `auto` on this processor: times_as_fast, than, cosine_mean, ...; {} if unknown.
     int8: dict[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] = ()  # of a cross-encoder's scores; () for an encoder
     demo: bool = False  # the small model for trying things out
@@ -231,5 +231,5 @@ class ModelInfo:
 
     @property
     def is_bge_m3(self) -> bool:
-        """Whether the weights have the shape of BGE-M3's, as those fine-tuned from it have."""
+        """Whether the weights have the shape of BGE-M3's; models fine-tuned from it have that too."""
         return (self.family, self.layers, self.width, self.vocabulary) == BGE_M3

@@ -1,4 +1,4 @@
-"""Encoder: a model folder behind four verbs, load, encode, score and close."""
+"""Encoder: loads a model folder, embeds texts and scores pairs."""
 
 import logging
 import time
@@ -45,10 +45,10 @@ from app.engine.tokenizer import Pause, Tokens
 
 log = logging.getLogger(__name__)
 
-# Batches at a time where throughput counts: threads of one forward wait for each other, those of several
-# do not. Each needs memory of its own.
+# How many batches may run at the same time if throughput counts: threads of one forward pass wait for each
+# other, those of several do not. Each batch needs its own memory.
 MOST_STREAMS = 4
-# Texts of up to so many characters in all are tokenised at once, as a question's are.
+# Texts of up to this many characters in all are tokenised in one step, like a question.
 QUESTION_CHARACTERS = 2000
 
 
@@ -60,21 +60,21 @@ class EncoderSettings:
     max_tokens: int = 8192  # the checkpoint's own limit still applies
     pooling: Pooling = "mean"
     threads: int = 1
-    throughput: bool = False  # more tokens a second, but each batch, on fewer threads, takes longer
+    throughput: bool = False  # more tokens per second, but each batch has fewer threads and takes longer
     engine: AskedEngine = "auto"
     precision: AskedPrecision = "auto"
-    cache: Path | None = None  # for exports, where the model folder is read-only
-    instructions: str = ""  # hold the processor to fewer, by their name, to compare
+    cache: Path | None = None  # for exports, if the model folder is read-only
+    instructions: str = ""  # use only this instruction set, for comparisons
     max_waiting: int | None = None  # tokens queued before Overloaded; None: no limit
     timeout: float | None = None  # seconds a call may wait for its last batch to start
-    cache_texts: int = 0  # whose outputs are kept in memory, in case they come again
+    cache_texts: int = 0  # how many texts' outputs are cached in memory
 
 
 class Encoder:
-    """Texts in, arrays out. Cheap to make; `load` is the heavy part, once, in the worker."""
+    """Turns texts into arrays. It is cheap to create; `load` is expensive, and runs once in each worker."""
 
     def __init__(self, settings: EncoderSettings, watch: Callable[[BatchStats], None] | None = None) -> None:
-        """`watch` is told of every batch before it is computed, in the thread that computes it."""
+        """`watch` is called with each batch before it runs, in the thread that runs it."""
         self.settings = settings
         self._watch = watch
         self._model: Loaded | None = None
@@ -85,32 +85,32 @@ class Encoder:
 
     @property
     def load_state(self) -> Load:
-        """How much there is to do; not ready outside load() .. close()."""
+        """The current load; not ready before load() and after close()."""
         return self._model.batcher.load if self._model else Load()
 
     @property
     def max_tokens(self) -> int:
-        """Longest text in tokens, special tokens included."""
+        """The most tokens of a text, special tokens included."""
         return self._model.tokenizer.max_tokens if self._model else self.settings.max_tokens
 
     @property
     def width(self) -> int:
-        """Numbers in a dense vector; NotLoaded before `load`."""
+        """Dimensions of a dense vector; raises NotLoaded before `load`."""
         return self._loaded().checkpoint.width
 
     @property
     def heads(self) -> tuple[Head, ...]:
-        """What the checkpoint has besides dense vectors; NotLoaded before `load`."""
+        """The checkpoint's outputs besides dense vectors; raises NotLoaded before `load`."""
         return self._loaded().checkpoint.heads
 
     @property
     def batcher(self) -> Batcher:
-        """What computes, for other models beside this one; NotLoaded before `load`."""
+        """The batcher, for other models that share it; raises NotLoaded before `load`."""
         return self._loaded().batcher
 
     @property
     def place(self) -> Place:
-        """Where and on what this runs."""
+        """The folder, threads and instructions that the model runs with."""
         settings = self.settings
         most = MOST_STREAMS if settings.throughput else 1
         streams = max(count for count in range(1, most + 1) if settings.threads % count == 0)
@@ -118,21 +118,21 @@ class Encoder:
 
     @property
     def info(self) -> ModelInfo:
-        """What is served; NotLoaded before `load`."""
+        """The served model; raises NotLoaded before `load`."""
         model = self._loaded()
         backend = model.backend
         found = model.checkpoint.info(self.max_tokens, self.settings.pooling, backend.name, backend.precision)
         return replace(found, int8=self._int8, demo=self._demo, unrelated_cosine=self._unrelated_cosine)
 
     def load(self) -> None:
-        """Read the model folder and warm it up; ModelError names the file that is at fault."""
+        """Load the model folder and warm it up; raises ModelError with the file that is at fault."""
         start = time.perf_counter_ns()
         settings = self.settings
         checkpoint = read_checkpoint(settings.path)
         if checkpoint.labels:
             raise ModelError(
-                f"{checkpoint.path} is a classifier, not an encoder, by its config.json: "
-                "for a reranker set EMBED_RERANKER_PATH to it"
+                f"{checkpoint.path} is a classifier, not an encoder, according to its config.json: "
+                "to serve it as a reranker, set EMBED_RERANKER_PATH to it"
             )
         if checkpoint.missing_head:
             log.warning("the model folder %s has no %s", checkpoint.path, checkpoint.missing_head)
@@ -166,13 +166,13 @@ class Encoder:
         self._int8 = known_of_int8(checkpoint, self.settings.engine, place)
         if self._int8:
             log.info(
-                "EMBED_PRECISION=int8 is %.1f times as fast as %s on this processor, cosine to fp32 %.4f",
+                "EMBED_PRECISION=int8 is %.1f times as fast as %s here, and its mean cosine to fp32 is %.4f",
                 self._int8["times_as_fast"],
                 self._int8["than"],
                 self._int8["cosine_mean"],
             )
         else:
-            log.info("whether EMBED_PRECISION=int8 is faster here is not known: model export measures it")
+            log.info("EMBED_PRECISION=int8 has not been measured here: flask model export measures it")
 
     def encode(
         self,
@@ -190,17 +190,18 @@ class Encoder:
     ) -> Embeddings:
         """Embed n texts; thread-safe, blocks until all are done, keeps their order.
 
-        `pooling` of dense vectors overrides the encoder's own. All `outputs` come from one forward.
-        With `chunk` texts of any length are cut into passages, and what is given is theirs. `colbert_pool`
-        leaves about one row of multi-vectors for so many tokens, see token_pooling.
-        A call is interactive or bulk, and goes before or after others, by its `priority` or by its size.
-        `expect` is told how many numbers the outputs will hold, before they are computed; what it raises
-        ends the call. A `patient` call waits as long as it takes. Raises TextTooLong where `truncate` is
-        None, MissingHead for an output that the checkpoint cannot give, LateNeedsMean for late chunking
-        with another pooling, Overloaded, TooLate and, for passages,
-        TooMuchOutput where the settings limit what may wait, Abandoned once
-        `gone` says that nobody waits any more, NotFinite for a vector with NaN or infinity, NotLoaded
-        outside load() .. close().
+        `pooling` of dense vectors overrides the encoder's own. One forward pass computes all `outputs`.
+        With `chunk`, texts of any length are cut into passages, and the outputs are those of the passages.
+        `colbert_pool` leaves about one row of a multi-vector for this many tokens, see token_pooling.
+        A call is interactive or bulk by its `priority` or else by its size; interactive calls go first.
+        `expect` is called with how many numbers the outputs will hold, before they are computed; what it
+        raises ends the call. A `patient` call has no deadline.
+
+        Raises TextTooLong if `truncate` is None and a text is too long, MissingHead for an output that the
+        checkpoint does not have, LateNeedsMean for late chunking with another pooling, NotFinite for a
+        vector with NaN or infinity, Abandoned once `gone` returns True, and NotLoaded before load() and
+        after close(). If the settings limit the queue or the wait, raises Overloaded, TooLate and, for
+        passages of too many tokens, TooMuchOutput.
         """
         model = self._loaded()
         for head in HEADS:
@@ -226,7 +227,7 @@ class Encoder:
     def caller(
         self, priority: Priority | None, gone: Callable[[], bool] | None, patient: bool = False
     ) -> Caller:
-        """Who waits for a call that starts now, see `encode`."""
+        """The caller of a call that starts now; arguments as for `encode`."""
         timeout = None if patient else self.settings.timeout
         return Caller(priority, gone, time.monotonic() + timeout if timeout else None)
 
@@ -241,12 +242,12 @@ class Encoder:
         return cut(tokenizer, texts, chunk, pause, most)
 
     def pause_for(self, caller: Caller, characters: int) -> Pause | None:
-        """What the tokenizer is to call between two steps of so many characters; None where it is one."""
+        """What the tokenizer calls between two steps; None if this many characters take only one step."""
         batcher = self.batcher
 
         def pause(tokens: int) -> None:
             self._pause(caller)
-            if tokens > QUESTION_TOKENS:  # before, it may be a question yet
+            if tokens > QUESTION_TOKENS:  # with fewer, it may still be a question
                 batcher.check(tokens, caller)
 
         return pause if characters > QUESTION_CHARACTERS else None
@@ -262,11 +263,11 @@ class Encoder:
         gone: Callable[[], bool] | None = None,
         expect: Callable[[int], None] | None = None,
     ) -> Scores:
-        """How near the texts of n pairs (query, passage) are, by everything the checkpoint has.
+        """Score how similar n pairs (query, passage) are, by every representation that the checkpoint has.
 
-        Dense vectors are pooled as the checkpoint was trained, where it says so, unless `pooling` is
-        given; `weights` are those of dense, sparse and colbert. `priority`, `gone` and `expect` as for
-        `encode`, which says what this raises too; the index of a TextTooLong is that of a pair.
+        Without `pooling`, dense vectors are pooled as the checkpoint was trained, if it says how. `weights`
+        are those of dense, sparse and colbert. `priority`, `gone`, `expect` and the errors are as for
+        `encode`; the index of a TextTooLong is that of a pair.
         """
         return self.score_for(self.caller(priority, gone), pairs, weights, pooling, truncate, expect)
 
@@ -280,7 +281,7 @@ class Encoder:
         expect: Callable[[int], None] | None,
         later: int = 0,
     ) -> Scores:
-        """As `score`, for a caller for whom up to so many tokens are to be computed later."""
+        """Like `score`, for a caller that needs up to `later` more tokens computed afterwards."""
         model = self._loaded()
         checkpoint = model.checkpoint
         outputs: tuple[Output, ...] = ("dense", *checkpoint.heads)
@@ -315,25 +316,25 @@ class Encoder:
         return Scores(by_name, tokens.counts, len(tokens.truncated), spent, cached)
 
     def give_way(self) -> None:
-        """Return when no question is being computed: for other work of this process that has time."""
+        """Wait while a question is computed: for other work of this process that can wait."""
         if self._model:
             self._model.batcher.give_way()
 
     def _pause(self, caller: Caller) -> None:
-        """Between two steps of a long call: questions go first; TooLate or Abandoned if it need not go on."""
+        """Let questions go first between two steps; raises TooLate or Abandoned if the call should end."""
         self.give_way()
         caller.check(time.monotonic())
 
     def token_strings(self, ids: Iterable[int]) -> list[str]:
-        """What each token id stands for in a text, as people read it; NotLoaded before `load`."""
+        """Each token as people read it in a text; raises NotLoaded before `load`."""
         return self._loaded().tokenizer.strings(ids)
 
     def tokenize(
         self, texts: list[str], special: bool, most: int, gone: Callable[[], bool] | None = None
     ) -> list[list[Token]]:
-        """The tokens of each text, none cut off; `special`: its first and last too.
+        """The tokens of each text, without truncation; `special`: with its first and last special token.
 
-        Raises TooMuchOutput where there are more than `most`; TooLate, Abandoned, NotLoaded.
+        Raises TooMuchOutput if there are more than `most`, and TooLate, Abandoned and NotLoaded.
         """
         caller = self.caller(None, gone)
         return self._loaded().tokenizer.tokens(texts, special, most, lambda _: self._pause(caller))
@@ -344,7 +345,7 @@ class Encoder:
         return self._model
 
     def close(self) -> None:
-        """Give the weights back; what still waits fails with NotLoaded. Harmless when repeated."""
+        """Release the weights; calls that still wait fail with NotLoaded. You may call it again."""
         model, self._model = self._model, None
         if model is not None:
             model.batcher.close()

@@ -1,16 +1,16 @@
-"""What can go wrong in the engine; the message is always one sentence a person can act on.
+"""The engine's errors; each message is one sentence that a person can act on.
 
 EngineError
 ├── ModelError        the model folder cannot be served as it is
 ├── NotLoaded         encode() before load() or after close()
 ├── TextTooLong       truncation was refused and a text is over the limit
 ├── MissingHead       the checkpoint has no weights for an output
-├── ChunkOutOfRange   passages cannot have so many tokens, or share so many
+├── ChunkOutOfRange   the size or the overlap of passages is out of range
 ├── LateNeedsMean     late chunking was asked for with another pooling
 ├── TooMuchOutput     the answer would hold too many numbers or tokens
-├── Overloaded        too many tokens wait already
-├── TooLate           the call waited longer than it may
-├── Abandoned         whoever called has gone
+├── Overloaded        too many tokens are queued already
+├── TooLate           the call waited longer than allowed
+├── Abandoned         the caller has gone away
 └── NotFinite         the model produced NaN or infinity for a text
 """
 
@@ -24,13 +24,13 @@ class ModelError(EngineError):
 
 
 class NotLoaded(EngineError):
-    """The encoder has no weights in memory, yet or any more."""
+    """The encoder has no weights in memory: not yet, or no longer."""
 
 
 class TextTooLong(EngineError):
-    """`truncate` is None and the text at `index` has `tokens` tokens, over `limit`; None: nobody counted.
+    """`truncate` is None and the text at `index` has `tokens` tokens, over `limit`; None: not counted.
 
-    Of a pair it is the passage or both together, or the query.
+    In a pair, the query is too long if `query`, otherwise the passage or both together.
     """
 
     def __init__(self, index: int, tokens: int | None, limit: int, query: bool = False) -> None:
@@ -55,7 +55,7 @@ class MissingHead(EngineError):
 
 
 class ChunkOutOfRange(EngineError):
-    """The `tokens` of a passage or their `overlap`, as `name` says, must be from `least` to `most`."""
+    """The setting `name` (`tokens` or `overlap` of a passage) must be from `least` to `most`."""
 
     def __init__(self, name: str, least: int, most: int) -> None:
         why = "half of tokens" if name == "overlap" else "the model's limit"
@@ -66,7 +66,7 @@ class ChunkOutOfRange(EngineError):
 
 
 class LateNeedsMean(EngineError):
-    """Late chunking pools the tokens of each passage, and `cls` is no mean of them."""
+    """Late chunking averages the tokens of each passage, and `cls` is not a mean."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -76,7 +76,7 @@ class LateNeedsMean(EngineError):
 
 
 class TooMuchOutput(EngineError):
-    """The answer would hold so many numbers or tokens, over `limit`; None: nobody counted."""
+    """The answer would hold `count` numbers or tokens, over `limit`; None: not counted."""
 
     def __init__(self, what: str, count: int | None, limit: int) -> None:
         super().__init__(
@@ -97,14 +97,14 @@ class Overloaded(EngineError):
 
 
 class TooLate(EngineError):
-    """The call's turn did not come in time; what had not started was not computed."""
+    """The call's turn did not come in time; texts that had not started were not computed."""
 
     def __init__(self) -> None:
-        super().__init__("the request waited longer than it may")
+        super().__init__("the request waited too long for its turn, try again later")
 
 
 class Abandoned(EngineError):
-    """Nobody waits for this call any more; what had not started was not computed."""
+    """Nobody waits for this call any more; texts that had not started were not computed."""
 
     def __init__(self) -> None:
         super().__init__("the client went away before its answer")

@@ -1,4 +1,4 @@
-"""Exports: a checkpoint on disk as an engine wants it, made once, remade when either side changes."""
+"""Exports: a checkpoint on disk in an engine's format, made once, and again when either of them changes."""
 
 import contextlib
 import errno
@@ -22,42 +22,42 @@ from app.engine.embeddings import Precision
 from app.engine.errors import ModelError
 from app.engine.heads import ScoringHead
 
-if TYPE_CHECKING:  # it brings torch
+if TYPE_CHECKING:  # it imports torch
     from app.engine.weights import Weights
 
 log = logging.getLogger(__name__)
 
 NOTES = "export.json"
-# Of the held-out texts in fp32, beside what is to be measured against it: mean states (texts, d), or a
+# The results of fp32 on the held-out texts, to measure the export by: mean states (texts, d), or a
 # cross-encoder's scores (pairs, 1).
 HELD_OUT = "held_out.npy"
 HELD_OUT_CLS = "held_out_cls.npy"  # the states of their first tokens (texts, d)
-SCORING = "scoring."  # what the files of a cross-encoder's head begin with
-# Prefix of an unfinished export, followed by the host's name; older than this it is abandoned.
+SCORING = "scoring."  # prefix of the files of a cross-encoder's head
+# Prefix of an unfinished export, followed by the host's name; after PARTIAL_SECONDS it counts as abandoned.
 PARTIAL = ".partial-"
 PARTIAL_SECONDS = 7200
 TOLD_SECONDS = 5.0  # between two lines that say how far an export is
 
 
 class Exporter(Protocol):
-    """An engine's way to keep a checkpoint."""
+    """Writes a checkpoint in an engine's format."""
 
-    engine: str  # and the folder's name
+    engine: str  # also the folder's name
 
     def stored(self, precision: Precision) -> str:
-        """What serves a precision: one export may serve several."""
+        """The name of the export for a precision; one export may serve several."""
 
     def identity(self) -> dict[str, Any]:
-        """What an export must have been made with to be used still."""
+        """The versions that an export must have been made with to be valid."""
 
     def write(self, checkpoint: Checkpoint, weights: "Weights", stored: str, folder: Path) -> None:
-        """Write the files; OSError if there is no room."""
+        """Write the files; raises OSError if the disk is full."""
 
 
 def find_export(
     checkpoint: Checkpoint, exporter: Exporter, precision: Precision, cache: Path | None
 ) -> Path | None:
-    """The folder of an export that fits checkpoint and versions, None if there is none."""
+    """The folder of an export that matches the checkpoint and versions; None if there is none."""
     stored = exporter.stored(precision)
     identity = _identity(checkpoint, exporter, stored)
     for folder in _places(checkpoint, exporter, stored, cache):
@@ -69,9 +69,9 @@ def find_export(
 def ensure_export(
     checkpoint: Checkpoint, exporter: Exporter, precision: Precision, cache: Path | None
 ) -> Path:
-    """The folder of an export, made first if need be; whoever comes second waits and finds it.
+    """The folder of an export, which is made if necessary; a second caller waits until it is made.
 
-    It goes into the model folder or, where that is read-only, into `cache`. ModelError if neither can
+    It goes into the model folder, or into `cache` if that is read-only. Raises ModelError if neither can
     be written or the disk is full.
     """
     if found := find_export(checkpoint, exporter, precision, cache):
@@ -93,7 +93,7 @@ def ensure_export(
                 continue
             if found := find_export(
                 checkpoint, exporter, precision, cache
-            ):  # another's, who had no lock either
+            ):  # another process made it, without a lock
                 return found
             there = next(parent for parent in folder.parents if parent.exists())
             free = shutil.disk_usage(there).free >> 20
@@ -129,32 +129,32 @@ def find_kept(checkpoint: Checkpoint, name: str, cache: Path | None) -> Path | N
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """An object in a file, {} if there is none that can be read."""
+    """The JSON object in a file; {} if there is none that can be read."""
     try:
         notes = json.loads(file.read_text())
-    except (OSError, ValueError, RecursionError):  # the last of what is nested absurdly deep
+    except (OSError, ValueError, RecursionError):  # RecursionError: nested absurdly deep
         return {}
     return notes if isinstance(notes, dict) else {}
 
 
 def read_array(file: Path, mapped: bool = False) -> NDArray[Any]:
-    """An array of an export; ModelError names its file."""
+    """Read an array of an export; raises ModelError with its file."""
     try:
         return np.asarray(np.load(file, mmap_mode="r" if mapped else None))
-    except Exception as error:  # a damaged header makes numpy raise anything
+    except Exception as error:  # a damaged header can make numpy raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise ModelError(
-            f"{file} cannot be read ({reason}): remove {file.parent} and it is made anew"
+            f"{file} cannot be read ({reason}): remove {file.parent}, and it is made again"
         ) from error
 
 
 def read_scoring_head(folder: Path) -> ScoringHead:
-    """A cross-encoder's head, of its export; ModelError names the file at fault."""
+    """Read a cross-encoder's head from its export; raises ModelError with the file at fault."""
     return ScoringHead(*(read_array(folder / f"{SCORING}{name}.npy") for name in ScoringHead._fields))
 
 
 def write_json(file: Path, content: dict[str, Any]) -> None:
-    """Replace a file at once; OSError where its folder is read-only."""
+    """Replace a file atomically; raises OSError if its folder is read-only."""
     partial = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         partial.write_text(json.dumps(content, indent=2) + "\n")
@@ -164,7 +164,7 @@ def write_json(file: Path, content: dict[str, Any]) -> None:
 
 
 def _export(checkpoint: Checkpoint, exporter: Exporter, stored: str, folder: Path) -> None:
-    from app.engine.weights import Weights  # heavy and only needed here: torch reads the weights
+    from app.engine.weights import Weights  # slow to import, and only needed here: torch reads the weights
 
     start = time.monotonic()
     log.info("exporting %s in %s to %s, once: this may take minutes", checkpoint.path, stored, folder)
@@ -184,7 +184,7 @@ def _export(checkpoint: Checkpoint, exporter: Exporter, stored: str, folder: Pat
             with file.open("rb") as written:
                 os.fsync(written.fileno())
         if _fits(folder, identity):
-            return  # another's, who had no lock either
+            return  # another process made it, without a lock
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(partial, folder)
@@ -194,12 +194,12 @@ def _export(checkpoint: Checkpoint, exporter: Exporter, stored: str, folder: Pat
 
 
 def _fits(folder: Path, identity: Any) -> bool:
-    """Whether what is there was made of the same, and is whole."""
+    """Whether the folder holds a complete export with this identity."""
     notes = read_json(folder / NOTES)
     sizes = notes.get("files")
     if notes.get("identity") != identity or not isinstance(sizes, dict) or not sizes:
         return False
-    with contextlib.suppress(OSError, ValueError):  # the latter of a name that no file can have
+    with contextlib.suppress(OSError, ValueError):  # ValueError: a name that no file can have
         return all((folder / name).stat().st_size == size for name, size in sizes.items())
     return False
 
@@ -213,7 +213,7 @@ def _homes(checkpoint: Checkpoint, cache: Path | None) -> Iterator[Path]:
     """Folders that hold exports of the checkpoint, by engine."""
     yield checkpoint.path
     if cache is not None:
-        # By content, so that one cache serves several models and a replaced one is not confused.
+        # Named by content, so that one cache can serve several models, and also one that was replaced.
         yield cache / f"{checkpoint.path.resolve().name}-{checkpoint.fingerprint[:12]}"
 
 
@@ -223,9 +223,9 @@ def _identity(checkpoint: Checkpoint, exporter: Exporter, stored: str) -> dict[s
 
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """One export into a folder at a time, over processes and containers that share it.
+    """Allow one export into a folder at a time, across the processes and containers that share it.
 
-    On a file system without locks several may make the same export.
+    On a file system without locks, several may make the same export.
     """
     with (folder / ".lock").open("w") as file:
         try:
@@ -243,7 +243,7 @@ def _own_prefix() -> str:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what exports that were killed have left. A lock may not hold for other machines."""
+    """Remove what killed exports have left: other hosts' only if old, as our lock may not exclude them."""
     for left in folder.glob(f"{PARTIAL}*"):
         with contextlib.suppress(OSError):
             if left.name.startswith(_own_prefix()) or left.stat().st_mtime < time.time() - PARTIAL_SECONDS:

@@ -1,9 +1,9 @@
 """The OpenVINO graph of an encoder, built from the weights: embeddings, layers, poolings, heads.
 
-Nothing is traced or converted: XLM-RoBERTa and BERT differ only in how positions are numbered, which
-is the caller's. Texts come packed, one after the other without padding, so that no matrix product
+Nothing is traced or converted: XLM-RoBERTa and BERT differ only in how positions are numbered, and the
+caller numbers them. Texts are packed one after the other without padding, so that no matrix product
 spends time on padding; only attention sees them as padded rows. Shapes: m tokens in all, b texts, t
-tokens of the longest, d wide, h attention heads, r rows of the answer.
+tokens in the longest, width d, h attention heads, r rows of the answer.
 """
 
 from collections.abc import Mapping
@@ -18,15 +18,15 @@ from app.engine.checkpoint import Checkpoint
 from app.engine.embeddings import FloatArray, Precision
 from app.engine.smoothing import smoothing, to_bf16
 
-if TYPE_CHECKING:  # it brings torch
+if TYPE_CHECKING:  # it imports torch
     from app.engine.weights import Weights
 
 LargestInputs = dict[str, FloatArray]  # name of a linear layer -> (columns,) largest |input|
 
-# gelu is never below -0.17 (its minimum is -0.16997): shifted by this its values are positive, and
-# eight bits spread over half the range.
+# The minimum of gelu is -0.16997. Shifted by this its values are positive, so eight bits need to cover
+# only half the range.
 GELU_SHIFT = 0.17
-SMOOTHING = 0.6  # alpha; on multilingual text 0.5 and 0.65 measured better than 0.35 and 0.8
+SMOOTHING = 0.6  # SmoothQuant's alpha; on multilingual text 0.5 and 0.65 measured better than 0.35 and 0.8
 
 
 def build_graph(
@@ -35,14 +35,14 @@ def build_graph(
     precision: Precision,
     largest: LargestInputs | None = None,
 ) -> ov.Model:
-    """The graph with its matrices stored for `precision`; int8 needs the largest inputs it will see.
+    """Build the graph, with matrices stored for `precision`; int8 needs the largest inputs to expect.
 
-    Inputs: ids (m,), positions (m,), rows (b, t) where in the m tokens each padded row's tokens are,
-    back (m,) where in the b x t padded tokens each token is, mask (b, 1, 1, t) 0, or hugely
-    negative for padding, pool (r, m) weights of each answer's mean over tokens; for each head that the
-    checkpoint has, by its name, which of the m tokens it is computed for.
-    Outputs: `pooled` (r, d), and of the heads `sparse` (tokens asked for, 1) and `colbert` (tokens
-    asked for, d), plain linear: relu, maximum per token id and L2 are the caller's.
+    Inputs: `ids` (m,); `positions` (m,); `rows` (b, t), the index among the m tokens of each token in
+    the padded rows; `back` (m,), the index among the b x t padded tokens of each token; `mask` (b, 1, 1,
+    t), 0, or hugely negative for padding; `pool` (r, m), the weights of each answer's mean over tokens;
+    and for each head of the checkpoint, by its name, the indices of the tokens to compute it for.
+    Outputs: `pooled` (r, d); of the heads `sparse` (tokens asked for, 1) and `colbert` (tokens asked
+    for, d). The heads are plain linear layers: the caller adds relu, maximum per token id and L2.
     """
     return _Builder(checkpoint, weights, precision, largest or {}).graph()
 
@@ -68,8 +68,8 @@ class _Builder:
         x = self._embeddings(inputs["ids"], inputs["positions"])
         for layer in range(self.checkpoint.layers):
             x = self._layer(x, inputs, f"encoder.layer.{layer}.")
-        # Every output is a matrix product: the plugin keeps everything after the last product in
-        # float32, along the residual stream back to the embeddings.
+        # Every output ends in a matrix product: the plugin computes everything after the last product
+        # in float32, and that would include the residual stream back to the embeddings.
         outputs = {"pooled": op.matmul(inputs["pool"], x, False, False)}
         for name in self.checkpoint.heads:
             asked = op.gather(x, inputs[name], op.constant(np.int32(0)))
@@ -91,7 +91,7 @@ class _Builder:
         return self._norm(op.add(word, place), "embeddings.LayerNorm")
 
     def _layer(self, x: Any, inputs: Mapping[str, Any], name: str) -> Any:
-        """Transformer layer, norms after the sums. (m, d) -> (m, d)"""
+        """Transformer layer with norms after the sums. (m, d) -> (m, d)"""
         d, inner = self.checkpoint.width, self.checkpoint.inner
         attended = self._attention(x, inputs, f"{name}attention.self")
         attended = self._dense(attended, f"{name}attention.output.dense", (d, d))
@@ -135,10 +135,10 @@ class _Builder:
     def _quantized(
         self, x: Any, matrix: FloatArray, bias: FloatArray, scale: FloatArray, positive: bool
     ) -> Any:
-        """A product of int8 by int8: a scale for each row of x, found as it comes, and of the matrix.
+        """An int8 by int8 product: each row of x has a scale, found at run time, and so has each matrix row.
 
-        Dividing each token by its largest magnitude first lets the plugin quantise with one fixed
-        range, for which it has its fastest kernels, and still gives every token a scale of its own.
+        Each token is first divided by its largest magnitude. So the plugin can quantise with one fixed
+        range, for which it has its fastest kernels, and every token still has its own scale.
         """
         step = np.maximum(np.abs(matrix).max(axis=1, keepdims=True), 1e-8) / 127
         rounded = np.rint(matrix / step).astype(np.int8)
@@ -146,7 +146,7 @@ class _Builder:
         if positive:
             largest = op.reduce_max(x, last, True)
             lowest, levels = _number(0.0), 256
-            # What the shift added to x comes off the bias, through the matrix as it was rounded.
+            # Subtract from the bias what the shift adds to the product with the rounded matrix.
             bias = bias - GELU_SHIFT * (rounded * step / scale).sum(axis=1)
         else:
             largest = op.maximum(op.reduce_max(op.abs(x), last, True), _number(1e-8))
@@ -167,7 +167,7 @@ class _Builder:
         return op.add(gained, op.constant(self.weights(f"{name}.bias", d)))
 
     def _stored(self, matrix: FloatArray) -> Any:
-        """A constant as it lies on disk, float32 to whoever uses it."""
+        """A constant in the precision that is stored on disk, converted to float32 for its users."""
         if self.precision == "fp32":
             return op.constant(np.ascontiguousarray(matrix))
         tensor = ov.Tensor(ov.Type.bf16, ov.Shape(matrix.shape))

@@ -1,4 +1,4 @@
-"""From the backbone's hidden states to what a client gets: pure functions on one text's tokens."""
+"""From the backbone's hidden states to outputs: pure functions on one text's tokens."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,28 +11,28 @@ from app.engine.embeddings import FloatArray, IntArray, Lexical, Pooling, Span
 def mean_pooling(hidden: FloatArray) -> FloatArray:
     """Average of all token states, special tokens included. (t, d) -> (d,)
 
-    Mean pooling over the attention mask, as in Reimers and Gurevych 2019 (Sentence-BERT), section 3:
-    padding never gets here, so the mask is all ones.
+    Mean pooling over the attention mask, as in Reimers and Gurevych 2019 (Sentence-BERT), section 3.
+    There is no padding here, so the mask is all ones.
     """
     return np.asarray(hidden.mean(axis=0), dtype=np.float32)
 
 
 def cls_pooling(hidden: FloatArray) -> FloatArray:
-    """State of the first token, what BGE-M3 was trained for (Chen et al. 2024, 3.2). (t, d) -> (d,)"""
+    """State of the first token; BGE-M3 was trained with it (Chen et al. 2024, 3.2). (t, d) -> (d,)"""
     return np.array(hidden[0], dtype=np.float32)
 
 
 def normalize(vector: FloatArray) -> FloatArray:
-    """L2 norm 1 along the last axis; a zero vector stays zero. (..., d) -> (..., d)"""
+    """Scale to L2 norm 1 along the last axis; a zero vector stays zero. (..., d) -> (..., d)"""
     norm = np.linalg.norm(vector, axis=-1, keepdims=True)
     return np.asarray(vector / np.maximum(norm, 1e-12), dtype=np.float32)
 
 
 def lexical_weights(ids: IntArray, values: FloatArray, dropped: IntArray) -> Lexical:
-    """Weight of each token id of a text: relu, maximum over its places. (t,), (t,) -> (k,), (k,)
+    """Weight of each token id of a text: relu, maximum over its occurrences. (t,), (t,) -> (k,), (k,)
 
-    As M3Embedder computes it (Chen et al. 2024, 3.2, "lexical retrieval"; FlagEmbedding drops the
-    special tokens `dropped`, and weights that are 0).
+    As M3Embedder computes it (Chen et al. 2024, 3.2, "lexical retrieval"). Like FlagEmbedding, it drops
+    the special tokens `dropped`, and weights that are 0.
     """
     kept = ~np.isin(ids, dropped)
     found, places = np.unique(ids[kept], return_inverse=True)
@@ -43,15 +43,15 @@ def lexical_weights(ids: IntArray, values: FloatArray, dropped: IntArray) -> Lex
 
 
 def multi_vector(projected: FloatArray) -> FloatArray:
-    """A vector of length 1 for every token but the first. (t, d) -> (t - 1, d)
+    """One vector of length 1 for each token except the first. (t, d) -> (t - 1, d)
 
-    Chen et al. 2024, 3.2, "multi-vector retrieval"; the last special token stays.
+    Chen et al. 2024, 3.2, "multi-vector retrieval"; the last special token is kept.
     """
     return normalize(projected[1:])
 
 
 class ScoringHead(NamedTuple):
-    """What makes a score of the state of a pair's first token."""
+    """The classification head, which scores a pair from the state of its first token."""
 
     dense: FloatArray  # (d, d)
     dense_bias: FloatArray  # (d,)

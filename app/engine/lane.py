@@ -1,6 +1,6 @@
-"""The calls of one class that wait, and which of their texts make the next batch.
+"""The queue of one priority class, and which of its texts form the next batch.
 
-It is told the time; it has no clock, no thread and no lock of its own.
+The caller passes the time: there is no clock, thread or lock in here.
 """
 
 import weakref
@@ -11,49 +11,49 @@ from collections.abc import Callable
 from app.engine.errors import Overloaded
 from app.engine.job import Job
 
-# Tokens of one forward: more are no faster by measurement (256 to 2048). A longer text is a batch of its own.
+# Tokens of one forward pass: more are not faster (measured: 256 to 2048). A longer text is its own batch.
 TOKEN_BUDGET = 512
 Batch = list[tuple[Job, int]]  # a sequence of a job, by its index
 
 
 class Lane:
-    """The calls of one class that wait.
+    """The queue of one priority class.
 
-    Questions are computed in the order in which they came. Of a corpus texts of similar length go together,
-    and calls take turns: after a batch a call lets the others go first. A batch is of one model.
+    Questions are computed in order of arrival. Texts of a corpus are batched with others of similar length,
+    and calls take turns: after a batch, a call lets the others go first. A batch is for one model only.
     """
 
     def __init__(self, limit: float, turns: bool) -> None:
-        self.limit = limit  # tokens that may wait
-        self.tokens = 0  # that wait
-        self.rate = 0.0  # tokens a second, of late
-        self.running = 0  # batches under way
+        self.limit = limit  # tokens that may be queued
+        self.tokens = 0  # that are queued
+        self.rate = 0.0  # recent tokens per second
+        self.running = 0  # running batches
         self.jobs: deque[Job] = deque()  # the next one first
         self._turns = turns
         self._came = 0
-        self._numbered: dict[int, Job] = {}  # by the order in which they came
-        # Sorted (model; tokens, or 0 where there are no turns; job's number; index) of every text that waits.
+        self._numbered: dict[int, Job] = {}  # by order of arrival
+        # Every queued text as (model; tokens, or 0 without turns; job's number; index), sorted.
         self._texts: list[tuple[int, int, int, int]] = []
-        self._giant: Callable[[], Job | None] = lambda: None  # let in although larger than the limit
+        self._giant: Callable[[], Job | None] = lambda: None  # admitted although over the limit
 
     @property
     def counted(self) -> float:
-        """Tokens that wait, as the limit counts them: a giant leaves half of the room to others."""
+        """Queued tokens as the limit counts them: a giant counts as half the limit and leaves the rest."""
         giant = self._giant()
         return self.tokens - max(0, giant.tokens - self.limit / 2 if giant else 0)
 
     @property
     def full(self) -> bool:
-        """Whether as many tokens wait as may, but for less than a batch."""
+        """Whether less room is left than for a batch (or an eighth of the limit, if that is less)."""
         return self.counted > self.limit - min(TOKEN_BUDGET, self.limit / 8)
 
     @property
     def drain_seconds(self) -> int:
-        """About how long what waits will take, at least 1."""
+        """Estimated seconds until the queue is empty, at least 1."""
         return max(1, round(self.tokens / self.rate)) if self.rate else 1
 
     def check(self, tokens: int) -> None:
-        """Overloaded where a call of so many would not be let in now."""
+        """Raise Overloaded if a call of this many tokens would be refused now."""
         if self.tokens and self.counted + tokens > self.limit:
             raise Overloaded(self.tokens, int(self.limit), self.drain_seconds)
 
@@ -80,7 +80,7 @@ class Lane:
         self._texts = [text for text in self._texts if text[2] != job.number]
 
     def take(self, budget: int, now: float) -> Batch:
-        """The longest text of the next call, and with it as many of any call's as the budget has room for."""
+        """Take the longest text of the next call, and as many other texts, of any call, as fit the budget."""
         job = self.jobs[0]
         if self._turns:
             self.jobs.rotate(-1)
@@ -94,11 +94,11 @@ class Lane:
         return id(job.model), len(job.sequences[index]) if self._turns else 0, job.number, index
 
     def _around(self, text: int, budget: int) -> tuple[int, int]:
-        """Where a batch around a text begins and ends in `_texts`: its like, then shorter, then longer."""
+        """The slice of `_texts` for a batch around a text: equal keys first, then shorter, then longer."""
         model, key, number, index = self._texts[text]
         padding = self._numbered[number].model.padding
         longest = room = len(self._numbered[number].sequences[index])
-        pairs = 0  # that are padding
+        pairs = 0  # token pairs that are padding
 
         def fits(place: int) -> bool:
             nonlocal room, pairs

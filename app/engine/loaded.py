@@ -1,4 +1,4 @@
-"""A loaded encoder: sequences of tokens in, what was asked of their texts out."""
+"""A loaded encoder: from sequences of tokens to the outputs of their texts."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ from app.engine.tokenizer import Tokenizer, Tokens
 
 @dataclass(frozen=True)
 class Loaded:
-    """Everything that an encoder has in memory."""
+    """Everything that an encoder keeps in memory."""
 
     checkpoint: Checkpoint
     tokenizer: Tokenizer
@@ -33,7 +33,7 @@ class Loaded:
     cache: Cache
 
     def count(self, tokens: Tokens, outputs: Collection[Output], factor: int | None = None) -> int:
-        """How many numbers these outputs are, at most; `factor`: with multi-vectors that are pooled."""
+        """The most numbers that these outputs hold; `factor`: if multi-vectors are pooled."""
         width = self.checkpoint.width
         if factor is None:
             return count_numbers(tokens.sizes, width, outputs)
@@ -47,7 +47,7 @@ class Loaded:
         caller: Caller,
         admitted: bool = False,
     ) -> Embeddings:
-        """All `outputs` of these tokens; see Batcher.compute for what it raises."""
+        """Compute `outputs` of these tokens; raises what Batcher.compute raises."""
         kinds = wanted(tokens, pooling, outputs)
         compute = partial(self.batcher.compute, self.model, caller=caller, admitted=admitted)
         try:
@@ -79,9 +79,9 @@ class Loaded:
         factor: int,
         pause: Callable[[], None],
     ) -> Embeddings:
-        """As `compute`, with pooled multi-vectors: see token_pooling."""
+        """Like `compute`, but pools multi-vectors, see token_pooling."""
         self.batcher.check(tokens.total, caller)
-        caller.priority = priority_of(tokens.total, caller.priority)  # a small last group is no question
+        caller.priority = priority_of(tokens.total, caller.priority)  # the last group may be small
         parts = []
         for group in groups(tokens.sizes, bool(tokens.places)):
             part = tokens.part(group)

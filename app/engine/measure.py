@@ -1,4 +1,4 @@
-"""What 8-bit precisions cost in accuracy and give in speed, measured on the processor that runs them."""
+"""Accuracy and speed of 8-bit precisions, measured on the processor that runs them."""
 
 import contextlib
 import logging
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MEASURED = "measured.json"  # beside an export
-# What it holds of a precision on a kind of processor; the latter where it was compared with another.
+# What the file holds for a precision on a kind of processor; COMPARED if it was compared with another one.
 ACCURACY = {"texts": int, "cosine_mean": float, "cosine_min": float, "top10_overlap": float}
 PAIR_ACCURACY = {"pairs": int, "correlation": float, "order_kept": float, "largest_difference": float}
 COMPARED = {"times_as_fast": float, "than": str}
@@ -33,9 +33,9 @@ ROUNDS = 3
 
 
 def measured(checkpoint: Checkpoint, backend: "Backend", export: Path, kind: str) -> dict[str, Any]:
-    """What an export gives on this kind of processor: read or, the first time, measured and kept.
+    """An export's accuracy on this kind of processor: measured and stored the first time, then read.
 
-    {} for what loses nothing to speak of, fp32 and bf16.
+    {} for fp32 and bf16, which lose next to nothing.
     """
     if not (export / HELD_OUT).is_file():
         return {}
@@ -49,26 +49,26 @@ def measured(checkpoint: Checkpoint, backend: "Backend", export: Path, kind: str
     log.info("measuring %s on a processor with %s, once", backend.precision, kind)
     compare = pair_accuracy if checkpoint.labels else accuracy
     found = compare(backend, read_array(export / HELD_OUT), calibration_sequences(checkpoint, held_out=True))
-    log.info("%s beside fp32: %s", backend.precision, found)
+    log.info("%s compared with fp32: %s", backend.precision, found)
     keep(export, kind, backend.precision, found)
     return found
 
 
 def quality(export: Path, kind: str, precision: str) -> dict[str, Any]:
-    """What is known of an export on a kind of processor, {} if nothing is."""
+    """The stored measurements of an export on a kind of processor; {} if there are none."""
     found = read_json(export / MEASURED).get(f"{precision} on {kind}")
     cost = _those(found, ACCURACY) or _those(found, PAIR_ACCURACY)
     return cost and cost | _those(found, COMPARED)
 
 
 def _those(found: Any, kinds: dict[str, type]) -> dict[str, Any]:
-    """Values under these names, {} unless all are there and of their kind."""
+    """The values with these names; {} unless all are there and have the right types."""
     fits = isinstance(found, dict) and all(type(found.get(name)) is kind for name, kind in kinds.items())
     return {name: found[name] for name in kinds} if fits else {}
 
 
 def keep(export: Path, kind: str, precision: str, found: dict[str, Any]) -> None:
-    """Note what was measured beside the export, where it can be written."""
+    """Store measurements beside the export, if its folder is writable."""
     with contextlib.suppress(OSError), lock(export.parent):
         key = f"{precision} on {kind}"
         write_json(
@@ -77,7 +77,7 @@ def keep(export: Path, kind: str, precision: str, found: dict[str, Any]) -> None
 
 
 def accuracy(backend: "Backend", exact: FloatArray, sequences: list[IntArray]) -> dict[str, Any]:
-    """Cosine to fp32 (mean, least) and overlap of the ten nearest neighbours, on the held-out texts."""
+    """Cosine to fp32 (mean, minimum) and overlap of the ten nearest neighbours, on the held-out texts."""
     rows = [backend.forward([sequence], [(0, "mean")])[0] for sequence in sequences]
     vectors = [normalize(exact), normalize(np.stack(rows))]
     cosine = (vectors[0] * vectors[1]).sum(axis=1)
@@ -113,8 +113,8 @@ def unrelated_cosine(checkpoint: Checkpoint, pooling: Pooling, cache: Path | Non
 
 
 def pair_accuracy(backend: "Backend", exact: FloatArray, sequences: list[IntArray]) -> dict[str, Any]:
-    """Scores beside fp32's on the held-out pairs: Pearson's correlation, the largest difference, and how
-    much of the order is kept, of all pairs of passages of one query (Kendall's concordant ones)."""
+    """Scores compared with fp32's on the held-out pairs: Pearson's correlation, the largest difference, and
+    the share of a query's pairs of passages that keep their order (Kendall's concordant pairs)."""
     scores = np.stack([backend.forward([sequence], [(0, "score")])[0] for sequence in sequences])
     found, known = scores[:, 0], exact[:, 0]
     signs = [_signs(rows.reshape(-1, PASSAGES)) for rows in (known, found)]
@@ -127,13 +127,13 @@ def pair_accuracy(backend: "Backend", exact: FloatArray, sequences: list[IntArra
 
 
 def _signs(scores: FloatArray) -> Any:
-    """Which of two passages of a query is better, for all pairs of them. (queries, k) -> (queries, pairs)"""
+    """Which passage of each pair of a query's passages scores higher. (queries, k) -> (queries, pairs)"""
     first, second = np.triu_indices(scores.shape[1], 1)
     return np.sign(scores[:, first] - scores[:, second])
 
 
 def times_as_fast(quick: "Backend", other: "Backend", sequences: list[IntArray]) -> float:
-    """Tokens a second of one backend over those of another, in turns: the best of several rounds each."""
+    """The speed of one backend relative to another: they take turns, and the best of their rounds counts."""
     best = [float("inf"), float("inf")]
     batches = _batches(sequences)
     for _ in range(ROUNDS):

@@ -1,4 +1,4 @@
-"""The fast backend: a graph of our own in OpenVINO, in fp32, bf16 or int8."""
+"""The OpenVINO backend: runs the graph of graph.py in fp32, bf16 or int8."""
 
 import time
 from pathlib import Path
@@ -13,24 +13,24 @@ from app.engine.embeddings import FloatArray, IntArray, Kind, Precision, Span
 from app.engine.errors import ModelError
 from app.engine.openvino_export import GRAPH
 
-# Numbers of tokens are rounded up, so that there are few shapes: the plugin keeps what it prepared for
-# each, and a request with a new one waits for that. A short query pays for every token more, so it is
-# to multiples of 4 first, and from 256 to multiples of this; from 2048 to a 64th and less.
+# Token counts are rounded up so that there are few shapes: the plugin prepares each new shape once, and the
+# request that brings it waits. A short query pays for every extra token, so small counts are rounded to
+# multiples of 4, from 256 to multiples of this, and from 2048 to a 64th of the count or less.
 STEP = 16
-# Added to the attention scores of padding: 0 after the softmax, in float32 and bf16 alike.
+# Added to the attention scores of padding, so that softmax makes them 0 in both float32 and bf16.
 MASKED = -1e9
 
 
 def supports_bf16() -> bool:
-    """Whether OpenVINO multiplies bf16 on this processor."""
+    """Whether OpenVINO supports bf16 on this processor."""
     return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 class OpenVINOBackend:
-    """A compiled graph behind one verb."""
+    """A compiled graph, run by `forward`."""
 
     name = "openvino"
-    preempt = None  # a forward cannot stop half way
+    preempt = None  # a forward pass cannot pause
 
     def __init__(
         self,
@@ -40,9 +40,9 @@ class OpenVINOBackend:
         threads: int = 0,
         streams: int = 1,
     ) -> None:
-        """Compile an export's graph; ModelError names its file. 0 threads: all.
+        """Compile an export's graph; raises ModelError with its file. 0 threads: all.
 
-        As many forwards as `streams` run at a time, each with its share of the threads.
+        Up to `streams` forward passes run at a time, each with its share of the threads.
         """
         self.precision = precision
         self.streams = streams
@@ -62,8 +62,8 @@ class OpenVINOBackend:
                     "INFERENCE_PRECISION_HINT": hint,
                     "INFERENCE_NUM_THREADS": threads,
                     "NUM_STREAMS": streams,
-                    # Pinned, the threads of every process go to the same first processors: two
-                    # workers or actors would share half a machine. Alone, it makes no difference.
+                    # Pinning puts the threads of every process on the same first processors: two
+                    # workers or actors would share half a machine. It does not help a single one.
                     "ENABLE_CPU_PINNING": False,
                 },
             )
@@ -75,8 +75,8 @@ class OpenVINOBackend:
         self._idle: SimpleQueue[ov.InferRequest] = SimpleQueue()
         for _ in range(streams):
             self._idle.put(compiled.create_infer_request())
-        # The first call sets up OpenVINO's bindings, where two threads at a time wait for each other
-        # for ever: one holds their lock and waits for the interpreter's, the other the reverse.
+        # The first call sets up OpenVINO's bindings. Two threads that did so at once would deadlock: one
+        # holds the bindings' lock and waits for the interpreter's, the other the reverse.
         self.forward([np.full(1, self._pad_id)], [(0, "mean")])
         self.start_tokens: float | None = self._measure_start(min(checkpoint.max_tokens, 256))
 
@@ -85,7 +85,7 @@ class OpenVINOBackend:
         few, seconds = 4, []
         for size in (few, many):
             sequence = np.full(size, self._pad_id)
-            self.forward([sequence], [(0, "mean")])  # the first of a shape takes longer
+            self.forward([sequence], [(0, "mean")])  # the first pass of a shape takes longer
             start = time.perf_counter()
             self.forward([sequence], [(0, "mean")])
             seconds.append(time.perf_counter() - start)
@@ -93,17 +93,18 @@ class OpenVINOBackend:
         return max(0.0, seconds[0] / each - few) if each > 0 else 0.0
 
     def forward(self, sequences: list[IntArray], wanted: list[tuple[int, Kind]]) -> list[FloatArray]:
-        """What is wanted of each (index of a sequence, kind): shapes as for Kind, not normalised."""
+        """Compute each wanted (index of a sequence, kind): shapes as for Kind, not normalised."""
         found = self._answers(sequences, wanted)
         if len(sequences) > 1:
-            # In a product 0 times NaN is NaN: in a packed batch one bad text takes others with it.
+            # In a product 0 times NaN is NaN, so one bad text can spoil others in a packed batch: repeat
+            # those alone.
             for place, (index, kind) in enumerate(wanted):
                 if not np.isfinite(found[place]).all():
                     found[place] = self._answers([sequences[index]], [(0, kind)])[0]
         return found
 
     def outputs(self, sequences: list[IntArray], wanted: list[tuple[int, Kind]]) -> dict[str, FloatArray]:
-        """Every output of the graph, by its name, padded as the inputs were."""
+        """All outputs of the graph by name, padded like the inputs."""
         inputs = self._pack(sequences, wanted)
         request = self._idle.get()
         try:
@@ -158,7 +159,7 @@ class OpenVINOBackend:
 
 
 def _span(kind: Kind, length: int) -> Span:
-    """The tokens, of so many, whose mean a pooling is."""
+    """The tokens whose mean is this kind of output."""
     if isinstance(kind, Span):
         return kind
     return Span(0, length if kind == "mean" else 1)
@@ -169,7 +170,7 @@ def _round_tokens(number: int) -> int:
 
 
 def _share(number: int, parts: int) -> int:
-    """The power of two next below a number's `parts`-th part, at least 1."""
+    """The largest power of two below `number / parts`, at least 1."""
     return max(1, 2 ** ((number - 1) // parts).bit_length() // 2) if number else 1
 
 

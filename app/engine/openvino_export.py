@@ -1,4 +1,4 @@
-"""OpenVINO's exports: the graph of an encoder and its weights."""
+"""Exports for OpenVINO: the graph of an encoder and its weights."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -12,9 +12,9 @@ from app.engine.export import layers
 from app.engine.graph import LargestInputs, build_graph
 from app.engine.weights import Weights
 
-FORMAT = 3  # of the graph; raise it with every change of graph.py that changes vectors or inputs
+FORMAT = 3  # of the graph; raise it whenever a change of graph.py changes vectors or inputs
 GRAPH = "encoder.xml"
-# What the graph calls the linear layers of calibration.py.
+# The graph's names for the linear layers of calibration.py.
 NAMES = {
     "joined": "attention.self",
     "attended": "attention.output.dense",
@@ -24,7 +24,7 @@ NAMES = {
 
 
 class OpenVINOExporter:
-    """A graph for each precision."""
+    """Writes one graph for each precision."""
 
     engine = "openvino"
 

@@ -1,4 +1,4 @@
-"""What a call wants of each of its sequences, and what its texts get of what was computed."""
+"""What a call needs of each of its sequences, and how the results become outputs of its texts."""
 
 from collections.abc import Collection
 from typing import TypeVar
@@ -11,11 +11,11 @@ from app.engine.heads import lexical_weights, multi_vector, normalize
 from app.engine.tokenizer import Part, Tokens
 
 Array = TypeVar("Array", FloatArray, IntArray)
-Found = list[dict[Kind, FloatArray]]  # of each sequence
+Found = list[dict[Kind, FloatArray]]  # for each sequence
 
 
 def wanted(tokens: Tokens, pooling: Pooling, outputs: Collection[Output]) -> list[tuple[Kind, ...]]:
-    """The kinds to compute of each sequence."""
+    """The kinds to compute for each sequence."""
     dense: list[list[Kind]] = [[] for _ in tokens.sequences]
     if "dense" in outputs:
         for kinds in dense:
@@ -34,14 +34,14 @@ def dense_rows(tokens: Tokens, found: Found, pooling: Pooling) -> FloatArray:
 
 
 def _mean(parts: list[Part], found: Found) -> FloatArray:
-    """Of all tokens of a passage. (d,)"""
+    """The mean state of all tokens of a passage. (d,)"""
     sizes = [part.span.stop - part.span.start for part in parts]
     means = [found[sequence][span] for sequence, span in parts]
     return means[0] if len(parts) == 1 else np.asarray(np.average(means, 0, sizes), np.float32)
 
 
 def lexical(tokens: Tokens, found: Found, special: IntArray) -> list[Lexical]:
-    """The weights of each of n texts or passages by token id, without the `special` ones."""
+    """The lexical weights of each of n texts or passages, without `special` tokens."""
     if not tokens.places:
         pairs = zip(tokens.sequences, found, strict=True)
         return [lexical_weights(ids, arrays["sparse"], special) for ids, arrays in pairs]
@@ -53,7 +53,7 @@ def lexical(tokens: Tokens, found: Found, special: IntArray) -> list[Lexical]:
 
 
 def multi_vectors(tokens: Tokens, found: Found) -> list[FloatArray]:
-    """A matrix of each of n texts or passages, rows of length 1. n x (t, d)"""
+    """The multi-vectors of n texts or passages, rows of length 1. n x (t, d)"""
     projected = [arrays["colbert"] for arrays in found]
     if not tokens.places:
         return [multi_vector(rows) for rows in projected]
@@ -61,6 +61,6 @@ def multi_vectors(tokens: Tokens, found: Found) -> list[FloatArray]:
 
 
 def _joined(arrays: list[Array], parts: list[Part]) -> Array:
-    """The rows of a passage's tokens; the first special token of a sequence has none."""
+    """The rows of a passage's tokens, without the first special token of a sequence."""
     rows = [arrays[sequence][max(1, start) : stop] for sequence, (start, stop) in parts]
     return rows[0] if len(rows) == 1 else np.concatenate(rows)

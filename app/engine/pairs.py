@@ -1,4 +1,4 @@
-"""Pairs of a query and a passage to token ids, as FlagEmbedding's rerankers read them."""
+"""Tokenises pairs of a query and a passage as FlagEmbedding's rerankers do."""
 
 import numpy as np
 
@@ -13,16 +13,16 @@ LEAST_PAIR_TOKENS = 32
 class PairTokenizer:
     """A checkpoint's tokenizer for pairs; thread-safe.
 
-    A query keeps three quarters of a pair's tokens at most, and its passage what is left: so every pair can
-    be cut to fit. As FlagEmbedding's `compute_score` has it where no other limit is given.
+    A query keeps at most three quarters of a pair's tokens, and its passage gets the rest, so every pair can
+    be cut to fit. FlagEmbedding's `compute_score` does the same by default.
     """
 
     def __init__(self, checkpoint: Checkpoint, tokenizer: Tokenizer, max_tokens: int) -> None:
-        """`max_tokens` of a pair, special tokens included; ModelError where there are too few for one."""
+        """`max_tokens` of a pair, special tokens included; raises ModelError if they are too few."""
         if max_tokens < LEAST_PAIR_TOKENS:
             raise ModelError(
-                f"pairs are cut to {max_tokens} tokens for {checkpoint.path}, "
-                f"and a query and a passage need {LEAST_PAIR_TOKENS} at least"
+                f"pairs are limited to {max_tokens} tokens for {checkpoint.path}, "
+                f"but a query and a passage need at least {LEAST_PAIR_TOKENS}"
             )
         self.max_tokens = max_tokens
         self.query_tokens = max_tokens * 3 // 4
@@ -43,10 +43,10 @@ class PairTokenizer:
     def encode(
         self, pairs: list[tuple[str, str]], truncate: Side | None = "right", pause: Pause | None = None
     ) -> Tokens:
-        """Tokenise n pairs, each text once; of one over the limit the passage is cut on the side `truncate`.
+        """Tokenise n pairs, each text once; if a pair is too long, its passage is cut on the side `truncate`.
 
-        Raises TextTooLong, with the index of the pair, for the first that is too long where `truncate` is
-        None. `pause` as for Tokenizer.encode.
+        If `truncate` is None, raises TextTooLong with the index of the first pair that is too long. `pause`
+        is as for Tokenizer.encode.
         """
         asked = [query for query, _ in pairs]
         queries, cut_queries = self._texts(asked, self.query_tokens, truncate, pause, are_queries=True)
@@ -77,7 +77,7 @@ class PairTokenizer:
         pause: Pause | None,
         are_queries: bool = False,
     ) -> tuple[dict[str, IntArray], set[str]]:
-        """The distinct texts' tokens without special ones, `most` at most; and which texts were cut."""
+        """The tokens of the distinct texts, at most `most`, none special; and which texts were cut."""
         distinct = list(dict.fromkeys(texts))
         try:
             found = self._tokenizer.encode(distinct, truncate, pause, limit=most + FRAME)

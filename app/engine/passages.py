@@ -1,4 +1,4 @@
-"""Texts of any length cut into passages: at good borders, and what each passage is made of."""
+"""Cuts texts of any length into passages at good borders."""
 
 import unicodedata
 from bisect import bisect_left, bisect_right
@@ -16,8 +16,8 @@ from app.engine.errors import TooMuchOutput
 from app.engine.tokenizer import Part, Pause, Tokenizer, Tokens
 from app.engine.turn import Turn
 
-# A text is tokenised in pieces of so many characters at most, which end where something else begins: so a
-# step is short, however long the text.
+# A text is tokenised in pieces of at most this many characters, which end at borders: so each step is short,
+# however long the text is.
 PIECE_CHARACTERS = 1 << 13
 PIECE_ENDS = (
     ("\n\n", Level.PARAGRAPH),
@@ -27,26 +27,26 @@ PIECE_ENDS = (
     (" ", Level.WORD),
 )
 CLOSING = ("」", "』", "”", "’", "）")  # belong to the sentence before them
-# Larger calls are cut one at a time: their tokens take many times what their characters do, until the queue
-# counts them.
+# Calls with more characters are cut one at a time: their tokens take many times the memory of the characters,
+# and no limit counts them before they are queued.
 LARGE_CHARACTERS = 1 << 15
-# Tokens that a server cuts for one call: with all that is known of their passages, 64 bytes each and more.
+# The most tokens that a server cuts for one call: each takes 64 bytes or more, with the data of its passages.
 MOST_TOKENS = 1 << 21
-# Of a window, what it shares with the next one: each token has half of that around it at least.
+# Neighbouring windows share a sixteenth of a window, so each token has at least half of that around it.
 CONTEXT_SHARE = 16
 SPACES = np.array([code for code in range(0x3001) if chr(code).isspace()], np.uint32)
-FORBIDDEN = -1  # level of a place within a character, or before a mark that belongs to the one before
+FORBIDDEN = -1  # level of a position within a character, or before a combining mark
 
 _turn = Turn()
 
 
 @dataclass(frozen=True)
 class Located:
-    """A text's n tokens, without special ones."""
+    """The n tokens of a text, without special tokens."""
 
     ids: IntArray  # (n,)
-    starts: IntArray  # (n,) the character at which each begins
-    levels: NDArray[np.int8]  # (n,) of the border before each
+    starts: IntArray  # (n,) the first character of each
+    levels: NDArray[np.int8]  # (n,) the level of the border before each
 
 
 def cut(
@@ -56,10 +56,10 @@ def cut(
     pause: Pause | None,
     most: int | None = None,
 ) -> Tokens:
-    """The passages of each text, or the texts as passages of one document, as sequences to compute.
+    """Cut texts into passages, or take texts as the passages of one document; returns sequences to compute.
 
-    A text is tokenised once. Without text there is one passage of no tokens. `pause` as for Tokenizer.encode.
-    Raises TooMuchOutput for more than `most` tokens.
+    Each text is tokenised once. An empty text gives one passage without tokens. `pause` is as for
+    Tokenizer.encode. Raises TooMuchOutput for more than `most` tokens.
     """
     if pause is None or sum(map(len, texts)) <= LARGE_CHARACTERS:
         return _cut(tokenizer, texts, chunking, pause, most)
@@ -74,7 +74,7 @@ def _cut(
     tokens = characters = 0
     for text in texts:
         characters += len(text)
-        pauses = pause if characters > PIECE_CHARACTERS else None  # short texts are a step together
+        pauses = pause if characters > PIECE_CHARACTERS else None  # short texts share a step
         characters = 0 if pauses else characters
         found.append(_locate(tokenizer, text, pauses, tokens, most))
         tokens += len(found[-1].ids)
@@ -98,7 +98,7 @@ def _cut(
 
 
 def _together(tokenizer: Tokenizer, texts: list[str], ids: list[IntArray]) -> Tokens:
-    """The texts as passages of one document."""
+    """Take the texts as the passages of one document."""
     if not texts:
         return Tokens([], [])
     ends = np.cumsum([0, *map(len, ids)]).tolist()
@@ -108,15 +108,15 @@ def _together(tokenizer: Tokenizer, texts: list[str], ids: list[IntArray]) -> To
 
 
 def cut_tokens(levels: NDArray[np.int8], most: int, overlap: int) -> list[Span]:
-    """Where n tokens are cut, by the level of the border before each: passages of up to `most` tokens.
+    """Cut n tokens into passages of up to `most`, by the level of the border before each token.
 
-    A passage ends at the last of the highest borders in the second half of what it may have. It begins with
-    up to `overlap` tokens of the one before, at the first of the highest borders among them.
+    A passage ends at the last of the highest borders in the second half of its possible length. It begins
+    up to `overlap` tokens before the previous one ends, at the first of the highest borders there.
     """
     found: list[Span] = []
     start, end = 0, len(levels)
     while end - start > most:
-        # Not so late that the last passage has next to nothing.
+        # Not so late that the last passage is almost empty.
         stop = _last_highest(levels, start + most // 2 + 1, min(start + most, end - most // 4))
         found.append(Span(start, stop))
         start = stop
@@ -130,9 +130,9 @@ def _last_highest(levels: NDArray[np.int8], first: int, last: int) -> int:
 
 
 def windows(tokens: int, most: int) -> list[tuple[Span, Span]]:
-    """Windows of up to `most` tokens over a document: what each reads, and which tokens' states count.
+    """Windows of up to `most` tokens over a document: which tokens each reads, and whose states it gives.
 
-    Where two overlap, a token's state is taken from the one in which it stands farther from the edge.
+    Where two windows overlap, a token's state comes from the one in which it is farther from the edge.
     """
     context = most // CONTEXT_SHARE
     count = max(1, -(-(tokens - context) // (most - context)))
@@ -148,10 +148,10 @@ def windows(tokens: int, most: int) -> list[tuple[Span, Span]]:
 def late(
     tokenizer: Tokenizer, documents: list[IntArray], spans: list[list[Span]], passages: list[Passage]
 ) -> Tokens:
-    """Documents' tokens as sequences, and where in them the spans of each document stand.
+    """Turn documents into sequences, and find each document's spans in them.
 
     Late chunking (Günther et al. 2024, arXiv 2409.04701): a passage's outputs come from the states that its
-    tokens have within the whole document; a longer one is read in windows.
+    tokens have within the whole document. A document that is too long for the model is read in windows.
     """
     sequences: list[IntArray] = []
     places: list[list[Part]] = []
@@ -161,20 +161,20 @@ def late(
         sequences += [tokenizer.framed(ids[window.start : window.stop]) for window, _ in read]
         for span in cuts:
             parts = []
-            # A long document has many windows, of which a passage is in one or two.
+            # A long document has many windows; a passage is in only one or two of them.
             for number in range(bisect_right(begins, span.start) - 1, bisect_left(begins, span.stop)):
                 window, counts = read[number]
                 start, stop = max(span.start, counts.start), min(span.stop, counts.stop)
-                if start < stop:  # after the first special token
+                if start < stop:  # + 1: after the first special token
                     parts.append(
                         Part(first + number, Span(start - window.start + 1, stop - window.start + 1))
                     )
-            places.append(parts or [Part(first, Span(0, 1))])  # no token: the first special one
+            places.append(parts or [Part(first, Span(0, 1))])  # without tokens: the first special one
     return Tokens(sequences, [], passages, places)
 
 
 def _passages(index: int, text: str, located: Located, spans: list[Span]) -> Iterator[Passage]:
-    """The characters of each span: to where the tokens after it begin, without spaces around."""
+    """The characters of each span, up to the start of the next token, without surrounding spaces."""
     for span in spans:
         start = int(located.starts[span.start]) if span.start else 0
         stop = int(located.starts[span.stop]) if span.stop < len(located.ids) else len(text)
@@ -216,7 +216,7 @@ def _pieces(text: str) -> Iterator[tuple[int, int, Level]]:
 
 
 def piece_end(text: str, start: int, most: int) -> tuple[int, Level]:
-    """Where a piece of a longer text ends, of `most` characters at most, and what begins there."""
+    """Where a piece of at most `most` characters of a longer text ends, and what begins there."""
     low, last = start + most // 2, start + most
     for mark, level in PIECE_ENDS:
         if (place := text.rfind(mark, low, last)) >= 0:
@@ -228,20 +228,20 @@ def piece_end(text: str, start: int, most: int) -> tuple[int, Level]:
 
 
 def _levels(text: str, starts: IntArray, stops: IntArray) -> NDArray[np.int8]:
-    """Of the border before each token; moves the starts of tokens past the spaces in front of them."""
+    """The level of the border before each token; also moves `starts` past the spaces before the tokens."""
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
     levels = np.full(len(starts), Level.TOKEN, np.int8)
     if not len(starts):
         return levels
     places = np.where(np.isin(codes, SPACES), len(codes), np.arange(len(codes)))
-    text_from = np.minimum.accumulate(places[::-1])[::-1]  # the first character from each on that is no space
+    text_from = np.minimum.accumulate(places[::-1])[::-1]  # first non-space at or after each character
     np.minimum(text_from[np.minimum(starts, len(codes) - 1)], stops, out=starts)
     ends = np.maximum.accumulate(stops)
     at, level = borders(text)
     tokens = np.searchsorted(starts, at)
     known = (tokens > 0) & (tokens < len(starts))
     tokens, at, level = tokens[known], at[known], level[known]
-    whole = ends[tokens - 1] <= at  # a border within a token is none
+    whole = ends[tokens - 1] <= at  # ignore borders within a token
     np.maximum.at(levels, tokens[whole], level[whole])
     marks = [code for code in np.unique(codes) if unicodedata.category(chr(code))[0] == "M"]
     first = codes[np.minimum(starts, len(codes) - 1)]

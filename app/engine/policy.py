@@ -1,6 +1,6 @@
-"""Who is next: questions before corpora, each call in its turn, and nobody starved.
+"""Decides what runs next: questions before corpora, calls in turns, and nobody starves.
 
-It is told the time and what ran; it has no clock, no thread and no lock of its own.
+The caller passes the time and what ran: there is no clock, thread or lock in here.
 """
 
 import math
@@ -10,30 +10,30 @@ from app.engine.embeddings import Priority
 from app.engine.job import Job
 from app.engine.lane import TOKEN_BUDGET, Batch, Lane
 
-# A call of up to so many tokens is taken for a question where it does not say what it is, and one that says
-# so is believed up to a whole batch.
+# A call without a priority counts as a question up to this many tokens. A call that says it is interactive is
+# believed up to a whole batch.
 QUESTION_TOKENS = 64
-# Where an engine cannot stop for a question, a batch takes at most so long while somebody asks: from a
-# question until nobody has asked for a minute.
+# If an engine cannot pause for a question, a batch takes at most BATCH_SECONDS while questions come: until
+# none has come for ASKING_SECONDS.
 BATCH_SECONDS, ASKING_SECONDS = 0.25, 60.0
-# Of the time, what questions get at most while a corpus waits, and how much of it they may save up: a person
-# never uses that up, and several programs that ask without pause leave the corpus the larger part.
+# The largest share of the time for questions while a corpus waits, and how many seconds of it they can save
+# up. A person never uses that up; programs that ask without pause leave the corpus the larger part.
 QUESTION_SHARE, SAVED_SECONDS = 0.4, 2.0
-# Of the tokens that may wait: so many questions may wait besides, or a batch of them where that is more.
+# The size of the queue for questions as a share of that for corpora; it holds at least a batch.
 QUESTION_QUEUE = 1 / 8
 
 
 def priority_of(tokens: int, asked: Priority | None) -> Priority:
-    """The class of a call of so many tokens that asks for one, or leaves it to its size."""
+    """The class of a call, by its number of tokens and by the class it asks for, if any."""
     most = TOKEN_BUDGET if asked == "interactive" else QUESTION_TOKENS
     return "interactive" if asked != "bulk" and tokens <= most else "bulk"
 
 
 class Policy:
-    """Questions go first, until they have had their share of the time while a corpus waits.
+    """Questions go first, until they have used up their share of the time while a corpus waits.
 
-    The share is saved up like money: QUESTION_SHARE of each second, at most SAVED_SECONDS, and each batch of
-    questions is paid for. So the corpus has 1 - QUESTION_SHARE of the time at least, however many ask.
+    The share works like a savings account: each second adds QUESTION_SHARE of it, up to SAVED_SECONDS, and
+    each batch of questions takes its time. So the corpus gets at least 1 - QUESTION_SHARE of the time.
     """
 
     def __init__(self, max_waiting: int | None = None, budget: int = TOKEN_BUDGET) -> None:
@@ -48,26 +48,26 @@ class Policy:
         self._asked_at = -math.inf
 
     def add(self, job: Job, now: float, admitted: bool = False) -> None:
-        """Queue a job. Raises Overloaded where the tokens that wait in its class leave no room for it.
+        """Queue a job. Raises Overloaded if the queue of its class has no room for it.
 
-        One that finds nothing waiting is let in however large it is, and half of the room is left to others;
-        so is one that is `admitted`, as the rest of what began.
+        If the queue is empty, a job of any size is accepted, and half of the room is left to others. An
+        `admitted` job is always accepted, as it continues a call that has begun.
         """
         self.lanes[job.priority].add(job, admitted)
         if job.priority == "interactive":
             self._asked_at = now
 
     def drop(self, job: Job) -> None:
-        """Take out of the queue what still waits of a job."""
+        """Remove what still waits of a job from the queue."""
         self.lanes[job.priority].drop(job)
 
     def waiting(self) -> Iterator[Job]:
-        """Jobs of which something waits."""
+        """Jobs with texts in the queue."""
         for lane in self.lanes.values():
             yield from lane.jobs
 
     def take(self, served: Collection[Priority], now: float) -> Batch:
-        """The next batch of the classes that a thread serves, now under way; empty if none may start."""
+        """Start the next batch of the classes that a thread serves; empty if none may start."""
         questions, corpora = self.lanes["interactive"], self.lanes["bulk"]
         if "interactive" in served and questions.jobs and not self.pause(now):
             questions.running += 1
@@ -78,13 +78,13 @@ class Policy:
         return []
 
     def pause(self, now: float) -> float:
-        """Seconds until questions may go on, where they have had their share and a corpus waits."""
+        """Seconds until questions may go on, if they have used up their share and a corpus waits."""
         self._saved = min(SAVED_SECONDS, self._saved + QUESTION_SHARE * (now - self._saved_at))
         self._saved_at = now
         return max(0.0, -self._saved / QUESTION_SHARE) if self._contended else 0.0
 
     def ran(self, priority: Priority, tokens: int, seconds: float, at_a_time: int = 1) -> None:
-        """A batch of so many tokens has taken so long, and so many such run at a time."""
+        """Note how long a batch has taken; `at_a_time`: how many such batches run at the same time."""
         lane = self.lanes[priority]
         lane.running -= 1
         if priority == "interactive" and self._contended:
@@ -98,7 +98,7 @@ class Policy:
         return bool(corpora.jobs or corpora.running)
 
     def _bulk_budget(self, now: float) -> int:
-        """Of the next batch. One that stops for questions may be long."""
+        """The most tokens of the next bulk batch. A batch that can pause for questions may be long."""
         rate = self.lanes["bulk"].rate
         if self.lanes["bulk"].jobs[0].model.preempt or not rate or now - self._asked_at > ASKING_SECONDS:
             return self._budget

@@ -1,4 +1,4 @@
-"""Exports before they are needed, and what int8 would give beside the precision that `auto` takes."""
+"""Makes exports before they are needed, and compares int8 with the precision that `auto` chooses."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,37 +24,37 @@ from app.engine.texts import calibration_sequences
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is ready to be loaded."""
+    """An export that is ready to be loaded."""
 
     precision: Precision
     folder: Path
-    measured: dict[str, Any] = field(default_factory=dict)  # on this kind of processor, of 8-bit weights
+    measured: dict[str, Any] = field(default_factory=dict)  # 8-bit weights on this kind of processor
 
 
 def prepare(checkpoint: Checkpoint, engine: AskedEngine, asked: AskedPrecision, place: Place) -> Prepared:
-    """Make the export for a precision, and measure 8-bit weights; ModelError if it cannot be."""
+    """Make the export for a precision, and measure 8-bit weights; raises ModelError if that fails."""
     chosen = choose(checkpoint, engine, asked, place)
     if chosen.engine == "torch":
-        return Prepared(chosen.precision, checkpoint.path)  # it reads the weights as they are
-    # What is named may be for another machine, whose processor has what this one has not.
+        return Prepared(chosen.precision, checkpoint.path)  # torch reads the weights as they are
+    # A precision asked for by name may be for another machine, whose processor supports more.
     precision = chosen.precision if asked == "auto" or asked not in PRECISIONS[chosen.engine] else asked
     folder = ensure_export(checkpoint, exporter_for(chosen.engine), precision, place.cache)
     if precision in ("int8", "w8a16"):
-        load_backend(checkpoint, chosen.engine, precision, place)  # which measures it
+        load_backend(checkpoint, chosen.engine, precision, place)  # this measures it
     return Prepared(precision, folder, quality(folder, kind_of(place.features), precision))
 
 
 def compare(checkpoint: Checkpoint, engine: AskedEngine, place: Place) -> dict[str, Any]:
-    """How int8 does beside what `auto` takes, on this processor: measured in one run, and kept.
+    """Compare int8 with the precision that `auto` chooses, on this processor in one run, and store it.
 
-    {} where no engine here runs int8, or where what it costs cannot be measured.
+    {} if no engine here runs int8, or if its accuracy cannot be measured.
     """
     if engine == "torch":
         return {}
     chosen = choose(checkpoint, engine, "int8", place)
     if chosen.precision != "int8":
         return {}
-    quick = load_backend(checkpoint, engine, "int8", place)  # which measures what it costs
+    quick = load_backend(checkpoint, engine, "int8", place)  # this measures its accuracy
     other = load_backend(checkpoint, engine, "auto", place)
     folder = ensure_export(checkpoint, exporter_for(chosen.engine), "int8", place.cache)
     cost = quality(folder, kind_of(place.features), "int8")
@@ -67,7 +67,7 @@ def compare(checkpoint: Checkpoint, engine: AskedEngine, place: Place) -> dict[s
 
 
 def known_of_int8(checkpoint: Checkpoint, engine: AskedEngine, place: Place) -> dict[str, Any]:
-    """What `compare` found on this kind of processor, {} if nothing has been measured."""
+    """What `compare` found on this kind of processor; {} if nothing has been measured."""
     try:
         chosen = choose(checkpoint, engine, "int8", place)
     except ModelError:

@@ -1,10 +1,10 @@
-"""What the processor is able to do, as far as the choice of an engine depends on it."""
+"""The processor's extensions that the choice of an engine depends on."""
 
 from pathlib import Path
 
 
 def cpu_features() -> frozenset[str]:
-    """Instruction set extensions of the processor, in the kernel's names."""
+    """Instruction set extensions of the processor, by the kernel's names."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -16,7 +16,7 @@ def cpu_features() -> frozenset[str]:
     return frozenset()
 
 
-# What multiplies small numbers, the best first. Processors with the same of these compute alike.
+# Extensions that multiply low-precision numbers, best first. Processors with the same best one compute alike.
 KINDS = (
     *("amx_int8", "amx_bf16", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx512f", "avx2"),
     *("i8mm", "bf16", "asimddp", "asimd"),
@@ -24,5 +24,5 @@ KINDS = (
 
 
 def kind_of(features: frozenset[str]) -> str:
-    """The kind of processor that has these extensions, as exports and people name it: `avx512_bf16`."""
+    """The kind of a processor with these extensions, as exports and people name it: `avx512_bf16`."""
     return next((name for name in KINDS if name in features), "plain")

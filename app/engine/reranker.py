@@ -1,4 +1,4 @@
-"""Reranker: a cross-encoder beside an encoder, which reads a query and a passage together."""
+"""Reranker: a cross-encoder that reads a query and a passage together, served beside an encoder."""
 
 import logging
 import time
@@ -50,7 +50,7 @@ class _Loaded:
 
 
 class Reranker:
-    """Pairs in, scores out. It shares its encoder's processors and queue, so questions go first in both."""
+    """Scores pairs. It shares its encoder's processors and queue, so questions go first in both."""
 
     def __init__(self, settings: RerankerSettings, encoder: Encoder) -> None:
         """Engine, precision, threads, cache and limits are the encoder's."""
@@ -60,21 +60,21 @@ class Reranker:
 
     @property
     def info(self) -> ModelInfo:
-        """What is served; NotLoaded before `load`."""
+        """The served model; raises NotLoaded before `load`."""
         model = self._loaded()
         return model.checkpoint.info(
             model.pairs.max_tokens, "cls", model.backend.name, model.backend.precision
         )
 
     def load(self) -> None:
-        """After the encoder's: read the folder and warm it up; ModelError names the file at fault."""
+        """Load the model folder, after the encoder's; raises ModelError with the file at fault."""
         start = time.monotonic()
         settings, place = self._encoder.settings, self._encoder.place
         checkpoint = read_checkpoint(self.settings.path)
         if len(checkpoint.labels) != 1:
             labels = f"{len(checkpoint.labels)} labels" if checkpoint.labels else "no classification head"
             raise ModelError(
-                f"{checkpoint.path} has {labels}, by its config.json: a reranker has a head with one label"
+                f"{checkpoint.path} has {labels} in its config.json: a reranker needs a head with one label"
             )
         max_tokens = min(self.settings.max_tokens, checkpoint.max_tokens)
         pairs = PairTokenizer(checkpoint, load_tokenizer(checkpoint, max_tokens), max_tokens)
@@ -100,10 +100,10 @@ class Reranker:
         priority: Priority | None = None,
         gone: Callable[[], bool] | None = None,
     ) -> Scores:
-        """How well the passages of n pairs (query, passage) answer their queries, as logits.
+        """Score how well the passages of n pairs (query, passage) answer their queries, as logits.
 
-        Of a pair over the limit the passage is cut on the side `truncate`. `priority` and `gone` as for
-        Encoder.encode, which says what this raises too; the index of a TextTooLong is that of a pair.
+        If a pair is too long, its passage is cut on the side `truncate`. `priority`, `gone` and the errors
+        are as for Encoder.encode; the index of a TextTooLong is that of a pair.
         """
         return self._score(pairs, truncate, self._encoder.caller(priority, gone))
 
@@ -120,9 +120,10 @@ class Reranker:
         gone: Callable[[], bool] | None = None,
         expect: Callable[[int], None] | None = None,
     ) -> Scores:
-        """The encoder's scores of n passages, and the cross-encoder's of the `top` best of them.
+        """Score n passages with the encoder, and the best `top` of them with the cross-encoder.
 
-        Of the others the latter is NaN. Both stages have one deadline. Else as Encoder.score.
+        The cross-encoder's score of the others is NaN. Both stages share one deadline. All else is as for
+        Encoder.score.
         """
         caller = self._encoder.caller(priority, gone)
         pairs = [(query, passage) for passage in passages]
@@ -160,7 +161,7 @@ class Reranker:
         return Scores({CROSS_ENCODER: scores}, tokens.counts, len(tokens.truncated), spent + forward)
 
     def close(self) -> None:
-        """Give the weights back; the encoder's `close` ends what still waits. Harmless when repeated."""
+        """Release the weights; the encoder's `close` ends calls that still wait. You may call it again."""
         self._model = None
 
     def _loaded(self) -> _Loaded:

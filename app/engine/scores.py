@@ -1,4 +1,4 @@
-"""How near two texts are, by each of BGE-M3's representations and by all of them together."""
+"""How similar two texts are, by each of BGE-M3's representations and by all of them together."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from app.engine.token_pooling import groups
 from app.engine.turn import Turn
 
 ROWS = 512  # tokens of a query that are compared at a time
-STEP = 1 << 22  # pairs of tokens, about a tenth of a second
-LEAST_ROWS = 64  # what the rest of a comparison costs, in tokens of both texts
+STEP = 1 << 22  # pairs of tokens in a step, about a tenth of a second
+LEAST_ROWS = 64  # the fixed cost of a comparison: as if both texts had this many more tokens
 
 _turn = Turn()
 
 
 class Plan:
-    """What n pairs (query, passage) come to: each text is encoded once, each pair compared once."""
+    """The work for n pairs (query, passage): each text is encoded once, each pair compared once."""
 
     def __init__(self, pairs: list[tuple[str, str]]) -> None:
         texts: dict[str, int] = {}
@@ -31,21 +31,21 @@ class Plan:
         return len(self._pairs)
 
     def pair_of(self, text: int) -> tuple[int, bool]:
-        """The first pair with a text, and whether it is its query."""
+        """The first pair that contains a text, and whether the text is its query."""
         return next((number, text == pair[0]) for number, pair in enumerate(self._pairs) if text in pair)
 
     def token_pairs(self, counts: list[int]) -> int:
-        """How many pairs of tokens all pairs of texts are, of so many tokens each."""
+        """How many pairs of tokens there are in all pairs of texts with these token counts."""
         return sum(counts[query] * counts[passage] for query, passage in set(self._pairs))
 
     def groups(self, counts: list[int]) -> list[list[int]]:
-        """Texts to encode at a time: the queries, which are kept, then all others by and by."""
+        """Groups of texts to encode: first the queries, which are kept, then the others in small groups."""
         first = len(self._queries)
         others = groups(counts[first:])
         return [self._queries, *([first + text for text in group] for group in others if group)]
 
     def pairs_with(self, passages: list[int]) -> dict[tuple[int, int], list[int]]:
-        """The distinct pairs with these passages, and where each is among all."""
+        """The distinct pairs with these passages, and the indices of each among all pairs."""
         among = set(passages)
         found: dict[tuple[int, int], list[int]] = {}
         for number, pair in enumerate(self._pairs):
@@ -55,7 +55,7 @@ class Plan:
 
 
 def in_tokens(token_pairs: int, layers: int, width: int, inner: int) -> int:
-    """How many tokens are encoded in the time that comparing so many pairs takes, by multiplications."""
+    """How many tokens cost as many multiplications to encode as these token pairs to compare."""
     return round(token_pairs * width / (layers * (4 * width * width + 2 * width * inner)))
 
 
@@ -67,7 +67,7 @@ class _Text:
 
     @property
     def rows(self) -> int:
-        """What comparing it costs, for each row of the other."""
+        """The cost of comparing it, for each row of the other text."""
         return LEAST_ROWS if self.multi_vector is None else LEAST_ROWS + len(self.multi_vector)
 
 
@@ -81,9 +81,9 @@ def score_pairs(
 ) -> dict[str, FloatArray]:
     """Scores of n pairs, (n,) each, as FlagEmbedding's `compute_score` names and computes them.
 
-    `encode` gives dense vectors, and what `heads` names, of the plan's texts; that decides what the scores
-    are made of. `pause` is called between steps of about STEP pairs of tokens, of which one at a time is
-    under way in this process; it may raise.
+    `encode` returns dense vectors of the plan's texts and the outputs that `heads` names; scores are computed
+    from these. `pause` is called between steps of about STEP pairs of tokens, and may raise. This process
+    runs one step at a time.
     """
     rows = np.zeros((len(plan), 1 + len(heads)), np.float32)
     queries: dict[int, _Text] = {}
@@ -109,7 +109,7 @@ def score_pairs(
 def _steps(
     pairs: Iterable[tuple[tuple[int, int], list[int]]], queries: dict[int, _Text], passages: dict[int, _Text]
 ) -> Iterator[list[tuple[tuple[int, int], list[int]]]]:
-    """Pairs, as many at a time as are about STEP pairs of tokens."""
+    """Split the pairs into steps of about STEP pairs of tokens."""
     step: list[tuple[tuple[int, int], list[int]]] = []
     size = 0
     for (query, passage), numbers in pairs:
@@ -122,12 +122,12 @@ def _steps(
 
 
 def dense_score(query: FloatArray, passage: FloatArray) -> float:
-    """Inner product of two vectors of length 1, their cosine. (d,), (d,)"""
+    """Cosine of two vectors of length 1, as their inner product. (d,), (d,)"""
     return _cosine(float(query @ passage))
 
 
 def lexical_score(query: Lexical, passage: Lexical) -> float:
-    """Sum over the tokens of both of weight times weight; Chen et al. 2024, 3.2, s_lex."""
+    """Sum over the shared tokens of the product of both weights; Chen et al. 2024, 3.2, s_lex."""
     _, mine, others = np.intersect1d(query[0], passage[0], assume_unique=True, return_indices=True)
     return float(query[1][mine] @ passage[1][others])
 
@@ -148,7 +148,7 @@ def multi_vector_score(
 
 
 def _cosine(value: float) -> float:
-    """Without what rounding adds to 1."""
+    """Clip to [-1, 1], which rounding can exceed."""
     return min(1.0, max(-1.0, value))
 
 
@@ -162,12 +162,13 @@ def _score(query: _Text, passage: _Text, pause: Callable[[], None]) -> list[floa
 
 
 def _together(by_name: dict[str, FloatArray], weights: Weights) -> dict[str, FloatArray]:
-    """Weighted means of the scores there are: sparse+dense, then all."""
+    """Weighted means of the available scores: sparse+dense, then all."""
     weight = dict(zip(("dense", "sparse", "colbert"), weights, strict=True))
     together = {}
     for parts in (("sparse", "dense"), ("colbert", "sparse", "dense")):
         if all(part in by_name for part in parts):
-            # Of the largest here: the sum of large weights is infinite, small ones vanish beside others.
+            # Divide by the largest weight of these parts: large weights would sum to infinity, and small ones
+            # would vanish beside a weight that is not among these.
             largest = max(weight[part] for part in parts) or 1.0
             shares = {part: weight[part] / largest for part in parts}
             whole = sum(shares.values()) or 1.0

@@ -1,4 +1,4 @@
-"""A backend that gives a cross-encoder's scores."""
+"""A backend that computes a cross-encoder's scores."""
 
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Scoring:
-    """An engine that computes first tokens' states, and the head that makes scores of them."""
+    """An engine that computes the states of first tokens, and the head that scores pairs from them."""
 
     def __init__(self, backend: "Backend", head: ScoringHead) -> None:
         self._backend = backend
@@ -25,7 +25,7 @@ class Scoring:
 
     def _scored(self, forward: Forward) -> Forward:
         def scored(sequences: list[IntArray], wanted: list[tuple[int, Kind]]) -> list[FloatArray]:
-            """What is wanted of each (index of a pair, kind): shapes as for Kind."""
+            """Compute each wanted (index of a pair, kind): shapes as for Kind."""
             asked: list[tuple[int, Kind]] = [
                 (index, "cls" if kind == "score" else kind) for index, kind in wanted
             ]

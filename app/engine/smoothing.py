@@ -1,4 +1,4 @@
-"""Arithmetic on weights that every engine's exports share."""
+"""Arithmetic on weights that the exports of all engines share."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,10 +7,10 @@ from app.engine.embeddings import FloatArray
 
 
 def smoothing(largest: FloatArray, matrix: FloatArray, alpha: float) -> FloatArray:
-    """What each column of inputs is divided by, and of the matrix multiplied. (columns,)
+    """The factor that each column of inputs is divided by and of the matrix multiplied by. (columns,)
 
     SmoothQuant's max|x|^alpha / max|w|^(1 - alpha) (Xiao et al. 2023, eq. 4), with a geometric mean of 1,
-    kept within bounds. `alpha`: how much of the difficulty of rounding moves from activations to weights.
+    clipped. `alpha`: how much of the difficulty of quantising moves from activations to weights.
     """
     outer = np.maximum(largest, 1e-3) ** alpha
     inner = np.maximum(np.abs(matrix).max(axis=0), 1e-4) ** (1 - alpha)

@@ -1,4 +1,4 @@
-"""Passages of our own in many languages: half to calibrate 8-bit weights with, half to measure them by."""
+"""Our own passages in many languages: half of them calibrate 8-bit weights, half measure the result."""
 
 from pathlib import Path
 
@@ -14,17 +14,17 @@ SUBJECTS = (
     "aaabccddccceeeebadffffgghhhihhjjjjbbbkkkkklllliimmmmmnnnngooooppppqqqqrrrrssssttttuuuuvvvwxxxxyyyyyy"
 )
 LONGEST = 512  # tokens
-# A cross-encoder gets so many queries, which are beginnings of texts, with so many passages each: the text
-# itself first, and others.
+# A cross-encoder gets this many queries, which are beginnings of texts, with this many passages each: first
+# the text itself, then others.
 QUERIES, PASSAGES = 12, 8
 QUERY_CHARACTERS = 60
-STEP = 13  # from one passage of a query to its next, so that queries share few
+STEP = 13  # distance between a query's passages, so that queries share few of them
 
 
 def calibration_sequences(checkpoint: Checkpoint, held_out: bool) -> list[IntArray]:
-    """Token ids of the odd lines, which calibrate, or of the even ones, which are held out.
+    """Token ids of the odd lines, which calibrate, or of the even lines, which are held out.
 
-    Of pairs for a cross-encoder, PASSAGES of each query one after the other.
+    For a cross-encoder these are pairs, PASSAGES of each query one after the other.
     """
     texts = TEXTS.read_text(encoding="utf-8").splitlines()[int(held_out) :: 2]
     longest = min(LONGEST, checkpoint.max_tokens)

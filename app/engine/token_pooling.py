@@ -1,8 +1,8 @@
-"""Fewer rows in a multi-vector: tokens whose vectors are alike share one.
+"""Fewer rows in a multi-vector: tokens with similar vectors share a row.
 
 Hierarchical token pooling (Clavié, Chaffin and Adams 2024, arXiv 2409.14683) as PyLate computes it: Ward's
-linkage on cosine distances, cut where one cluster is left for `factor` tokens, and the mean of each cluster.
-PyLate leaves the means shorter than 1; here they have length 1, as all rows do. Queries are not pooled.
+linkage on cosine distances, cut at one cluster for every `factor` tokens, and the mean of each cluster.
+PyLate does not normalise the means; here they have length 1, like all rows. Queries are not pooled.
 """
 
 from collections.abc import Callable, Collection
@@ -14,11 +14,11 @@ from app.engine.embeddings import FloatArray, Output, count_numbers
 from app.engine.heads import normalize
 from app.engine.turn import Turn
 
-# Rows of a longer text are clustered in consecutive blocks of one size: time and memory grow with the square
-# of a block. One of 512 rows of 1024 numbers takes about 10 ms and 10 MB.
+# A longer text is clustered in consecutive blocks of equal size, as time and memory grow with the square of
+# the block size. A block of 512 rows of 1024 numbers takes about 10 ms and 10 MB.
 BLOCK = 512
-# Texts are computed in groups of about this many tokens, each pooled or compared before the next is computed,
-# so that the multi-vectors of a thousand texts are never in memory together.
+# Texts are computed in groups of about this many tokens. Each group is pooled or compared before the next is
+# computed, so that the multi-vectors of a thousand texts are never in memory together.
 GROUP_TOKENS = 16384
 
 Float64Array = NDArray[np.float64]
@@ -29,9 +29,9 @@ _turn = Turn()
 def pool(
     multi_vectors: list[FloatArray], factor: int, pause: Callable[[], None] = lambda: None
 ) -> list[FloatArray]:
-    """Each multi-vector with its rows clustered. n times (t, d) -> n times (pooled_rows(t, factor), d)
+    """Pool the rows of each multi-vector. n times (t, d) -> n times (pooled_rows(t, factor), d)
 
-    Rows have length 1. One block at a time is clustered in this process; `pause` is called before each, and
+    Rows have length 1. This process clusters one block at a time; `pause` is called before each block, and
     may raise.
     """
     found = []
@@ -45,7 +45,7 @@ def pool(
 
 
 def pool_block(rows: FloatArray, clusters: int) -> FloatArray:
-    """So many clusters' means, of length 1, in the order of the first row of each. (t, d) -> (clusters, d)"""
+    """The clusters' means, of length 1, in the order of their first rows. (t, d) -> (clusters, d)"""
     if clusters >= len(rows):
         return rows
     labels = ward(1.0 - (rows @ rows.T).astype(np.float64), clusters)
@@ -55,18 +55,18 @@ def pool_block(rows: FloatArray, clusters: int) -> FloatArray:
 
 
 def ward(distances: Float64Array, clusters: int) -> NDArray[np.intp]:
-    """Ward's clusters of n things, so many, as the first thing in the cluster of each. (n, n) -> (n,)
+    """Ward clustering of n items: for each, the first item of its cluster. (n, n) -> (n,)
 
-    As scipy's `linkage(method="ward")` and `fcluster(criterion="maxclust")`, which take any distances as
-    Euclidean ones. All pairs that are nearest to each other are merged at once: no later merge can be lower
-    (Bruynooghe 1978), so the order does not matter, and a few rounds of large steps, which do not hold the
-    interpreter's lock, do what one merge at a time does in hundreds of small ones.
+    The same as scipy's `linkage(method="ward")` and `fcluster(criterion="maxclust")`, which treat any
+    distances as Euclidean. All pairs that are nearest to each other are merged at once: no later merge can
+    be lower (Bruynooghe 1978), so the order does not matter. A few rounds of large operations, which release
+    the interpreter's lock, replace hundreds of single merges.
     """
     needed = len(distances) - clusters
     squared = np.square(distances)
     np.fill_diagonal(squared, np.inf)
-    sizes, firsts = np.ones(len(squared)), np.arange(len(squared))  # of clusters: things, and the first one
-    merges = np.empty((2, 0), np.intp)  # the first things of both clusters, the lower one above
+    sizes, firsts = np.ones(len(squared)), np.arange(len(squared))  # of clusters: items, first item
+    merges = np.empty((2, 0), np.intp)  # the first items of both clusters, the smaller in the first row
     heights = np.empty(0)
     while len(heights) < needed or np.partition(heights, needed - 1)[needed - 1] > squared.min():
         near = squared.argmin(axis=1)
@@ -80,14 +80,14 @@ def ward(distances: Float64Array, clusters: int) -> NDArray[np.intp]:
         squared[a], squared[:, a] = rows, rows.T
         before, after = sizes[a], (sizes[a] + sizes[b])[:, None]
         both = _lance_williams(rows[:, a], rows[:, b], height, before, sizes[b], after)
-        squared[np.ix_(a, a)] = np.minimum(both, both.T)  # the last bits of the two may differ
+        squared[np.ix_(a, a)] = np.minimum(both, both.T)  # both are equal up to rounding
         sizes[a] += sizes[b]
         kept = np.delete(places, b)
         squared, sizes, firsts = squared[kept][:, kept], sizes[kept], firsts[kept]
     lowest = np.argsort(heights, kind="stable")[:needed]
     found = np.arange(len(distances))
     found[merges[1, lowest]] = merges[0, lowest]
-    while not np.array_equal(found[found], found):  # from the first of a part to that of the whole
+    while not np.array_equal(found[found], found):  # follow merges to the whole cluster's first
         found = found[found]
     return found
 
@@ -100,21 +100,21 @@ def _lance_williams(
     b: Float64Array,
     others: Float64Array,
 ) -> Float64Array:
-    """Squared distances of a and b, merged, to others: Lance and Williams 1967, with Ward's coefficients."""
+    """Squared distances of a and b merged to others: Lance and Williams 1967, with Ward's coefficients."""
     return np.asarray(((a + others) * to_a + (b + others) * to_b - others * a_to_b) / (a + b + others))
 
 
 def pooled_rows(rows: int, factor: int) -> int:
-    """How many rows are left of so many: a `factor`-th, rounded down in each block, and 1 at least."""
+    """How many of these rows are left: one in `factor`, rounded down in each block, and at least 1."""
     blocks = _blocks(rows)
     size, larger = divmod(rows, blocks)
     return larger * _clusters(size + 1, factor) + (blocks - larger) * _clusters(size, factor)
 
 
 def groups(token_counts: list[int], together: bool = False) -> list[list[int]]:
-    """Texts of so many tokens, in their order, as many at a time as are GROUP_TOKENS at most, or one.
+    """Group texts in order, up to GROUP_TOKENS tokens in a group, or a single longer text.
 
-    `together`: all at a time, as late chunking has them out of the same passes.
+    `together`: all in one group, as late chunking computes them in the same forward passes.
     """
     if together:
         return [[*range(len(token_counts))]]
@@ -136,9 +136,9 @@ def count_pooled(
     factor: int,
     together: bool = False,
 ) -> int:
-    """As `embeddings.count_numbers`, with multi-vectors that are pooled in `groups`.
+    """Like `embeddings.count_numbers`, for multi-vectors that are pooled in `groups`.
 
-    Those of the largest group before it is pooled count too: they are in memory meanwhile.
+    The rows of the largest group before pooling count too, as they are in memory until they are pooled.
     """
     others = [output for output in outputs if output != "colbert"]
     rows = [tokens - 1 for tokens in token_counts]

@@ -1,4 +1,4 @@
-"""Texts to token ids, with the truncation reported."""
+"""Tokenises texts, and reports which were truncated."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -13,22 +13,22 @@ from app.engine.embeddings import FRAME, IntArray, Passage, Side, Span, Token
 from app.engine.errors import ModelError, TextTooLong, TooMuchOutput
 from app.engine.turn import Turn
 
-# First, padding, last and unknown token, in the spellings of the two families of tokenizers.
+# First, padding, last and unknown token, as the two families of tokenizers spell them.
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "[CLS]", "[PAD]", "[SEP]", "[UNK]")
 
-# Normalisation (NFKC) makes up to 18 characters of one, and what comes of it is what costs. A text is
-# normalised so many characters at a time, until there is enough to tokenise.
+# Normalisation (NFKC) can turn one character into 18, and the cost depends on its result. So a text is
+# normalised this many characters at a time, until there is enough to tokenise.
 PIECE_CHARACTERS = 1 << 12
-# Of a long text so many normalised characters for each token of the limit are tokenised first, and most often
-# that is all that is kept; then twice as many.
+# Of a long text, this many normalised characters for each token of the limit are tokenised first. Usually
+# that is enough; if not, twice as many are tokenised.
 TOKEN_CHARACTERS = 8
 
-# Called before each step of a long call, with the tokens of the texts before; it may raise.
+# Called before each step of a long call, with the number of tokens in the texts before; it may raise.
 Pause = Callable[[int], None]
 
 
 class Part(NamedTuple):
-    """Tokens of a sequence, by its index."""
+    """A span of tokens in the sequence with this index."""
 
     sequence: int
     span: Span
@@ -38,19 +38,19 @@ class Part(NamedTuple):
 class Tokens:
     """Token ids of n texts or their passages, special tokens included."""
 
-    sequences: list[IntArray]  # arrays (t,), one for each text or passage if there are no `places`
+    sequences: list[IntArray]  # arrays (t,), one for each text or passage unless there are `places`
     truncated: list[int]  # indices of the texts that were cut short
-    passages: list[Passage] = field(default_factory=list)  # (n,) where the texts were cut into passages
-    places: list[list[Part]] = field(default_factory=list)  # (n,) of each passage in late chunking
+    passages: list[Passage] = field(default_factory=list)  # (n,) if the texts were cut into passages
+    places: list[list[Part]] = field(default_factory=list)  # (n,) of each passage, in late chunking
 
     @property
     def counts(self) -> list[int]:
-        """Of each sequence."""
+        """Tokens of each sequence."""
         return [len(sequence) for sequence in self.sequences]
 
     @property
     def sizes(self) -> list[int]:
-        """Of each text or passage, with the first special token."""
+        """Tokens of each text or passage; in late chunking they include only the first special token."""
         return [1 + passage.tokens for passage in self.passages] if self.places else self.counts
 
     def texts_of(self, sequences: list[int]) -> list[int]:
@@ -72,7 +72,7 @@ class Tokens:
         return sum(self.counts)
 
     def part(self, indices: list[int]) -> "Tokens":
-        """Of these texts or passages only; of all those that are pooled late, as they share sequences."""
+        """Only these texts or passages; in late chunking all of them, as passages share sequences."""
         if self.places:
             return self
         passages = [self.passages[index] for index in indices] if self.passages else []
@@ -87,12 +87,12 @@ class Tokenizer:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(file))
         except Exception as error:  # the library raises bare Exception
             raise ModelError(f"{file} cannot be read as a tokenizer: {error}") from error
-        # A tokenizer.json may carry the settings of whoever saved it.
+        # A tokenizer.json may still have the settings that somebody saved it with.
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._frame = np.array(self._tokenizer.encode("").ids, np.int64)
         if len(self._frame) != FRAME:
-            raise ModelError(f"{file} does not frame a text with one first and one last token")
+            raise ModelError(f"{file} does not put one special token before a text and one after it")
         self._normalizer = self._tokenizer.normalizer
         self._turn = Turn()
         self.max_tokens = max_tokens
@@ -105,21 +105,21 @@ class Tokenizer:
         return int(self._tokenizer.get_vocab_size())
 
     def pair(self, first: str, second: str) -> tuple[IntArray, IntArray, IntArray]:
-        """Two short texts framed as a pair: ids, segments 0 or 1, and the text of each token, 0, 1 or -1."""
+        """Tokenise two short texts as a pair: ids, segments (0 or 1) and texts (0, 1, or -1 for none)."""
         found = self._tokenizer.encode(first, second)
         texts = [-1 if text is None else text for text in found.sequence_ids]
         return np.array(found.ids), np.array(found.type_ids), np.array(texts)
 
     def framed(self, ids: IntArray) -> IntArray:
-        """A sequence of these tokens, with the first and last special one. (t,) -> (t + 2,)"""
+        """These tokens between the first and the last special token. (t,) -> (t + 2,)"""
         return np.concatenate([self._frame[:1], ids, self._frame[1:]])
 
     def located(
         self, text: str, pause: Pause | None = None, before: int = 0
     ) -> tuple[IntArray, IntArray, IntArray]:
-        """The t tokens of a short text, without special ones: ids, first characters, ends. (t,) each
+        """The t tokens of a short text, without special tokens: ids, first characters, ends. (t,) each
 
-        One step, before which `pause` is told of the tokens `before`.
+        This is one step; `pause` is called with `before` before it.
         """
 
         def tokenize(text: str) -> tokenizers.Encoding:
@@ -136,11 +136,11 @@ class Tokenizer:
         pause: Pause | None = None,
         limit: int | None = None,
     ) -> Tokens:
-        """Tokenise; a text over `limit` is cut on the side `truncate`, and keeps its special tokens.
+        """Tokenise texts; one over `limit` is cut on the side `truncate`, and keeps its special tokens.
 
-        The limit is `max_tokens` where none is given.
-        With `pause` one call at a time is in a step, and a step takes a quarter of a second at most.
-        Raises TextTooLong for the first text that is too long where `truncate` is None.
+        The limit is `max_tokens` by default.
+        With `pause`, one call at a time is in a step, and a step takes at most a quarter of a second.
+        If `truncate` is None, raises TextTooLong for the first text that is too long.
         """
         limit, side = limit or self.max_tokens, truncate or "right"
         sequences: list[IntArray] = []
@@ -148,9 +148,9 @@ class Tokenizer:
         tokens = characters = 0
         for index, text in enumerate(texts):
             characters += len(text)
-            pauses = pause if characters > PIECE_CHARACTERS else None  # short texts are a step together
+            pauses = pause if characters > PIECE_CHARACTERS else None  # short texts share a step
             characters = 0 if pauses else characters
-            # Twice the tokens that are kept, so that where the text was cut changes hardly any of them.
+            # Tokenise twice the tokens that are kept, so that the cut in the text changes hardly any of them.
             encode = self._tokenizer.encode_batch_fast
             encoding, whole = self._cut(text, side, 2 * limit, encode, pauses, tokens)
             ids: list[int] = encoding.ids
@@ -173,9 +173,9 @@ class Tokenizer:
         pause: Pause | None,
         before: int,
     ) -> tuple[tokenizers.Encoding, bool]:
-        """The tokens of a text, or, cut on `side`, of a part with more than `enough`; and whether it is all.
+        """The tokens of a text, or of a part with more than `enough` tokens, and whether that is all of it.
 
-        `before`: tokens to tell `pause` of.
+        A part is cut off on `side`. `pause` is called with `before`.
         """
         size = characters = 0
         wanted = TOKEN_CHARACTERS * self.max_tokens
@@ -183,9 +183,9 @@ class Tokenizer:
             while size < len(text) and characters < wanted:
                 old, size = size, min(size + PIECE_CHARACTERS, len(text))
                 piece = _part(text, side, old, size)
-                if len(text) > PIECE_CHARACTERS:  # a short text is no more than a step, whatever it becomes
+                if len(text) > PIECE_CHARACTERS:  # a short text is one step, however long it becomes
                     characters += len(self._step(self._normalize, piece, pause, before))
-            # Of several texts the library keeps all at once, and a token takes a hundred times its id.
+            # One text at a time: the library keeps a whole batch, and a token takes a hundred times its id.
             (encoding,) = self._step(tokenize, [_part(text, side, 0, size)], pause, before)
             if size == len(text) or len(encoding.ids) > enough:
                 return encoding, size == len(text)
@@ -201,15 +201,15 @@ class Tokenizer:
             return work(argument)
 
     def strings(self, ids: Iterable[int]) -> list[str]:
-        """Each token as it reads in a text, without the mark of a word's beginning."""
+        """Each token as it reads in a text, without the mark for the start of a word."""
         return [self._tokenizer.decode([int(token)], skip_special_tokens=False) for token in ids]
 
     def tokens(
         self, texts: list[str], special: bool, most: int, pause: Pause | None = None
     ) -> list[list[Token]]:
-        """Every token of each text and where it stands, none cut off; `special`: the frame too.
+        """All tokens of each text and their offsets, without truncation; `special`: with special tokens.
 
-        Raises TooMuchOutput where there are more than `most` in all.
+        Raises TooMuchOutput if there are more than `most` in all.
         """
 
         def tokenize(batch: list[str]) -> list[tokenizers.Encoding]:
@@ -237,5 +237,5 @@ class Tokenizer:
 
 
 def _part(text: str, side: Side, start: int, stop: int) -> str:
-    """These characters, counted from the end that stays when the text is cut on `side`."""
+    """These characters, counted from the end that is kept when the text is cut on `side`."""
     return text[start:stop] if side == "right" else text[len(text) - stop : len(text) - start]

@@ -1,4 +1,4 @@
-"""The reference backend: transformers and torch, float32, the plain forward."""
+"""The reference backend: the plain forward pass of transformers and torch, in float32."""
 
 import contextlib
 from typing import Any
@@ -16,18 +16,18 @@ from app.engine.weights import read_head
 
 
 class TorchBackend:
-    """A checkpoint in memory, mapped from its file, behind one verb."""
+    """A checkpoint in memory, mapped from its file and run by `forward`."""
 
     name = "torch"
     precision: Precision = "fp32"
-    start_tokens: float | None = 15  # a constant: the reference does not depend on how busy a machine is
-    streams = 1  # a forward has all threads
-    preempt = None  # a forward cannot stop half way
+    start_tokens: float | None = 15  # constant: the reference must not depend on how busy a machine is
+    streams = 1  # a forward pass has all threads
+    preempt = None  # a forward pass cannot pause
 
     def __init__(self, checkpoint: Checkpoint, threads: int) -> None:
-        """Load the weights; ModelError names the file that is corrupt or does not fit."""
+        """Load the weights; raises ModelError with the file that is corrupt or does not fit."""
         torch.set_num_threads(threads)
-        with contextlib.suppress(RuntimeError):  # it can be set once in a process
+        with contextlib.suppress(RuntimeError):  # it can be set only once in a process
             torch.set_num_interop_threads(1)
         self._pad_id = checkpoint.pad_id
         self._vocabulary = checkpoint.vocabulary
@@ -35,7 +35,7 @@ class TorchBackend:
         self._heads = {name: read_head(checkpoint, name) for name in checkpoint.heads}
 
     def forward(self, sequences: list[IntArray], wanted: list[tuple[int, Kind]]) -> list[FloatArray]:
-        """What is wanted of each (index of a sequence, kind): shapes as for Kind, not normalised."""
+        """Compute each wanted (index of a sequence, kind): shapes as for Kind, not normalised."""
         longest = max(map(len, sequences))
         ids = np.full((len(sequences), longest), self._pad_id, dtype=np.int64)
         mask = np.zeros_like(ids)
@@ -64,16 +64,16 @@ def _load_model(checkpoint: Checkpoint) -> Any:
     file = checkpoint.weights[0] if len(checkpoint.weights) == 1 else checkpoint.path
     transformers_logging.disable_progress_bar()
     verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # what it would warn of is checked below
+    transformers_logging.set_verbosity_error()  # what it would warn about is checked below
     try:
         model, report = AutoModel.from_pretrained(
             checkpoint.path,
-            dtype=torch.float32,  # its default is whatever config.json says
+            dtype=torch.float32,  # else it is the type in config.json
             add_pooling_layer=False,
             local_files_only=True,
             output_loading_info=True,
         )
-    except Exception as error:  # of damaged files torch and transformers raise a dozen kinds
+    except Exception as error:  # damaged files make torch and transformers raise a dozen kinds
         reason = " ".join(str(error).split())[:300]
         raise ModelError(
             f"the weights in {file} cannot be loaded, they are corrupt, cut short or do not fit "

@@ -1,21 +1,21 @@
-"""Work that one call at a time does, such as a step of tokenising: many at once would take all memory."""
+"""Lets one call at a time do some work, such as a tokenising step: many at once would take all memory."""
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-LOOK_SECONDS = 0.1  # between two looks at the caller of who waits
+LOOK_SECONDS = 0.1  # how often to check the caller of a call that waits
 
 
 class Turn:
-    """A lock that is waited for with an eye on the caller."""
+    """A lock; a call that waits for it keeps checking its caller."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
 
     @contextmanager
     def taken(self, pause: Callable[[], None]) -> Iterator[None]:
-        """`pause` is called before and while waiting; it may raise."""
+        """Hold the lock; `pause` is called before and while waiting for it, and may raise."""
         pause()
         while not self._lock.acquire(timeout=LOOK_SECONDS):
             pause()

@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint, mapped from its files. It needs torch, so serving leaves it alone."""
+"""The tensors of a checkpoint, mapped from its files. This needs torch, so serving does not use it."""
 
 from pathlib import Path
 
@@ -11,15 +11,15 @@ from app.engine.embeddings import FloatArray, Head
 from app.engine.errors import ModelError
 from app.engine.heads import ScoringHead
 
-# What checkpoints saved from a larger model put in front of every name of the backbone.
+# Prefixes of the backbone's names in checkpoints that were saved from a larger model.
 PREFIXES = ("", "roberta.", "bert.", "model.")
-# Of a cross-encoder's head: the layer that reads the first token's state, and the one that gives the score.
-# They stand beside the backbone, BERT's first one in it.
+# The layers of a cross-encoder's head: one reads the first token's state, the other gives the score. They are
+# beside the backbone, except for BERT's first one, which is in it.
 CLASSIFIERS = (
     ("classifier.dense", "classifier.out_proj"),
     ("bert.pooler.dense", "classifier"),
 )
-# Others are of quantised checkpoints, and mean nothing without their scales.
+# Other types come from quantised checkpoints, and mean nothing without their scales.
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -53,10 +53,10 @@ class Weights:
         return _numbers(file, name, tensor)
 
     def position_table(self) -> FloatArray:
-        """Position embeddings, each with the row of its token's type. (segments * positions, d)
+        """Position embeddings, each with the embedding of its token's type added. (segments * positions, d)
 
-        All tokens of an encoder's texts have type 0; those of a cross-encoder's second text type 1, and
-        their positions come after the first's.
+        All tokens of an encoder's texts have type 0. Tokens of a cross-encoder's second text have type 1, and
+        their positions come after those of type 0.
         """
         found = self._checkpoint
         table = self("embeddings.position_embeddings.weight", found.positions, found.width)
@@ -64,7 +64,7 @@ class Weights:
         return np.concatenate([table + types[number] for number in range(found.segments)])
 
     def scoring_head(self) -> ScoringHead:
-        """What makes a score of a cross-encoder's first state; ModelError names the file at fault."""
+        """A cross-encoder's classification head; raises ModelError with the file at fault."""
         d = self._checkpoint.width
         for dense, out in CLASSIFIERS:
             if f"{dense}.weight" in self._tensors and f"{out}.weight" in self._tensors:
@@ -76,7 +76,7 @@ class Weights:
                 )
         raise ModelError(
             f"{self._checkpoint.weights_place} has no classification head: it lacks "
-            f"{CLASSIFIERS[0][0]}.weight or what goes with it"
+            f"{CLASSIFIERS[0][0]}.weight or a tensor that goes with it"
         )
 
     def head(self, name: Head) -> tuple[FloatArray, FloatArray]:
@@ -85,9 +85,9 @@ class Weights:
 
 
 def read_head(checkpoint: Checkpoint, name: Head) -> tuple[FloatArray, FloatArray]:
-    """Matrix (rows, width) and bias (rows,) of a linear head that the checkpoint has.
+    """Matrix (rows, width) and bias (rows,) of one of the checkpoint's linear heads.
 
-    `sparse` has one row, `colbert` as many as a state is wide. ModelError names the file at fault.
+    `sparse` has one row, `colbert` has `width` rows. Raises ModelError with the file at fault.
     """
     shape = (1 if name == "sparse" else checkpoint.width, checkpoint.width)
     file = checkpoint.path / HEADS[name]
@@ -104,11 +104,11 @@ def read_head(checkpoint: Checkpoint, name: Head) -> tuple[FloatArray, FloatArra
 
 
 def _numbers(file: Path, name: str, tensor: torch.Tensor) -> FloatArray:
-    """A tensor as float32, mapped if it is."""
+    """A tensor as float32; one that already is float32 stays mapped."""
     if tensor.dtype not in FLOATS or tensor.layout != torch.strided or tensor.is_meta:
         raise ModelError(
             f"{file} holds {name} as {tensor.dtype}, {tensor.layout}: "
-            "this server reads dense tensors of floats, of 16 bits or more"
+            "this server reads dense tensors of floats with 16 bits or more"
         )
     return np.asarray(tensor.detach().float().numpy())
 
@@ -117,9 +117,9 @@ def _read(file: Path) -> dict[str, torch.Tensor]:
     try:
         if file.suffix == ".safetensors":
             return safetensors.torch.load_file(file)
-        # weights_only: a pickle may not run code. Old files are no zip and cannot be mapped.
+        # weights_only: a pickle may not run code. Old files are not zip archives and cannot be mapped.
         tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=_is_zip(file))
-    except Exception as error:  # the bytes of a damaged pickle make the unpickler raise anything
+    except Exception as error:  # a damaged pickle can make the unpickler raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise ModelError(f"{file} cannot be read, it is corrupt or cut short: {reason}") from error
     if not isinstance(tensors, dict) or not all(

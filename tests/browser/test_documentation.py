@@ -1,6 +1,10 @@
 """The documentation pages in headless Chromium, on the real server with the demo model."""
 
+import re
+
 import pytest
+
+from tests.browser.conftest import KEY
 
 pytestmark = pytest.mark.browser
 
@@ -46,3 +50,33 @@ def test_redoc_shows_the_document(page, server, tmp_path):
     page.get_by_role("heading", name="Turn texts into vectors").first.wait_for()
     page.get_by_text("encoding_format").first.wait_for()
     page.screenshot(path=tmp_path / "redoc.png")
+
+
+@pytest.mark.parametrize("path", ["apidocs/", "redoc"])
+def test_the_documentation_is_dark_where_the_reader_wants_it(new_page, server, tmp_path, path):
+    grounds = {}
+    for scheme in ("light", "dark"):
+        page = new_page(server.url, color_scheme=scheme)
+        page.goto(f"{server.url}/{path}")
+        page.get_by_text("Turn texts into vectors").last.wait_for()
+        grounds[scheme] = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+        page.screenshot(path=tmp_path / f"{scheme}.png")
+    assert grounds["dark"] != grounds["light"]
+    assert max(map(int, re.findall(r"\d+", grounds["dark"])[:3])) < 60
+
+
+def test_a_key_is_given_once_to_try_every_endpoint(new_page, full_server):
+    page = new_page(full_server.url)
+    operation = open_embed(page, full_server)
+    execute(operation, "401", "API key missing or invalid")
+    page.locator(".auth-wrapper .authorize").first.click()
+    page.locator(".modal-ux input").first.fill(KEY)
+    page.locator(".modal-ux .authorize").first.click()
+    page.locator(".modal-ux .btn-done").first.click()
+    execute(operation, "200", '"prompt_eval_count": 7')
+
+
+def test_a_key_given_to_the_page_is_taken_over(new_page, full_server):
+    page = new_page(full_server.url)
+    page.add_init_script(f"sessionStorage.setItem('key', '{KEY}')")
+    execute(open_embed(page, full_server), "200", '"prompt_eval_count": 7')

@@ -10,7 +10,7 @@ from app.api.protocol import Protocol
 
 
 def found() -> list[Protocol]:
-    """Those of every file here."""
+    """The protocols of every module in this package."""
     modules = [
         importlib.import_module(one.name) for one in pkgutil.walk_packages(__path__, prefix=f"{__name__}.")
     ]

@@ -1,4 +1,4 @@
-"""POST /api/embed: texts to vectors, everything that the model can give."""
+"""POST /api/embed: dense vectors, lexical weights and multi-vectors of texts."""
 
 import time
 from collections.abc import Callable
@@ -82,7 +82,7 @@ class EmbedRequest(TextsRequest):
     dimensions = whole(
         0,
         "must be 0 (all) or a positive number",
-        "Keep this many numbers of each dense vector and make its length 1 again; at most the model's "
+        "Truncate each dense vector to this many dimensions and renormalise it; at most the model's "
         "width. 0 keeps all.",
     )
     return_dense = switch(True, "A vector for each text, in `embeddings`; false leaves the list empty.")
@@ -124,7 +124,7 @@ class EmbedRequest(TextsRequest):
 
 
 class EmbedResponse(Schema):
-    """Documents the answer; the view writes it without a dump, number by number is too slow."""
+    """Documents the answer only: dumping it through marshmallow, number by number, is too slow."""
 
     model = fields.String(required=True, metadata={"example": "bge-m3"})
     embeddings = fields.List(

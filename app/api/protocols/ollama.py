@@ -1,4 +1,4 @@
-"""The rest of Ollama's protocol: what its clients ask besides /api/embed."""
+"""Ollama's protocol, except /api/embed."""
 
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -17,7 +17,7 @@ from app.api.fields import Text, ignored, model_name, switch
 from app.api.protocol import Protocol
 from app.api.schema import Request, TextsRequest
 
-# Clients look under "<architecture>.context_length" and the like; Ollama files BGE-M3 under this name.
+# Clients read "<architecture>.context_length" and the like; this is Ollama's architecture name for BGE-M3.
 ARCHITECTURE = "bert"
 POOLING_TYPES = {"mean": 1, "cls": 2}  # llama.cpp's numbers
 LOADED_FOR_GOOD = "9999-12-31T23:59:59Z"

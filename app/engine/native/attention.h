@@ -1,7 +1,7 @@
 /* softmax(q k^T / sqrt(width of a head)) v, for each text and head.
  *
- * Scores are never written as a whole: some queries go over the keys block by block and keep the largest
- * score, the sum and the weighted values so far (Dao et al. 2022, FlashAttention, algorithm 1).
+ * The matrix of scores is never stored as a whole: a few queries go over the keys block by block, and keep
+ * the largest score, the sum and the weighted values so far (Dao et al. 2022, FlashAttention, algorithm 1).
  */
 
 #ifndef ATTENTION_H
@@ -10,17 +10,17 @@
 #include "rows.h"
 
 #define QUERIES 24
-#define KEYS 128 /* of a block; a multiple of 16 */
+#define KEYS 128 /* in a block; a multiple of 16 */
 
-/* VDPBF16PS adds the product of a pair's second elements first, then that of the first, and rounds after each.
- * Without it, float32 rounds to bf16 and swaps the two of each pair, so it adds in the same order: the sums are
- * equal to the last bit. */
+/* VDPBF16PS adds the product of a pair's second elements first, then that of the first, and rounds after
+ * each. Without it, we round float32 to bf16 and swap the elements of each pair. So sums are added in the same
+ * order and are equal to the last bit. */
 typedef struct {
-    enum kind kind;                 /* F32, or BF16 where the processor multiplies it */
-    int imitates;                   /* F32 in place of BF16 */
+    enum kind kind;                 /* F32, or BF16 if the processor supports it */
+    int imitates;                   /* whether F32 stands in for BF16 */
     int tokens, texts, heads, size; /* size: numbers in a head */
     const int32_t *starts;          /* (texts + 1), the first token of each text */
-    int32_t *places;                /* (texts + 1), of each text's first key, in lines of 16 keys */
+    int32_t *places;                /* (texts + 1), each text's first line of 16 keys */
     int32_t *tasks;                 /* (blocks, 2), text and first query */
     int blocks;
     const float *projected; /* (3 width / 16, tokens, 16): queries, keys, values of every head */
@@ -30,14 +30,14 @@ typedef struct {
 
 #define HEAD_PANELS(a) ((a)->size / LINE)
 #define WIDE(a) ((a)->kind == BF16 ? 2 : 1) /* numbers in a word */
-/* Of each thread: scores, words of queries and of weights, sums, what is kept of each query. */
+/* For each thread: scores, words of queries and of weights, sums, what is kept of each query. */
 #define ATTENTION_BYTES(size) ((size_t)QUERIES * ((KEYS + 16) * 8 + ((size) + 16) * 8 + 64))
 
 static const float *panel_of(const Attention *a, int part, int head, int panel) {
     return a->projected + (size_t)((part * a->heads + head) * HEAD_PANELS(a) + panel) * a->tokens * LINE;
 }
 
-/* Numbers as a product takes them, from 16 in a row. */
+/* Convert 16 consecutive numbers for a product. */
 INLINE void put(const Attention *a, char *row, const float *from, float scale) {
     float scaled[LINE], *to = a->kind == BF16 ? scaled : (float *)row;
     for (int i = 0; i < LINE; i += LANES) {
@@ -47,7 +47,7 @@ INLINE void put(const Attention *a, char *row, const float *from, float scale) {
     if (a->kind == BF16) store_bf16((uint16_t *)row, scaled, LINE);
 }
 
-/* Repack keys (and values, unless fp32 reads them in place) as the right operand of a product. A phase. */
+/* A phase that repacks keys (and values, unless fp32 reads them in place) as right operands of products. */
 static void arrange(Member *me, const Attention *a) {
     int wide = WIDE(a), places = a->places[a->texts];
     for (int task; (task = take(me)) < a->texts * a->heads;) {
@@ -87,7 +87,7 @@ static void arrange(Member *me, const Attention *a) {
     meet(me);
 }
 
-/* Row of scores -> e^(score - largest), the new largest; returns their sum. */
+/* Update `largest`, and replace a row of scores by e^(score - largest); returns their sum. */
 INLINE float weigh(float *scores, int keys, float *largest, float *correction) {
     int padded = (keys + LINE - 1) / LINE * LINE;
     for (int key = keys; key < padded; key++) scores[key] = -INFINITY;
@@ -108,13 +108,13 @@ INLINE float weigh(float *scores, int keys, float *largest, float *correction) {
     return sum_of(sum);
 }
 
-/* Attended states of every token, to[token * stride + column]. A phase. */
+/* A phase that writes the attended state of every token to to[token * stride + column]. */
 static void attend(Member *me, const Attention *a, float *to, size_t stride) {
     int size = a->size, panels = HEAD_PANELS(a), wide = WIDE(a), places = a->places[a->texts];
     size_t score_row = (KEYS + 16) * 4, query_row = (size_t)(size + 16) * 4;
     char *scores = me->scratch, *weights = scores + QUERIES * score_row;
     char *queries = weights + QUERIES * score_row, *sums = queries + QUERIES * query_row;
-    float *kept = (float *)(sums + QUERIES * query_row); /* largest, total of each query */
+    float *kept = (float *)(sums + QUERIES * query_row); /* each query's largest score and sum */
     Tiles multiply = tiles_for(a->kind);
     float scale = 1.0f / sqrtf((float)size);
     for (int task; (task = take(me)) < a->blocks * a->heads;) {

@@ -1,4 +1,4 @@
-"""The fast backend: the forward in C, in fp32, bf16 or with 8-bit weights."""
+"""The native backend: the forward pass in C, in fp32, bf16 or with 8-bit weights."""
 
 import ctypes
 from itertools import pairwise
@@ -13,11 +13,11 @@ from app.engine.native.layout import KINDS, STORED, Arrays, embedded, linear, st
 
 
 class NativeBackend:
-    """An export and a library behind one verb."""
+    """An export and a library, run by `forward`."""
 
     name = "native"
     start_tokens: float | None = (
-        None  # a text's attention is as long as the text, whatever else is in the batch
+        None  # attention to a text is as long as the text, whatever else is in the batch
     )
 
     def __init__(
@@ -29,7 +29,7 @@ class NativeBackend:
         threads: int = 1,
         streams: int = 1,
     ) -> None:
-        """Read an export; as many forwards as `streams` run at a time, each with its share of the threads."""
+        """Read an export; up to `streams` forward passes run at a time, each on its share of the threads."""
         self.precision = precision
         self.streams = streams
         self._threads = max(1, threads // streams)
@@ -49,11 +49,11 @@ class NativeBackend:
         self._positions_of = checkpoint.positions_of
 
     def forward(self, sequences: list[IntArray], wanted: list[tuple[int, Kind]]) -> list[FloatArray]:
-        """What is wanted of each (index of a sequence, kind): shapes as for Kind, not normalised."""
+        """Compute each wanted (index of a sequence, kind): shapes as for Kind, not normalised."""
         return self._forward(sequences, wanted, preempts=False)
 
     def preempt(self, sequences: list[IntArray], wanted: list[tuple[int, Kind]]) -> list[FloatArray]:
-        """As `forward`, with all threads, while every `forward` under way stops and then goes on."""
+        """Like `forward`, but with all threads, and pauses every running `forward` meanwhile."""
         return self._forward(sequences, wanted, preempts=True)
 
     def _forward(
@@ -66,9 +66,9 @@ class NativeBackend:
     def states(
         self, sequences: list[IntArray], preempts: bool = False, firsts: bool = False
     ) -> list[FloatArray]:
-        """The last layer's states of each sequence's tokens, or of its first token alone. n x (t, d)
+        """The last layer's states of each sequence's tokens, or only of its first token. n x (t, d)
 
-        MemoryError without room.
+        Raises MemoryError if there is not enough memory.
         """
         starts = np.concatenate([[0], np.cumsum([len(sequence) for sequence in sequences])])
         ids = np.concatenate(sequences) % self._vocabulary
@@ -89,7 +89,7 @@ class NativeBackend:
         return [states[start:end] for start, end in pairwise(starts)]
 
     def _how(self, preempts: bool) -> tuple[int, int]:
-        """Threads, and whether others give way."""
+        """The number of threads, and whether other forward passes give way."""
         return (self._all_threads, 1) if preempts else (self._threads, 0)
 
     def _one(self, states: FloatArray, kind: Kind, preempts: bool) -> FloatArray:

@@ -1,4 +1,4 @@
-"""The C library: compiled once for each set of instructions, loaded where the processor has them."""
+"""The C library: compiled once for each instruction set, and loaded if the processor has it."""
 
 import contextlib
 import ctypes
@@ -29,24 +29,24 @@ AVX512 = AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
 
 @dataclass(frozen=True)
 class Instructions:
-    """A set of instructions, by the kernel's names of what it needs."""
+    """An instruction set, and the features that it needs, by the kernel's names."""
 
     name: str
     features: frozenset[str]
 
     @property
     def bf16(self) -> bool:
-        """Whether its library multiplies bf16."""
+        """Whether its library supports bf16."""
         return "avx512_bf16" in self.features
 
     @property
     def flags(self) -> list[str]:
-        """The compiler's."""
+        """Flags for the compiler."""
         flags = [f"-m{feature.replace('_', '')}" for feature in sorted(self.features)]
         return [*flags, "-mprefer-vector-width=512"] if "avx512f" in self.features else flags
 
 
-# The best first.
+# Best first.
 INSTRUCTIONS = (
     Instructions("avx512_bf16", AVX512 | {"avx512_vnni", "avx512_bf16"}),
     Instructions("avx512_vnni", AVX512 | {"avx512_vnni"}),
@@ -61,7 +61,7 @@ class NoLibrary(Exception):
 
 
 def instructions(held_to: str = "") -> list[Instructions]:
-    """The sets that the processor has, the best first, or only `held_to`; NoLibrary if it has none."""
+    """The sets that the processor has, best first, or only `held_to`; raises NoLibrary if it has none."""
     features = cpu_features()
     found = [row for row in INSTRUCTIONS if row.features <= features and held_to in ("", row.name)]
     if not found:
@@ -71,9 +71,9 @@ def instructions(held_to: str = "") -> list[Instructions]:
 
 @functools.cache
 def load_library(held_to: str = "", cache: Path | None = None) -> tuple[ctypes.CDLL, Instructions]:
-    """The library for the best instructions that can be had, compiled if need be; NoLibrary says why not."""
+    """Load the library for the best instructions possible, compiled if necessary; NoLibrary says why not."""
     why = ""
-    for wanted in instructions(held_to):  # an older compiler may not know the newest
+    for wanted in instructions(held_to):  # an older compiler may not know the newest set
         try:
             return _load(wanted, cache), wanted
         except NoLibrary as error:
@@ -86,12 +86,12 @@ def _load(wanted: Instructions, cache: Path | None) -> ctypes.CDLL:
     for folder in places:
         file = folder / _name(wanted)
         if file.is_file() and (folder == BUILT or _is_ours(file)):
-            with contextlib.suppress(OSError):  # damaged, or of another system: made anew
+            with contextlib.suppress(OSError):  # damaged, or from another system: compile again
                 return ctypes.CDLL(str(file))
     for folder in places:
-        with contextlib.suppress(OSError):  # read-only or full: the next place
+        with contextlib.suppress(OSError):  # read-only or full: try the next place
             return ctypes.CDLL(str(build(wanted, folder)))
-    # A folder that others can write to is no place to load from the next time.
+    # Only for this process: the next start must not load code from a folder that others can write to.
     try:
         with tempfile.TemporaryDirectory() as passing:
             return ctypes.CDLL(str(build(wanted, Path(passing))))
@@ -100,14 +100,14 @@ def _load(wanted: Instructions, cache: Path | None) -> ctypes.CDLL:
 
 
 def _is_ours(file: Path) -> bool:
-    """Whether nobody else can have put it there: code is loaded from it."""
+    """Whether nobody else can have put the file there, as code is loaded from it."""
     mine = (os.getuid(), 0)
     found = [path.stat() for path in (file, file.parent)]
     return all(stat.st_uid in mine and not stat.st_mode & 0o022 for stat in found)
 
 
 def build(wanted: Instructions, folder: Path = BUILT) -> Path:
-    """Compile the library into a folder; NoLibrary with the compiler's words, OSError if it cannot write."""
+    """Compile into a folder; raises NoLibrary with the compiler's message, OSError if it cannot write."""
     folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     why = ""
     for command in compilers():
@@ -148,7 +148,7 @@ def _compile(command: list[str], to: Path) -> None:
 
 
 def _name(wanted: Instructions) -> str:
-    """Changes with the source, so that an older library is never loaded."""
+    """A file name that changes with the source, so that an older library is never loaded."""
     digest = hashlib.sha256(" ".join([*FLAGS, *wanted.flags]).encode())
     for file in sorted(SOURCES.glob("*.[ch]")):
         digest.update(file.read_bytes())
@@ -156,7 +156,7 @@ def _name(wanted: Instructions) -> str:
 
 
 def main() -> None:
-    """Compile for every processor: `python -m app.engine.native.compiler`, where an image is built."""
+    """Compile for every processor, when an image is built: `python -m app.engine.native.compiler`."""
     if platform.machine() not in ("x86_64", "AMD64"):
         print("the native engine is for x86 processors: nothing to compile")
         return

@@ -1,4 +1,4 @@
-/* The forward of an XLM-RoBERTa or BERT encoder: packed texts in, the states of their tokens out. */
+/* The forward pass of an XLM-RoBERTa or BERT encoder: from packed texts to the states of their tokens. */
 
 #define _GNU_SOURCE
 #include "attention.h"
@@ -25,7 +25,7 @@ typedef struct {
     const Encoder *encoder;
     float *states; /* (tokens, width), in and out */
     int tokens;
-    int firsts; /* whether only each text's first token is wanted: the last layer leaves the others out */
+    int firsts; /* whether only each text's first token is wanted: the last layer skips the others */
     float *projected, *wide; /* (3 width / 16, tokens, 16); (tokens, inner), also (tokens, width) */
     Rows rows, inner_rows;
     Attention attention;
@@ -33,7 +33,7 @@ typedef struct {
 
 #define ROWS_AT_A_TIME 4
 
-/* A phase over `tokens` rows: norm them in place, if there is a gain, and make words of them for `next`. */
+/* A phase over `tokens` rows: normalise them in place, if there is a gain, and make words for `next`. */
 static void over_rows(Member *me, const Forward *f, int tokens, float *x, int count, const float *gain,
                       const float *bias, const Linear *next, Rows *to) {
     Numbers numbers = {f->encoder->kind, f->encoder->planes};
@@ -46,7 +46,7 @@ static void over_rows(Member *me, const Forward *f, int tokens, float *x, int co
     meet(me);
 }
 
-/* A phase that moves the rows of each text's first token to the front: row n is that of text n. */
+/* A phase that moves the row of each text's first token to the front: row n becomes that of text n. */
 static void keep_firsts(Member *me, const Forward *f) {
     size_t d = f->encoder->width;
     if (take(me) == 0)
@@ -104,9 +104,10 @@ static void *part(char **at, size_t bytes) {
     return found;
 }
 
-/* states (tokens, width): sums of embeddings in, states of the last layer out; where only `firsts` are
- * wanted, row n is that of the first token of text n, and the rest means nothing. starts (texts + 1).
- * Others give way to it where it `goes_first`. Returns 0, -1 where there is not enough memory, -2 where these instructions do not multiply bf16. */
+/* states (tokens, width): sums of embeddings in, states of the last layer out. With `firsts`, row n is the
+ * state of text n's first token, and the other rows mean nothing. starts (texts + 1). If it `goes_first`,
+ * other forward passes give way. Returns 0, -1 if there is not enough memory, -2 if these instructions do not
+ * support bf16. */
 int forward(const Encoder *e, float *states, const int32_t *starts, int32_t texts, int32_t firsts,
             int32_t threads, int32_t goes_first) {
     if (e->kind == BF16 && !HAS_BF16) return -2;
@@ -135,7 +136,7 @@ int forward(const Encoder *e, float *states, const int32_t *starts, int32_t text
     };
     size_t all_bytes = 0;
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) all_bytes += (sizes[i] + 63) / 64 * 64;
-    /* Large pages: a batch's numbers would be thousands of small ones, each of which has to be asked for. */
+    /* Large pages: a batch would take thousands of small ones, each with a page fault of its own. */
     all_bytes = (all_bytes + LARGE_PAGE - 1) / LARGE_PAGE * LARGE_PAGE;
     char *memory = aligned_alloc(LARGE_PAGE, all_bytes), *at = memory;
     if (!memory) return -1;
@@ -193,7 +194,7 @@ static void run_alone(Member *me, void *given) {
     product(me, a->numbers, a->linear, &a->rows, a->tokens, &a->out);
 }
 
-/* One linear layer alone: y (tokens, outputs) of x (tokens, inputs). Returns 0, or -1 without memory. */
+/* One linear layer alone: x (tokens, inputs) to y (tokens, outputs). Returns 0, or -1 without memory. */
 int multiply(int32_t kind, int32_t planes, const Linear *linear, const float *x, int32_t tokens, float *y,
              int32_t threads, int32_t goes_first) {
     size_t stride = (size_t)linear->inputs * word_bytes(kind) + 64, scales = (size_t)tokens * 8;

@@ -15,22 +15,22 @@ from app.engine.native.layout import NORMS, STORED, panels
 from app.engine.native.rounding import compensated_rounding, fits_sixteen_bits
 from app.engine.smoothing import smoothing, to_bf16
 
-# Raise it with every change of what is written, how it is read, or of arithmetic that changes vectors.
+# Raise it whenever a change affects what is written, how it is read, or arithmetic that changes vectors.
 FORMAT = 2
-# Alpha of SmoothQuant. Measured from 0.4 to 0.8 on the demo model, 0.55 serves 8-bit and 16-bit activations
-# alike: less costs the former, more the latter and multi-vectors.
+# SmoothQuant's alpha. Measured from 0.4 to 0.8 on the demo model, 0.55 suits both 8-bit and 16-bit
+# activations: less costs accuracy with 8 bits, more with 16 bits and in multi-vectors.
 SMOOTHING = 0.55
 
-if TYPE_CHECKING:  # they bring torch
+if TYPE_CHECKING:  # these import torch
     from app.engine.calibration import Inputs
     from app.engine.weights import Weights
 
-# Name of a linear layer, its matrix (n, k), bias (n,), inputs seen -> its arrays by name
+# Matrix (n, k) and bias (n,) of a linear layer, the inputs seen -> its arrays by name
 Store = Callable[[FloatArray, FloatArray, "Inputs | None"], dict[str, Any]]
 
 
 class NativeExporter:
-    """Arrays for each kind of weight: int8 and w8a16 share theirs."""
+    """Writes the arrays for each kind of weights: int8 and w8a16 share theirs."""
 
     engine = "native"
 
@@ -45,7 +45,7 @@ class NativeExporter:
 
 
 def write_model(checkpoint: Checkpoint, weights: "Weights", stored: str, folder: Path) -> None:
-    """Write the arrays of layout.py. 8-bit weights take a forward over the calibration texts with them."""
+    """Write the arrays of layout.py. 8-bit weights need a forward pass over the calibration texts."""
     d = checkpoint.width
     words = weights("embeddings.word_embeddings.weight", checkpoint.vocabulary, d)
     np.save(folder / "words.npy", words if stored == "fp32" else words.astype(np.float16))
@@ -119,7 +119,7 @@ def _w8(matrix: FloatArray, bias: FloatArray, seen: "Inputs | None") -> dict[str
 def linear_layers(
     checkpoint: Checkpoint, weights: "Weights", layer: int
 ) -> dict[str, tuple[FloatArray, FloatArray]]:
-    """Matrix (n, k) and bias (n,) of each linear layer of a layer; query, key and value are one."""
+    """Matrix (n, k) and bias (n,) of each linear layer of a layer; query, key and value are joined."""
     d, inner, name = checkpoint.width, checkpoint.inner, f"encoder.layer.{layer}."
     parts = [f"{name}attention.self.{part}" for part in ("query", "key", "value")]
     found = {

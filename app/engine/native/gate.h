@@ -1,7 +1,7 @@
-/* A forward that others give way to: while one is under way, the rest stop before their next task.
+/* A forward pass that others give way to: while one runs, the others stop before their next task.
  *
- * A batch of documents takes seconds, a task of it about a millisecond: so a question need not wait for the
- * batch, and the batch loses nothing but the question's own time. */
+ * A batch of documents takes seconds, each of its tasks about a millisecond. So a question need not wait for
+ * the batch, and the batch loses only the time of the question. */
 
 #ifndef GATE_H
 #define GATE_H
@@ -9,7 +9,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-static atomic_int ahead; /* forwards under way that others give way to */
+static atomic_int ahead; /* running forward passes that others give way to */
 static pthread_mutex_t gate_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t gate_open = PTHREAD_COND_INITIALIZER;
 

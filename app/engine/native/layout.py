@@ -1,8 +1,9 @@
-"""How a model lies on disk and in memory for the C code: one array of all layers for each kind of weight.
+"""The layout of a model on disk and in memory for the C code: one array of all layers for each weight.
 
-A linear layer is four arrays and, of 8-bit weights, three more: `<layer>.lines` holds its matrix in panels
-of 16 outputs, each with its inputs one word of 4 bytes after the other: (layers, outputs / 16, words, 16
-words). See tile.h, product.h and encoder.c, whose structures these are.
+A linear layer has two arrays, `lines` and `bias`, and three more with 8-bit weights. `<layer>.lines` holds
+its matrix in panels of 16 outputs. A panel holds the first word (4 bytes) of each output's inputs, then the
+second, and so on: (layers, outputs / 16, words, 16 words). The structures are those of tile.h, product.h and
+encoder.c.
 """
 
 import ctypes
@@ -28,7 +29,7 @@ INT = ctypes.c_int32
 
 
 class Linear(ctypes.Structure):
-    """A linear layer; scales, sums and smooth are of 8-bit weights only."""
+    """A linear layer; scales, sums and smooth are for 8-bit weights only."""
 
     _fields_ = (
         *((name, POINTER) for name in ("lines", "bias", "scales", "sums", "smooth")),
@@ -52,13 +53,13 @@ class Model(ctypes.Structure):
 
 
 def fits(checkpoint: Checkpoint) -> bool:
-    """Whether the C code can run it: it works on 16 numbers at a time."""
+    """Whether the C code, which works on 16 numbers at a time, can run the checkpoint."""
     head, rest = divmod(checkpoint.width, checkpoint.attention_heads)
     return not rest and not any(size % PANEL for size in (checkpoint.width, checkpoint.inner, head))
 
 
 def panels(matrix: NDArray[Any]) -> NDArray[np.uint8]:
-    """A matrix of float32, bf16 bits or int8 as lines. (n, k) -> (n / 16, words, 16, 4)"""
+    """Arrange a matrix of float32, bf16 bits or int8 as lines. (n, k) -> (n / 16, words, 16, 4)"""
     n = len(matrix)
     words = np.ascontiguousarray(matrix).view(np.uint8).reshape(n // PANEL, PANEL, -1, 4)
     return np.ascontiguousarray(words.swapaxes(1, 2))
@@ -67,7 +68,7 @@ def panels(matrix: NDArray[Any]) -> NDArray[np.uint8]:
 class Arrays:
     """The arrays of an export, by name; ModelError names the file that is at fault.
 
-    Tables are read where they lie, the rest is in memory.
+    Tables of embeddings are memory-mapped, the rest is read into memory.
     """
 
     MAPPED = ("words", "positions")
@@ -80,11 +81,11 @@ class Arrays:
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         if name not in self._arrays:
-            raise ModelError(f"{self._folder} has no {name}.npy: remove it and it is made anew")
+            raise ModelError(f"{self._folder} has no {name}.npy: remove the folder, and it is made again")
         return self._arrays[name]
 
     def at(self, name: str, layer: int | None = None) -> int:
-        """Address of an array, or of a layer's part of it; 0 if there is none."""
+        """Address of an array, or of one layer's part of it; 0 if there is no such array."""
         if name not in self._arrays:
             return 0
         array = self._arrays[name]
@@ -103,9 +104,9 @@ def linear(arrays: Arrays, name: str, kind: str, layer: int | None = None) -> Li
 
 
 def structure(checkpoint: Checkpoint, arrays: Arrays, kind: str, planes: int, bf16: bool) -> Model:
-    """What `forward` takes. It points into the arrays, which must outlive it.
+    """The model as `forward` takes it. It points into the arrays, which must outlive it.
 
-    `planes`: rows of a token's inputs, 2 for 16 bits. `bf16`: whether attention multiplies in it.
+    `planes`: how many rows a token's inputs have, 2 for 16 bits. `bf16`: whether attention runs in bf16.
     """
     layers = (Layer * checkpoint.layers)()
     for number, layer in enumerate(layers):

@@ -1,4 +1,4 @@
-/* Products of activations and weights, and what is done with a sum while it is at hand. */
+/* Products of activations and weights, and what is done with each sum before it is stored. */
 
 #ifndef PRODUCT_H
 #define PRODUCT_H
@@ -13,37 +13,37 @@
 #define GROUP_PANELS 4
 #define SUMS_BYTES (GROUP_PANELS * BLOCK_ROWS * LINE * 4)
 
-/* A linear layer as an export holds it: y = rows weights^T + bias. Of 8-bit weights, y = (s (words . weights)
+/* A linear layer in an export: y = rows weights^T + bias. With 8-bit weights, y = (s (words . weights)
  * + low sums) scales + bias, where a token's numbers are s words + low. */
 typedef struct {
     const char *lines;   /* (outputs / 16, words, 16) words */
     const float *bias;   /* (outputs) */
-    const float *scales; /* (outputs), 8-bit only, as what follows */
-    const float *sums;   /* (outputs) of the weights */
-    const float *smooth; /* (inputs), what activations are multiplied by before they are rounded */
+    const float *scales; /* (outputs), 8-bit only, like the next two */
+    const float *sums;   /* (outputs), of the weights */
+    const float *smooth; /* (inputs), multiplied with activations before they are rounded */
     int32_t inputs, outputs;
 } Linear;
 
 /* Activations as words. Rows are padded by 64 bytes: a power-of-two stride would map them to the same L1 sets.
- * With 16 bits, a token has two rows, of its upper and its lower bytes. */
+ * With 16 bits, a token has two rows: its upper and its lower bytes. */
 typedef struct {
     char *words;
     size_t stride; /* bytes */
-    float *scales; /* of each token s and low, 8-bit only */
+    float *scales; /* s and low of each token, 8-bit only */
 } Rows;
 
 /* Where sums go: to[token * row + panel * panel_stride + column], in numbers. */
 typedef struct {
     float *to;
     size_t row, panel;
-    const float *residual; /* added, laid out as `to`; or none */
+    const float *residual; /* added to the sums, laid out like `to`; or NULL */
     int gelu;
     Rows *words; /* instead of `to`: bf16, for the next product */
 } Out;
 
 typedef struct {
     enum kind kind;
-    int planes; /* rows of a token: 2 where activations have 16 bits, else 1 */
+    int planes; /* rows of a token: 2 if activations have 16 bits, else 1 */
 } Numbers;
 
 static inline int word_bytes(enum kind kind) { return kind == F32 ? 4 : kind == BF16 ? 2 : 1; }
@@ -77,7 +77,7 @@ INLINE void write_sum(Numbers numbers, const Linear *linear, const Rows *rows, c
     }
 }
 
-/* sums (panels, rows, 16) += rows x panels, in tiles; `kind` is a constant where it is inlined. */
+/* sums (panels, rows, 16) += rows x panels, in tiles; once inlined, `kind` is a constant. */
 INLINE void tiles(enum kind kind, const char *a, size_t a_stride, int rows, const char *b, size_t b_stride,
                   int panels, int words, char *sums, size_t row_stride, size_t panel_stride, int fresh) {
     for (int p = 0; p < panels; p += TILE_PANELS) {
@@ -111,7 +111,7 @@ INLINE void tiles(enum kind kind, const char *a, size_t a_stride, int rows, cons
     }
 }
 
-/* Kinds apart, so that each is compiled once. */
+/* One function for each kind, so that each is compiled once. */
 static __attribute__((noinline)) void tiles_f32(const char *a, size_t as, int rows, const char *b, size_t bs,
                                                 int panels, int words, char *s, size_t rs, size_t ps,
                                                 int fresh) {
@@ -136,7 +136,7 @@ static inline Tiles tiles_for(enum kind kind) {
     return kind == F32 ? tiles_f32 : kind == BF16 ? tiles_bf16 : tiles_s8;
 }
 
-/* A phase: out = rows weights^T + bias for all tokens, a task for some rows by some panels. */
+/* A phase: out = rows weights^T + bias for all tokens. A task is some rows by some panels. */
 static void product(Member *me, Numbers numbers, const Linear *linear, const Rows *rows, int tokens,
                     const Out *out) {
     int words = linear->inputs * word_bytes(numbers.kind) / 4, panels = linear->outputs / LINE;

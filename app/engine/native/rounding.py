@@ -1,10 +1,10 @@
-"""Eight-bit weights that AVX2 can sum in sixteen bits.
+"""Makes 8-bit weights whose products AVX2 can sum in 16 bits.
 
 `vpmaddubsw` multiplies unsigned by signed bytes and adds neighbours; two of its results are added in 16
-bits before they are widened. Of each run of eight input columns k..k+7, one lane so sums the columns
-{k, k+1, k+4, k+5} and another {k+2, k+3, k+6, k+7}. Inputs are at most 255, so nothing overflows, in
-whatever order and with whatever inputs, if the positive weights of such a group of four sum to at most
-128, and the negative to at least -128: 255 * 128 = 32640 <= 32767.
+bits before they are widened. So of each run of eight input columns k..k+7, one lane sums the columns
+{k, k+1, k+4, k+5} and another {k+2, k+3, k+6, k+7}. Inputs are at most 255. So nothing overflows, in any
+order and with any inputs, if the positive weights of such a group of four sum to at most 128, and the
+negative ones to at least -128: 255 * 128 = 32640 <= 32767.
 """
 
 from typing import Any
@@ -20,29 +20,29 @@ BUDGET = 128
 # group can exceed its budget.
 STEPS = np.geomspace(0.7, 127 / 32, 28).astype(np.float32)
 
-# Added to the mean square of every column's inputs, as a part of their mean: calibration texts do not show
-# every input.
+# Added to the mean square of each column's inputs, as a fraction of the mean over all columns, because
+# calibration texts do not show every input.
 DAMPING = 0.1
-# Columns between two full updates of what is wanted; within a block updates stay in the cache.
+# Columns between two full updates of the targets; updates within a block stay in the processor's cache.
 BLOCK = 128
 
 
 def compensated_rounding(
     matrix: FloatArray, hessian: FloatArray, steps: FloatArray = STEPS
 ) -> tuple[NDArray[np.int8], FloatArray]:
-    """Integers within the bound, chosen so that the columns' errors cancel in the product.
+    """Round to integers within the bound, chosen so that the columns' errors cancel in the product.
 
-    (n, k), (k, k) -> (n, k), (n,). `hessian` is the mean of x x^T over the inputs x; what is made small is
-    the mean square of (matrix - integers * scales) x. GPTQ (Frantar et al. 2022) in the form of Babai's
+    (n, k), (k, k) -> (n, k), (n,). `hessian` is the mean of x x^T over the inputs x. The aim is a small mean
+    square of (matrix - integers * scales) x. This is GPTQ (Frantar et al. 2022) in the form of Babai's
     nearest plane (Chen et al. 2025, arXiv 2507.18553), which needs no inverse: with hessian = R R^T, R upper
-    triangular, the error is |D R|^2, D = matrix - integers * scales, and its column c is least if column c
-    rounds to matrix_c + sum over i < c of D_i R_ic / R_cc.
+    triangular, the error is |D R|^2, D = matrix - integers * scales, and its column c is smallest if column
+    c rounds to matrix_c + sum over i < c of D_i R_ic / R_cc.
     """
     moments = np.diagonal(hessian)
     scales = _best_scales(matrix, _costs(moments), steps)
     n, k = matrix.shape
-    # The columns with the largest inputs first, as later ones make up for them; whole runs of eight move,
-    # so that groups stay together.
+    # The columns with the largest inputs come first, as later ones compensate for their errors. Whole runs of
+    # eight move, so that groups stay together.
     runs = np.argsort(-moments.reshape(-1, 8).sum(axis=1), kind="stable")
     order = (runs[:, None] * 8 + np.arange(8)).ravel()
     factor, cost = _factor(hessian[np.ix_(order, order)])
@@ -68,16 +68,16 @@ def fits_sixteen_bits(weights: NDArray[np.int8]) -> bool:
 
 
 def _costs(moments: FloatArray) -> FloatArray:
-    """What an error of each column costs, from the mean squares of its inputs. (k,) -> (k,)"""
+    """The cost of an error in each column, from the mean squares of its inputs. (k,) -> (k,)"""
     mean = max(float(moments.mean()), 1e-30)
     return np.asarray(moments / mean + DAMPING, dtype=np.float32)
 
 
 def _best_scales(matrix: FloatArray, cost: FloatArray, steps: FloatArray) -> FloatArray:
-    """The scale of each row among `steps` that promises the least weighted error. (n, k) -> (n,)
+    """The scale of each row among `steps` with the smallest expected weighted error. (n, k) -> (n,)
 
-    Rounding costs s^2 / 12 a weight; a group that wants e more than its budget loses e^2 / sum(1 / cost) over
-    the members that share it (the projection in `_share`). Nothing is rounded to find out.
+    Rounding costs s^2 / 12 per weight. A group that needs e more than its budget loses e^2 / sum(1 / cost)
+    over the members that share the loss (the projection in `_share`). This estimate needs no rounding.
     """
     largest = np.maximum(np.abs(matrix).max(axis=1), np.float32(1e-8)) / LARGEST
     tried = steps[:, None] * largest  # (steps, n)
@@ -97,7 +97,7 @@ def _best_scales(matrix: FloatArray, cost: FloatArray, steps: FloatArray) -> Flo
 def _sums(values: NDArray[Any]) -> NDArray[Any]:
     """Sum of each group. (n, k) -> (n, k / 4)"""
     n, k = values.shape
-    pairs = values[:, 0::2] + values[:, 1::2]  # (n, k / 2), of which a group has every other
+    pairs = values[:, 0::2] + values[:, 1::2]  # (n, k / 2), a group has every other pair
     quads = pairs.reshape(n, k // 8, 2, 2)
     return np.asarray((quads[:, :, 0] + quads[:, :, 1]).reshape(n, k // 4))
 
@@ -109,11 +109,11 @@ def _members(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _factor(hessian: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """R, each column divided by its diagonal, and the squares of the diagonal. (k, k) -> (k, k), (k,)"""
+    """R, with each column divided by its diagonal, and the diagonal's squares. (k, k) -> (k, k), (k,)"""
     k = len(hessian)
     damped = hessian / np.float32(max(float(np.diagonal(hessian).mean()), 1e-30))
     damped[np.arange(k), np.arange(k)] = _costs(np.diagonal(hessian))
-    # Lower triangular backwards is upper triangular: the last columns' conditional variance comes first.
+    # A lower triangle reversed is an upper triangle: the last columns' conditional variance comes first.
     upper = np.ascontiguousarray(np.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1])
     diagonal = np.diagonal(upper).copy()
     return upper / diagonal, diagonal**2
@@ -127,9 +127,9 @@ def _round_run(
     rounded: FloatArray,
     off: FloatArray,
 ) -> None:
-    """Round a run's columns in turn, into `rounded` and `off`. (8, n), but (8, 8) and (8,) of the factor.
+    """Round a run's columns in turn, into `rounded` and `off`. (8, n), but `factor` (8, 8), `cost` (8,).
 
-    `target` is used up.
+    `target` is overwritten.
     """
     left = np.full((2, 2, exact.shape[1]), BUDGET, np.float32)  # sign, group of the run, row
     members = ((0, 1, 4, 5), (2, 3, 6, 7))
@@ -152,7 +152,7 @@ def _round_run(
 
 
 def _share(wanted: FloatArray, budget: FloatArray, cost: FloatArray) -> FloatArray:
-    """What the first member gets if all are projected onto the budget. (members, v), (v,) -> (v,)"""
+    """The first member's share if all are projected onto the budget. (members, v), (v,) -> (v,)"""
     give, price = 1 / cost[:, None], np.zeros_like(budget)
     for _ in range(len(cost)):
         live = wanted > price * give

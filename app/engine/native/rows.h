@@ -1,14 +1,14 @@
-/* What goes over whole rows: layer norms, and making words of activations. */
+/* Work on whole rows: layer norms, and making words of activations. */
 
 #ifndef ROWS_H
 #define ROWS_H
 
 #include "product.h"
 
-/* Words of one token out of its numbers, for the product that comes next.
+/* Make words of one token's numbers, for the next product.
  *
- * For 8-bit words each token's [min, max] is mapped to 0..255, or to 0..65535 for 16 bits, so other texts in
- * the batch cannot change it. */
+ * For 8-bit words, each token's own [min, max] is mapped to 0..255, or to 0..65535 for 16 bits, so other
+ * texts in the batch cannot change it. */
 static void make_words(Numbers numbers, const Linear *next, const float *from, int count, Rows *to,
                        int token) {
     char *words = to->words + (size_t)token * numbers.planes * to->stride;
@@ -23,7 +23,7 @@ static void make_words(Numbers numbers, const Linear *next, const float *from, i
     floats low = load(from) * load(next->smooth), high = low, bad = low * 0.0f;
     for (int i = LANES; i < count; i += LANES) {
         floats x = load(from + i) * load(next->smooth + i);
-        bad += x * 0.0f; /* NaN where x is not finite: bytes could not show it */
+        bad += x * 0.0f; /* NaN if x is not finite: bytes could not show it */
         low = smaller(x, low);
         high = larger(x, high);
     }

@@ -1,6 +1,6 @@
-/* The threads of one forward. They are started for it and end with it, so nothing is left to close.
+/* The threads of one forward pass. They start and end with it, so there is nothing to close.
  *
- * All run the same phases in step. In a phase each takes the next task until there are none; then it waits
+ * All run the same phases in step. In a phase, each takes the next task until none are left; then it waits
  * for the others. */
 
 #ifndef TEAM_H
@@ -21,15 +21,15 @@ typedef struct {
     int threads;
     int goes_first; /* others give way to it, see gate.h */
     atomic_int arrived, turn, begun;
-    atomic_int *next; /* of each phase, the next task */
+    atomic_int *next; /* the next task of each phase */
     Body body;
     void *given;
 } Team;
 
 struct Member {
     Team *team;
-    int phase;     /* of all in step */
-    char *scratch; /* its own */
+    int phase;     /* the current one */
+    char *scratch; /* its own memory */
     pthread_t thread;
 };
 
@@ -37,13 +37,13 @@ static inline void give_way(const Team *team) {
     if (!team->goes_first && must_stop()) stop();
 }
 
-/* The next task of the phase under way; a number >= the task count when none are left. */
+/* The next task of the current phase; a number >= the task count when none are left. */
 static inline int take(Member *me) {
     give_way(me->team);
     return atomic_fetch_add(&me->team->next[me->phase], 1);
 }
 
-/* The end of a phase: what every thread has written is there for all. */
+/* The end of a phase: wait for all threads; after it, each sees what the others have written. */
 static inline void meet(Member *me) {
     Team *team = me->team;
     me->phase++;
@@ -70,7 +70,7 @@ static void *begin(void *given) {
     return NULL;
 }
 
-/* Run `body` in so many threads, or in fewer where the system gives no more; -1 if there is no memory. */
+/* Run `body` in this many threads, or fewer if the system gives no more; -1 if there is no memory. */
 static int together(int threads, int goes_first, int phases, size_t scratch, Body body, void *given) {
     scratch = (scratch + 4095) / 4096 * 4096;
     Member *members = calloc(threads, sizeof(Member));

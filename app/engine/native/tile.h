@@ -1,7 +1,7 @@
-/* The one place that multiplies: a few rows by a few panels.
+/* All multiplication is here: a few rows by a few panels.
  *
  * Everything is counted in words of 4 bytes: one float32, two bf16 or four 8-bit integers. A matrix of
- * weights lies in panels of 16 outputs; of a panel each line of 64 bytes holds one word of each output.
+ * weights is stored in panels of 16 outputs; each line of a panel, 64 bytes, holds one word of each output.
  * A row of activations is a row of words. So a step multiplies one word of a row, broadcast, by a line.
  */
 
@@ -10,9 +10,9 @@
 
 #include "vector.h"
 
-enum kind { F32, BF16, S8 }; /* what words hold; S8: of rows unsigned, of lines signed bytes */
+enum kind { F32, BF16, S8 }; /* what words hold; S8: unsigned bytes in rows, signed bytes in lines */
 
-/* Rows and panels whose sums fit into the registers beside what is being multiplied. */
+/* Rows and panels whose sums fit into the registers together with what is being multiplied. */
 #ifdef __AVX512F__
 #define TILE_ROWS(kind) 12
 #define TILE_PANELS 2
@@ -55,8 +55,8 @@ INLINE ints step(enum kind kind, ints sum, ints row, ints line) {
     __builtin_unreachable();
 }
 
-/* Two words at a time without VNNI: neighbouring products are added in 16 bits, those of both words too.
- * Each such sum is of four products. The weights are chosen so that no four can overflow. */
+/* Two words at a time without VNNI: neighbouring products are added in 16 bits, and so are both words' sums.
+ * Each result sums four products. The weights are chosen so that no four can overflow, see rounding.py. */
 INLINE ints two_steps(ints sum, ints row, ints row2, ints line, ints line2) {
 #ifdef __AVX512BW__
     __m512i first = _mm512_maddubs_epi16((__m512i)row, (__m512i)line);
@@ -71,8 +71,8 @@ INLINE ints two_steps(ints sum, ints row, ints row2, ints line, ints line2) {
 #endif
 }
 
-/* sums += rows x panels over so many words, or = where they are fresh. `rows` and `panels` are constants where
- * it is inlined. */
+/* sums += rows x panels over this many words; if `fresh`, sums = rows x panels. Once inlined, `rows` and
+ * `panels` are constants. */
 INLINE void tile_of(enum kind kind, int rows, int panels, const char *a, size_t a_stride, const char *b,
                     size_t b_stride, int words, char *sums, size_t row_stride, size_t panel_stride,
                     int fresh) {

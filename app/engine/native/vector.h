@@ -19,10 +19,10 @@
 #endif
 #define VECTORS (LINE / LANES) /* in a line */
 
-/* Compiled without contraction: a product and a sum are one operation where fma_floats says so and nowhere
- * else, so all compilers and processors round alike. */
+/* Compiled without contraction: only fma_floats makes one operation of a product and a sum, so all compilers
+ * and processors round alike. */
 
-/* Loaded and stored wherever they lie: no row need be aligned. */
+/* Loads and stores need no alignment. */
 typedef float floats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t ints __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
@@ -46,7 +46,7 @@ INLINE ints nearest(floats x) {
 #endif
 }
 
-/* The lowest byte of each number, of numbers from 0 to 255. */
+/* The lowest byte of each number, for numbers from 0 to 255. */
 INLINE void store_bytes(char *to, ints x) {
 #ifdef __AVX512F__
     _mm_storeu_si128((__m128i *)to, _mm512_cvtepi32_epi8((__m512i)x));
@@ -66,9 +66,9 @@ INLINE floats fma_floats(floats a, floats b, floats c) { /* a b + c, rounded onc
 #endif
 }
 
-/* Sums go by lines, 16 numbers apart, and their halves are added in one order: however wide the registers
- * are, a sum is the same to the last bit. 8-bit activations need that, as one that is rounded the other way
- * changes every number after it. */
+/* Sums are kept in lines, 16 numbers apart, and their halves are added in a fixed order: a sum is the same to
+ * the last bit, however wide the registers are. 8-bit activations need that, because one that is rounded the
+ * other way changes every number after it. */
 typedef struct {
     floats part[VECTORS];
 } line;
@@ -118,13 +118,13 @@ INLINE floats gelu(floats x) {
     return choose(x < 0.0f, half, x - half);
 }
 
-/* The nearest number that bf16 has, ties to even. */
+/* The nearest bf16 number, ties to even. */
 INLINE floats rounded(floats x) {
     ints bits = (ints)x;
     return (floats)((bits + 0x7fff + ((bits >> 16) & 1)) & (int32_t)0xffff0000);
 }
 
-/* The second of each pair before the first. */
+/* Swap the two numbers of each pair. */
 INLINE floats pairs_turned(floats x) {
 #ifdef __AVX512F__
     return (floats)_mm512_permute_ps((__m512)x, 0xb1);
@@ -133,7 +133,7 @@ INLINE floats pairs_turned(floats x) {
 #endif
 }
 
-/* The upper halves of numbers, rounded to nearest, ties to even; NaN stays NaN. `count` a multiple of 16. */
+/* The upper halves of numbers, rounded to nearest, ties to even; NaN stays NaN. `count` is a multiple of 16. */
 INLINE void store_bf16(uint16_t *to, const float *from, int count) {
 #ifdef __AVX512BF16__
     for (int i = 0; i < count; i += LINE)

@@ -56,7 +56,7 @@ def _v1_error(status: int, sentence: str, details: dict[str, Any]) -> dict[str, 
 # Infinity's client takes a 422 for FastAPI's own list of faults.
 STATUSES = {422: 400}
 rerank_protocol = Protocol("rerank", __name__, error=_error, schema=RerankError, statuses=STATUSES)
-# Clients of vLLM read errors as from its other paths under /v1.
+# vLLM's clients expect errors as on its other paths under /v1.
 v1_rerank_protocol = Protocol("v1_rerank", __name__, error=_v1_error, schema=V1RerankError, statuses=STATUSES)
 EITHER = {
     "oneOf": [Ranking, {"type": "array", "items": Ranked}],
@@ -117,7 +117,7 @@ def v2_rerank() -> Response:
 
 
 def _has_one(body: dict[str, Any], name: str) -> bool:
-    """Whether a body has texts to rank under this name, and under no other."""
+    """Whether a body has its texts under this name, and under no other."""
     if body.get("texts") is not None and body.get("documents") is not None:
         raise ValidationError("cannot be given together with documents", "texts")
     return body.get(name) is not None
