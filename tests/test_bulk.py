@@ -214,7 +214,7 @@ def test_a_numpy_file(run, tmp_path, reference):
     assert pq.read_table(tmp_path / "vectors.ids.parquet").to_pydict() == {"id": ["a", "b", "c", "g"]}
     names = ["bad.jsonl", "vectors.ids.parquet", "vectors.npy"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
-    assert "is there already" in run(place, "--out", out).output
+    assert "already exists" in run(place, "--out", out).output
     # Killed when the array was there and its parts were not gone yet.
     parts = tmp_path / "vectors.npy.parts"
     out.rename(tmp_path / "kept")
@@ -362,10 +362,10 @@ def test_what_cannot_be_embedded_is_said_in_a_sentence(run, tmp_path):
     out = tmp_path / "out"
     cases = [
         ((tmp_path / "absent",), "there is no file at"),
-        ((tmp_path / "a.xml",), "a.xml is of no known format, --format names one of: parquet"),
-        ((good, "--column", "body"), "no column 'body', --column names one of: 'text', 'n'"),
+        ((tmp_path / "a.xml",), "a.xml is not known: set --format to one of parquet"),
+        ((good, "--column", "body"), "no column 'body': set --column to one of 'text', 'n'"),
         ((good, "--column", "n"), "the column 'n' of"),
-        ((good, "--id-column", "key"), "--id-column names one of: 'text', 'n'"),
+        ((good, "--id-column", "key"), "set --id-column to one of 'text', 'n'"),
         ((parquet,), "has a column 'dense' already"),
         ((tmp_path / "cut.parquet",), "cut.parquet cannot be read as Parquet"),
         ((tmp_path / "twice.parquet",), "twice.parquet has two columns of the same name"),
@@ -374,7 +374,7 @@ def test_what_cannot_be_embedded_is_said_in_a_sentence(run, tmp_path):
         ((tmp_path / "both",), "holds files of several formats"),
         ((good, "--colbert-pool", "4"), "add colbert to --outputs"),
         ((good, "--outputs", "colbert", "--colbert-pool", "9"), "2<=x<=8"),
-        ((good, "--outputs", "dense,rank"), "'rank' is none of dense, sparse, colbert"),
+        ((good, "--outputs", "dense,rank"), "'rank' is not one of dense, sparse, colbert"),
     ]
     for arguments, words in cases:
         done = run(*arguments, "--out", out)
@@ -382,7 +382,7 @@ def test_what_cannot_be_embedded_is_said_in_a_sentence(run, tmp_path):
         assert words in " ".join(done.output.split()), (arguments, done.output)
         assert "Traceback" not in done.output
         assert not list(out.glob("part-*"))
-    assert "holds something else already" in run(good, "--out", tmp_path / "full").output
+    assert "already holds something else" in run(good, "--out", tmp_path / "full").output
     assert (tmp_path / "full" / "letter.txt").read_text() == "mine"
     (tmp_path / "file").write_text("mine")
     assert "cannot be read or written" in run(good, "--out", tmp_path / "file").output

@@ -91,7 +91,7 @@ def test_a_file_in_utf_16_that_was_cut_off(tmp_path):
 
 def test_a_name_that_is_no_utf_8_is_said(tmp_path):
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.txt")).write_text("one")
-    with pytest.raises(BulkError, match="whose name is no UTF-8"):
+    with pytest.raises(BulkError, match="whose name is not UTF-8"):
         find_source(str(tmp_path))
 
 
@@ -136,13 +136,13 @@ def test_encoding_and_delimiter_can_be_said(run, tmp_path):
         (("--encoding", "latin17"), "'latin17' is neither float32, float16, int8, binary, ubinary"),
         (("--encoding", "cp037"), "'cp037' is neither"),
         (("--encoding", "base64"), "'base64' is neither"),
-        (("--encoding", "int8", "--encoding", "binary"), "not two of a kind"),
+        (("--encoding", "int8", "--encoding", "binary"), "give at most one for numbers"),
         (("--delimiter", "::"), "one character, or tab"),
     ):
         done = run(tmp_path / "a.csv", "--out", tmp_path / "no", *wrong)
         assert (done.exit_code, words in " ".join(done.output.split())) == (2, True), done.output
     good = write_jsonl(tmp_path / "a.jsonl", [{"text": "one"}])
-    assert "a delimiter stands in CSV" in run(good, "--out", tmp_path / "no", "--delimiter", ";").output
+    assert "--delimiter is for CSV" in run(good, "--out", tmp_path / "no", "--delimiter", ";").output
 
 
 def test_folders_as_hive_names_them_are_columns(run, tmp_path):
@@ -170,7 +170,7 @@ def test_folders_as_hive_names_them_are_columns(run, tmp_path):
 def test_a_file_of_several_lines_is_one_text_and_says_so(tmp_path, caplog):
     (tmp_path / "a.txt").write_text("one\ntwo\n")
     assert texts_of(tmp_path / "a.txt") == ["one\ntwo\n"]
-    assert "a.txt is taken as one text; if every line is one give --format lines" in caplog.text
+    assert "a.txt is read as one text; if each line is a text, use --format lines" in caplog.text
     caplog.clear()
     texts_of(tmp_path / "a.txt", kind="text")
     texts_of(tmp_path / "a.txt", kind="lines")
@@ -185,7 +185,7 @@ def test_a_files_name_is_no_folder(run, tmp_path):
     for name in (*names, "s3://bucket/x.parquet"):
         done = run(good, "--out", name if "://" in name else f"{tmp_path}/{name}")
         assert done.exit_code == 1
-        assert "is a file's name" in done.output
+        assert "looks like a file" in done.output
         assert "x.npy for dense vectors in one file" in done.output
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
     (tmp_path / "old.csv").mkdir()

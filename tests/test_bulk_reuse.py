@@ -168,7 +168,7 @@ def test_other_vectors_are_not_reused(run, tmp_path, old):
         pq.write_table(pq.read_table(part).drop_columns("text"), part)
     assert run(place, "--out", tmp_path / "dense", max_length=64).exit_code == 3
     for reuse, more, words in (
-        (old, ("--pooling", "cls"), "its vectors are others: it has pooling mean (now cls)"),
+        (old, ("--pooling", "cls"), "its vectors differ: it has pooling mean (now cls)"),
         (old, ("--encoding", "int8"), "it has encoding float32 (now int8)"),
         (
             old,
@@ -178,9 +178,9 @@ def test_other_vectors_are_not_reused(run, tmp_path, old):
         (tmp_path / "dense", OUTPUTS, "it has no sparse and no colbert vectors"),
         (tmp_path / "out", (), "--reuse and --out name the same folder"),
         (f"{tmp_path}/dense/../out/", (), "--reuse and --out name the same folder"),
-        (tmp_path / "absent", (), "is no output folder of this program"),
-        (tmp_path / "empty", (), "is no output folder of this program"),
-        (place, (), "is no output folder of this program"),
+        (tmp_path / "absent", (), "is not an output folder of this program"),
+        (tmp_path / "empty", (), "is not an output folder of this program"),
+        (place, (), "is not an output folder of this program"),
         (tmp_path / "array.npy", (), "array.npy holds no texts: --reuse takes a folder"),
         (damaged, (), "part-00000000-00000002.parquet cannot be read"),
         (dropped, (), "has no column 'text' any more"),

@@ -37,7 +37,7 @@ class Destination:
         names = self._names()
         if MANIFEST not in names:
             if visible := [name for name in names if not name.startswith(("_", "."))]:
-                raise BulkError(f"{self.place} holds something else already, such as {visible[0]}")
+                raise BulkError(f"{self.place} already holds something else, such as {visible[0]}")
             self._write_json(MANIFEST, manifest)
             return
         before = self._read_json(MANIFEST)
@@ -55,7 +55,9 @@ class Destination:
         with _told(path):
             there = files.get_file_info(f"{path}/{MANIFEST}").type == fs.FileType.File
         if not there:
-            raise BulkError(f"{self.place} is no output folder of this program: there is no {MANIFEST} in it")
+            raise BulkError(
+                f"{self.place} is not an output folder of this program: it has no {MANIFEST} in it"
+            )
         return self._read_json(MANIFEST)
 
     def open(self, name: str) -> pq.ParquetFile:

@@ -9,7 +9,7 @@ class Stopped(BulkError):
     """Somebody asked to stop; what is written stays."""
 
     def __init__(self) -> None:
-        super().__init__("stopped; the same command goes on with what is missing")
+        super().__init__("stopped; run the same command again to continue")
 
 
 class RowFault(BulkError):

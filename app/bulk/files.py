@@ -45,7 +45,7 @@ def find_files(files: fs.FileSystem, path: str, place: str) -> list[File]:
             if info.type == fs.FileType.File
         ]
     except UnicodeDecodeError:
-        raise BulkError(f"{place} holds a file or folder whose name is no UTF-8: rename it") from None
+        raise BulkError(f"{place} holds a file or folder whose name is not UTF-8: rename it") from None
     except (OSError, pa.ArrowException) as error:
         raise BulkError(f"{place} cannot be opened: {error}") from error
     # Names with a mark in front are other programs' notes, as everywhere in this field.

@@ -240,4 +240,4 @@ def _check(place: str, old: dict[str, Any], new: dict[str, Any]) -> None:
     if missing := [output for output in new["outputs"] if output not in (old.get("outputs") or [])]:
         said.append(f"no {' and no '.join(missing)} vectors")
     if said:
-        raise BulkError(f"{place} cannot be reused, its vectors are others: it has {', '.join(said)}")
+        raise BulkError(f"{place} cannot be reused because its vectors differ: it has {', '.join(said)}")

@@ -157,12 +157,12 @@ def _embed(
 
 def _earlier(request: Request, manifest: dict[str, Any], folder: str, work: Work) -> Earlier:
     if request.cluster is not None:
-        raise BulkError("--reuse works on one machine: leave --ray away, or --reuse")
+        raise BulkError("--reuse works on one machine: leave out --ray, or --reuse")
     start = time.monotonic()
     earlier = Earlier(str(request.reuse), manifest, folder, vector_fields(work.model, work.options))
     seconds = duration(time.monotonic() - start)
     held = counted(earlier.size, "document" if request.options.chunk else "row")
-    log.info("%s: %s, looked at in %s", request.reuse, held, seconds)
+    log.info("%s: %s to reuse from, read in %s", request.reuse, held, seconds)
     return earlier
 
 
@@ -175,15 +175,17 @@ def _check_name(out: str) -> None:
         stem = stem[: -len(suffix)]
     if stem != out.rstrip("/") and ("://" in out or not Path(out).is_dir()):
         raise BulkError(
-            f"{out} is a file's name, and --out makes a folder of Parquet files: give --out {stem}, "
+            f"{out} looks like a file, but --out makes a folder of Parquet files: use --out {stem}, "
             f"or {stem}.npy for dense vectors in one file"
         )
 
 
 def _check_matrix(target: Path, parts: Path, options: Options) -> None:
     if options.outputs != ("dense",):
-        raise BulkError("a .npy file holds dense vectors and nothing else, --outputs must be dense")
+        raise BulkError(
+            "a .npy file holds dense vectors only: leave --outputs out, or give a folder for Parquet files"
+        )
     if ":/" in str(target):
-        raise BulkError("a .npy file can only be written on this machine, give a folder for Parquet files")
+        raise BulkError("a .npy file can be written on this machine only: give a folder for Parquet files")
     if target.exists() and not parts.exists():  # else killed between the two
-        raise BulkError(f"{target} is there already, delete it or give another --out")
+        raise BulkError(f"{target} already exists: delete it, or give another --out")

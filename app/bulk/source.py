@@ -132,15 +132,15 @@ def find_source(
             _warn_of_lines(files, found[0])
     column = column or "text"
     if delimiter and kind != "csv":
-        raise BulkError(f"a delimiter stands in CSV, and {place} is read as {kind}")
+        raise BulkError(f"--delimiter is for CSV, but {place} is read as {kind}")
     if encoding and kind == "parquet":
-        raise BulkError(f"{place} is read as Parquet, which has no encoding of characters")
+        raise BulkError(f"{place} is Parquet, which needs no encoding of characters: leave --encoding out")
     if kind in BY_LINE:
         found = _look(files, found, kind, column, delimiter)
     held = FORMATS[kind]().columns(files, found)
     if column not in held.names:
         names = ", ".join(map(repr, held.names)) or "none"
-        raise BulkError(f"{place} has no column {column!r}, --column names one of: {names}")
+        raise BulkError(f"{place} has no column {column!r}: set --column to one of {names}")
     if not _holds_text(held.field(column).type):
         raise BulkError(f"the column {column!r} of {place} holds {held.field(column).type}, not text")
     told = dict.fromkeys(key for file in found for key in file.partition)
@@ -172,7 +172,7 @@ def _warn_of_lines(files: fs.FileSystem, file: File) -> None:
     with opened(files, file) as stream:
         lines = [line for line in islice(stream, 100) if line.strip(b" \t\r\n\0")]
     if len(lines) > 1:
-        log.warning("%s is taken as one text; if every line is one give --format lines", file.path)
+        log.warning("%s is read as one text; if each line is a text, use --format lines", file.path)
 
 
 def _kind(found: list[File], place: str) -> str:
@@ -180,7 +180,9 @@ def _kind(found: list[File], place: str) -> str:
     for file in found:
         suffix = Path(bare(file.name)).suffix.removeprefix(".").lower()
         if suffix not in SUFFIXES:
-            raise BulkError(f"{file.path} is of no known format, --format names one of: {', '.join(FORMATS)}")
+            raise BulkError(
+                f"the format of {file.path} is not known: set --format to one of {', '.join(FORMATS)}"
+            )
         kinds.setdefault(SUFFIXES[suffix], file.path)
     if kinds.keys() == set(WHOLE):
         return "documents"

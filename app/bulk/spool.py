@@ -39,5 +39,5 @@ def spool(stdin: BinaryIO, folder: str, kind: str | None) -> tuple[Path, str]:
         raise BulkError(f"{folder} cannot be written: {error}") from error
     if kind is None:
         kind = next((told for mark, told in MARKS.items() if first.startswith(mark)), "lines")
-        log.info("standard input is taken as %s", kind)
+        log.info("standard input is read as %s", kind)
     return whole, kind

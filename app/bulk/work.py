@@ -37,12 +37,12 @@ class Work:
         """BulkError if the source has a column that the vectors need."""
         for added in self._added:
             if added.name in self.source.schema.names:
-                raise BulkError(f"{self.source.place} has a column {added.name!r} already, rename or drop it")
+                raise BulkError(f"{self.source.place} already has a column {added.name!r}: rename or drop it")
         name = self.options.id_column
         if name is not None and name not in self.source.schema.names:
             columns = ", ".join(map(repr, self.source.schema.names))
             raise BulkError(
-                f"{self.source.place} has no column {name!r}, --id-column names one of: {columns}"
+                f"{self.source.place} has no column {name!r}: set --id-column to one of {columns}"
             )
 
     @property

@@ -115,4 +115,4 @@ def _header(files: fs.FileSystem, file: File) -> list[str]:
         if len(set(names)) < len(names):
             raise BulkError(f"{file.path} has two columns of the same name")
         return names
-    raise BulkError(f"{file.path} is empty, not even a header is there")
+    raise BulkError(f"{file.path} is empty: it has not even a header")
