@@ -4,7 +4,6 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
 from app.engine.checkpoint import read_checkpoint
 from app.engine.demo import is_demo
@@ -52,24 +51,24 @@ def test_the_cosine_between_unrelated_texts_is_that_of_its_vectors(vectors, demo
     assert list(told) == ["p5", "p50", "p95"]
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
-def test_it_is_told_for_the_pooling_that_is_served(broken_folder, load_encoder, tmp_path, pooling):
+def test_it_is_told_for_the_pooling_that_is_served(broken_folder, load_encoder, tmp_path):
     """Out of an export of any engine, in the model folder or in the cache; unknown before there is one."""
     for engine in ("native", "openvino"):
         shutil.rmtree(broken_folder / engine, ignore_errors=True)
-    checkpoint = read_checkpoint(broken_folder)
-    assert unrelated_cosine(checkpoint, pooling, tmp_path / "cache") is None
+    checkpoint, cache = read_checkpoint(broken_folder), tmp_path / "cache"
+    assert unrelated_cosine(checkpoint, "mean", cache) is None
     made = ensure_export(checkpoint, NativeExporter(), "int8", None)
-    encoder = load_encoder(broken_folder, engine="torch", pooling=pooling)
+    encoder = load_encoder(broken_folder, engine="torch", pooling="cls")
     told = encoder.info.unrelated_cosine
     expected = percentiles(encoder.encode(HELD_OUT).dense)
     np.testing.assert_allclose(list(told.values()), expected, atol=2e-3)
-    cache = tmp_path / "cache" / f"{broken_folder.name}-{checkpoint.fingerprint[:12]}" / "native"
-    cache.mkdir(parents=True)
-    made.rename(cache / "w8")
-    assert unrelated_cosine(checkpoint, pooling, tmp_path / "cache") == told
-    (cache / "w8" / "export.json").write_text("[]")
-    assert unrelated_cosine(checkpoint, pooling, tmp_path / "cache") is None
+    assert unrelated_cosine(checkpoint, "mean", None) != told
+    elsewhere = cache / f"{broken_folder.name}-{checkpoint.fingerprint[:12]}" / "native" / "w8"
+    elsewhere.parent.mkdir(parents=True)
+    made.rename(elsewhere)
+    assert unrelated_cosine(checkpoint, "cls", cache) == told
+    (elsewhere / "export.json").write_text("[]")
+    assert unrelated_cosine(checkpoint, "cls", cache) is None
 
 
 def test_both_are_told_by_info_and_by_show(client, fake, monkeypatch):

@@ -16,7 +16,7 @@ NO_MODEL = (
 )
 OFFER = (
     "There is no model yet. `bge-m3 model download` downloads BGE-M3 (2.3 GB).\n"
-    f"Make and serve a small demo model now ({DEMO}, 1.5 GB of disk, a minute or two)?"
+    f"Make and serve a small demo model now ({DEMO}, 1.2 GB of disk, a minute or two)?"
 )
 
 
