@@ -20,7 +20,7 @@ export EMBED_MODEL_PATH ?= $(if $(wildcard models/bge-m3/config.json),models/bge
 run: export EMBED_RERANKER_PATH ?= $(if $(wildcard models/bge-reranker-v2-m3/config.json),models/bge-reranker-v2-m3)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow lint lint-deploy format lock test-browser test-package test-container test-parity test-clients test-faults test-bulk test-sanitized test-soak soak bench bench-peers bench-bulk bench-lanes bench-rerank bench-multivectors bench-chunks model reranker clean
+.PHONY: help run test test-slow lint lint-deploy format lock test-browser test-package test-container test-parity test-clients test-faults test-bulk test-sanitized test-soak soak recorded-example bench bench-peers bench-bulk bench-lanes bench-rerank bench-multivectors bench-chunks model reranker clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -115,6 +115,9 @@ bench-multivectors: .venv/dev .venv/bulk .venv/manpages/pages.parquet models/mul
 
 bench-chunks: .venv/dev .venv/parallel/texts.json models/multilingual-e5-small models/bench/config.json  ## passages plain and late: which are found, and what they cost (needs npm); BENCH="--save"
 	@$(BIN)/python -m benchmarks.chunks $(BENCH)
+
+recorded-example: .venv/parallel/texts.json models/multilingual-e5-small  ## train heads for the demo model, record the example that the page shows (needs npm)
+	@$(BIN)/python -m tools.record_example .venv/parallel/node_modules app/static/page/recorded/example.json
 
 models/bench/config.json:
 	@$(BIN)/python -m benchmarks.checkpoint models/bench

@@ -1,1 +1,1 @@
-"""How fast the server is, beside a plain one on the same weights."""
+"""How fast the server is, compared with a plain one on the same weights."""

@@ -1,4 +1,4 @@
-"""Our server beside a plain one on the same weights, one at a time: `python -m benchmarks.bench`."""
+"""Our server compared with a plain one on the same weights, in turns: `python -m benchmarks.bench`."""
 
 import argparse
 import functools
@@ -23,14 +23,14 @@ from benchmarks.services import InProcess, Process, Server
 
 @dataclass(frozen=True)
 class Profile:
-    """A way to use the server. The plain one gets fewer texts, the first of the other's."""
+    """A way to use the server. The plain server gets only the first few of the texts."""
 
     name: str
     meaning: str
     texts: str  # of the corpus
     each: int  # texts in a request
     clients: int
-    plain: int  # texts in a round: at 100 tokens a second about half a minute, or one request
+    plain: int  # texts per round: about half a minute at 100 tokens a second, or one request
     ours: int
 
 
@@ -41,15 +41,15 @@ PROFILES = [
     Profile("query", "a short query, alone", "short", 1, 1, plain=40, ours=100),
     Profile("documents", "2000 tokens, 1 a request, 2 clients", "document", 1, 2, plain=2, ours=6),
 ]
-QUICK = 4  # times less work in a quick run, never less than one request for each client
+QUICK = 4  # a quick run does this many times less, but at least one request per client
 AGREEMENT_TEXTS = 8
-# What one forward can give; the cost of each is measured beside dense alone.
+# What one forward pass can give; the cost of each is measured against that of dense alone.
 OUTPUTS = {"dense": ["dense"], "sparse": ["dense", "sparse"], "all": ["dense", "sparse", "colbert"]}
 
 
 def main() -> None:
     options = _options()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that what was started ends too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that the processes it started end too
     try:
         report = run(options)
     except (services.StartFailed, load.WrongAnswer) as error:
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Measure everything; the report keeps what each round gave."""
+    """Measure everything; the report has the figures of each round."""
     model = options.model.resolve()
     corpus = Corpus(model / "tokenizer.json", read_checkpoint(model).max_tokens)
     environ = services.our_environ(model, options.engine, options.precision)
@@ -89,8 +89,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 def all_rounds(
     options: argparse.Namespace, parts: dict[str, Process], corpus: Corpus
 ) -> list[dict[str, Any]]:
-    """Every profile in every round, after a first batch that does not count."""
-    for name in ("ours", "inprocess"):  # the plain one would take a minute for it
+    """Measure every profile in every round, after a first batch that does not count."""
+    for name in ("ours", "inprocess"):  # the plain server would take a minute for this
         parts[name].measure(requests_of(corpus, corpus.texts("mixed", 32, seed=-1), 32), 1)
     return [
         figures
@@ -103,7 +103,7 @@ def all_rounds(
 def one_round(
     profile: Profile, turn: int, parts: dict[str, Process], corpus: Corpus, less: int
 ) -> Iterator[dict[str, Any]]:
-    """A profile once for each, the others idle; who is first changes from round to round."""
+    """Measure a profile once for each, while the others are idle; the order changes from round to round."""
     names = [name for name in parts if name != "inprocess" or profile.name == "batch"]
     for name in names if turn % 2 == 0 else reversed(names):
         count = (profile.plain if name == "plain" else profile.ours) // less
@@ -118,7 +118,7 @@ def one_round(
 
 
 def costs_of_outputs(encoder: InProcess, rounds: int, corpus: Corpus, quick: bool) -> dict[str, list[float]]:
-    """Tokens a second of the encoder, without HTTP, for each set of outputs in every round."""
+    """The encoder's tokens per second without HTTP, for each set of outputs in every round."""
     found: dict[str, list[float]] = {name: [] for name in OUTPUTS}
     for turn in range(rounds):
         requests = requests_of(corpus, corpus.texts("mixed", 64 if quick else 160, seed=turn), 32)
@@ -130,7 +130,7 @@ def costs_of_outputs(encoder: InProcess, rounds: int, corpus: Corpus, quick: boo
 
 
 def agreement(plain: Server, ours: Server, corpus: Corpus) -> float:
-    """The lowest cosine between the two's vectors of the same texts, which warms both up too."""
+    """The lowest cosine between both servers' vectors of the same texts; this also warms them up."""
     requests = requests_of(corpus, corpus.texts("mixed", AGREEMENT_TEXTS, seed=-1), each=1)
     left, right = (
         np.array([load.vectors(request, load.post(server.port, request)[1])[0] for request in requests])
@@ -150,12 +150,12 @@ def footprint(server: Server, corpus: Corpus | None) -> dict[str, Any]:
 
 
 def say(line: str) -> None:
-    """Progress, apart from the table."""
+    """Print progress, apart from the table."""
     print(line, file=sys.stderr, flush=True)
 
 
 def shape(model: Path) -> dict[str, Any]:
-    """What decides how much there is to compute."""
+    """What determines the amount of computation."""
     config = json.loads((model / "config.json").read_text())
     keys = ("num_hidden_layers", "hidden_size", "intermediate_size", "max_position_embeddings")
     return {"folder": model.name} | {key: config[key] for key in keys}

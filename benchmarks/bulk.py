@@ -1,8 +1,8 @@
-"""What `flask embed` leaves of the encoder's own speed, and what a second actor adds: make bench-bulk.
+"""How much of the encoder's speed `flask embed` keeps, and what a second actor adds: make bench-bulk.
 
-Passages as long as in the other benchmarks, written as Parquet. The encoder alone is given all of them
-in one call; then the same encoder reads, embeds and writes them as the command does; then one that
-computes a batch at a time, as a server's does, is given them; turn by turn.
+The passages are as long as in the other benchmarks, and are written as Parquet. In turns, the encoder alone
+gets all of them in one call; the same encoder reads, embeds and writes them as the command does; and an
+encoder that computes one batch at a time, as in a server, gets them.
 On Ray one and two actors, with a processor each: their speed is taken from when each has written a
 part to the last, so that loading the model is left out.
 """
@@ -35,7 +35,7 @@ from benchmarks import machine
 from benchmarks.corpus import Corpus
 from benchmarks.services import ROOT
 
-ACTOR_ROWS = 8  # a part of the runs on Ray
+ACTOR_ROWS = 8  # rows per part in the runs on Ray
 
 
 def main() -> None:
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def run(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
-    """Measure everything; the report keeps what each round gave."""
+    """Measure everything; the report has the figures of each round."""
     folder = options.model.resolve()
     corpus = Corpus(folder / "tokenizer.json", read_checkpoint(folder).max_tokens)
     texts = corpus.texts("mixed", options.texts, seed=7)
@@ -89,7 +89,7 @@ def run(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
 
 
 def _rate(encoder: Encoder, texts: list[str]) -> float:
-    """Tokens a second of the encoder alone."""
+    """Tokens per second of the encoder alone."""
     start = time.perf_counter()
     return encoder.encode(texts).tokens / (time.perf_counter() - start)
 
@@ -104,14 +104,14 @@ def _work(encoder: Encoder, source: Path, out: Path) -> Work:
 
 
 def _actors(folder: Path, source: Path, out: Path, count: int) -> float:
-    """Tokens a second of so many actors."""
+    """Tokens per second of this many actors."""
     command = [sys.executable, "-m", "flask", "embed", source, "--out", out, "--part-rows", ACTOR_ROWS]
     command += ["--actors", count, "--cpus", 1, "--ray"]
     environ = {**os.environ, "EMBED_MODEL_PATH": str(folder)}
     subprocess.run([str(word) for word in command], cwd=ROOT, env=environ, check=True, capture_output=True)
     parts = sorted(out.glob("part-*.parquet"), key=lambda part: part.stat().st_mtime)
     counts = [json.loads(pq.read_metadata(part).metadata[b"counts"])["tokens"] for part in parts]
-    # From when each has written its first.
+    # Count from the time when each actor has written its first part.
     return sum(counts[count:]) / (parts[-1].stat().st_mtime - parts[count - 1].stat().st_mtime)
 
 

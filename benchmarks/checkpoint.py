@@ -1,6 +1,6 @@
 """`python -m benchmarks.checkpoint`: the files, shapes and size of BGE-M3, with random weights.
 
-How long a forward takes does not depend on what the weights are, so this times as the real model does.
+The time of a forward pass does not depend on the values of the weights, so this is as fast as the real model.
 With `--reranker` it makes those of bge-reranker-v2-m3, the same network with a classification head.
 """
 
@@ -73,7 +73,7 @@ PAIR = [
 
 
 def is_complete(folder: Path, reranker: bool = False) -> bool:
-    """Whether the folder has every file, its weights in either format."""
+    """Whether the folder has every file, with weights in either format."""
     names = ("config.json", "tokenizer.json", *(RERANKER_FILES if reranker else (*HEADS, *FILES)))
     return all((folder / name).is_file() for name in names) and any(
         (folder / name).is_file() for name in WEIGHTS.values()
@@ -83,7 +83,7 @@ def is_complete(folder: Path, reranker: bool = False) -> bool:
 def make_checkpoint(
     folder: Path, tokenizer: Path, form: str = "bin", seed: int = 0, shape: dict[str, int] = SHAPE
 ) -> None:
-    """Write the folder of an encoder; it appears under its name only when whole, and anybody may read it."""
+    """Write the folder of an encoder; it gets its name once it is complete, and everybody may read it."""
     with _whole(folder) as partial:
         _write_encoder(partial, form, seed, shape)
         shutil.copyfile(tokenizer, partial / "tokenizer.json")
@@ -93,7 +93,7 @@ def make_checkpoint(
 def make_reranker(
     folder: Path, tokenizer: Path, form: str = "safetensors", seed: int = 1, shape: dict[str, int] = SHAPE
 ) -> None:
-    """Write the folder of a cross-encoder with one label, as make_checkpoint does."""
+    """Write the folder of a cross-encoder with one label, like make_checkpoint."""
     with _whole(folder) as partial:
         _write_reranker(partial, form, seed, shape)
         content = json.loads(tokenizer.read_text(encoding="utf-8"))
@@ -104,7 +104,7 @@ def make_reranker(
 
 @contextlib.contextmanager
 def _whole(folder: Path) -> Iterator[Path]:
-    """A folder to write into, that gets its name when all is written."""
+    """A folder to write into; it gets its name once everything is written."""
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -174,7 +174,7 @@ def _save(model: Any, folder: Path, form: str) -> None:
 
 
 def _spread(name: str, weight: Any) -> None:
-    """Larger numbers than an untrained model's, whose vectors are nearly the same for every text."""
+    """Make the numbers larger: an untrained model's vectors are nearly the same for every text."""
     if name.endswith("LayerNorm.weight"):
         weight.normal_(1.0, 0.1)
     elif name.endswith("bias"):

@@ -1,4 +1,4 @@
-"""What passages cost beside what must be computed anyway, as ratios of times taken in turns."""
+"""What passages cost compared with what must be computed anyway, as ratios of times taken in turns."""
 
 import time
 from collections.abc import Callable
@@ -14,13 +14,13 @@ from benchmarks.parallel import Book
 
 PLAIN, LATE = 1.05, 1.1  # at most
 SIZE, OVERLAP = 256, 32
-TIMES = (1, 4)  # the document's length by what the model reads at once
+TIMES = (1, 4)  # the document's length, in multiples of what the model reads at once
 
 
 def costs(encoder: Encoder, books: dict[str, Book], rounds: int) -> list[dict[str, Any]]:
-    """Cutting a document beside its passages in one call, and late chunking beside one pass over it.
+    """Compare cutting a document with its passages in one call, and late chunking with one pass over it.
 
-    Where the document is longer than what the model reads at once, one pass is over its parts side by side.
+    If the document is longer than what the model reads at once, one pass reads its parts in a batch.
     """
     text = max((document.text for document in books["suras"]["en"]), key=len)
     rows = []
@@ -57,8 +57,8 @@ def costs(encoder: Encoder, books: dict[str, Book], rounds: int) -> list[dict[st
 
 
 def pieces(encoder: Encoder, text: str, count: int) -> list[str]:
-    """The start of a text in pieces, each of as many tokens as the model reads at once, all but a few."""
-    step = encoder.info.max_tokens - 4  # two special tokens, and two more where a word is cut
+    """The start of a text in pieces that have almost as many tokens as the model reads at once."""
+    step = encoder.info.max_tokens - 4  # two special tokens, and two more if a word is cut
     text = text[: 8 * count * encoder.info.max_tokens]
     starts = [token.start for token in encoder.tokenize([text], special=False, most=len(text))[0]]
     ends = [starts[number * step] or 0 for number in range(count + 1)]
@@ -66,7 +66,7 @@ def pieces(encoder: Encoder, text: str, count: int) -> list[str]:
 
 
 def in_turns(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[tuple[float, float]]]:
-    """Seconds of each call in each round, by the clock and of processors; who is first changes.
+    """The wall-clock and CPU seconds of each call in each round; the order changes.
 
     The first round does not count.
     """

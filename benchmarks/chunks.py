@@ -1,7 +1,7 @@
-"""Passages that answer: how often is the right one found, plain and late, and what do both cost?
+"""How often is the right passage found with plain and with late chunking, and what do both cost?
 
-Documents in one language, questions in English: a sentence of the English text asks for the passage where the
-document says the same, among all passages of all documents of that language.
+Documents are in one language, questions in English: a sentence of the English text asks for the passage where
+the document says the same, among all passages of all documents in that language.
 """
 
 import argparse
@@ -24,12 +24,12 @@ from benchmarks.services import ROOT
 
 DEMO = Path("models/multilingual-e5-small")
 SIZES = [(tokens, overlap) for tokens in (64, 128, 256) for overlap in (0, 32)]
-QUESTION = 60  # characters of a question, at least: shorter ones ask for nothing in particular
+QUESTION = 60  # the shortest question in characters: shorter ones ask for nothing in particular
 SAMPLES = 2000  # of the bootstrap
 
 
 def questions(documents: list[Document], count: int) -> list[tuple[str, int, int]]:
-    """First sentences of parts, each with its document and part: up to `count` that stand there once."""
+    """Up to `count` first sentences of parts, each with its document and part; only unique sentences."""
     first: dict[str, list[tuple[str, int, int]]] = {}
     for number, document in enumerate(documents):
         for part, (start, stop) in enumerate(document.parts):
@@ -49,9 +49,9 @@ def ranks(
     asked: np.ndarray,
     answers: list[tuple[int, tuple[int, int]]],
 ) -> np.ndarray:
-    """At which place, from 1, each question's first right passage and document are. (2, questions)
+    """The ranks, from 1, of each question's first right passage and right document. (2, questions)
 
-    A passage is right if it shares half of the shorter one, itself or the part that was asked for.
+    A passage is right if it overlaps the part that was asked for by half of the shorter of the two.
     """
     texts = np.array([passage.text for passage in passages])
     starts = np.array([passage.start for passage in passages])
@@ -73,7 +73,7 @@ def ranks(
 def quality(
     encoder: Encoder, books: dict[str, Book], sizes: list[tuple[int, int]], documents: int, count: int
 ) -> list[dict[str, Any]]:
-    """A row for each collection, size and overlap: plain and late."""
+    """One row per collection, size and overlap: plain and late chunking."""
     rows = []
     for name, book in books.items():
         asking, *languages = book
@@ -104,9 +104,9 @@ def quality(
 
 
 def compared(plain: np.ndarray, late: np.ndarray, languages: int) -> dict[str, Any]:
-    """Recall and reciprocal rank of both, and of their difference what 95 % of resamples have.
+    """Recall and reciprocal rank of both, and a 95 % bootstrap interval of their difference.
 
-    Resampled are questions, each with its answers in all languages, for these are not independent.
+    It resamples questions, each with its answers in all languages, because those are not independent.
     """
     measures = {
         "recall@1": lambda places: places[0] <= 1,
@@ -141,7 +141,7 @@ def _figures(value: float, interval: np.ndarray) -> list[float]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """What a person reads."""
+    """The table for people."""
     lines = []
     for name, group in groupby(rows, key=lambda row: row["collection"]):
         lines += [

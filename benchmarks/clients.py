@@ -1,4 +1,4 @@
-"""Clients as they come: several protocols, sizes from a short text to 64, some slow, some that hang up."""
+"""A mix of clients: several protocols, requests of one short text to 64, some slow, some that hang up."""
 
 import contextlib
 import http.client
@@ -14,17 +14,17 @@ from benchmarks.corpus import Corpus
 
 PATIENCE = 120  # seconds for one answer
 HUNG_UP = "hung up"
-# Texts in a request, and how many tokens they have.
+# How many texts a request has, and how many tokens they have.
 SIZES = {(1, 1): 50, (2, 8): 30, (9, 32): 15, (64, 64): 5}
 LENGTHS = {"short": 45, "mixed": 45, "chunk": 10}
-# What a client does: sends all at once, in chunks with pauses, leaves in the middle of its body, or
-# leaves while it should wait for its answer.
+# What a client does: it sends everything at once, sends chunks with pauses, leaves in the middle of its body,
+# or leaves while it should wait for its answer.
 MANNERS = {"plain": 88, "chunked": 8, "leaves early": 2, "leaves late": 2}
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """A path, its body for some texts, and the number of rows in its answer, which is the texts'."""
+    """A path, how to make its body from texts, and how to count the rows in its answer: one per text."""
 
     path: str
     body: Callable[[list[str]], dict[str, Any]]
@@ -66,12 +66,12 @@ class Sample:
 
     due: float  # by time.monotonic()
     seconds: float
-    tokens: int  # 0 where there was no answer
+    tokens: int  # 0 if there was no answer
     outcome: str  # "" for a right answer
 
 
 def send(port: int, corpus: Corpus, number: int, due: float) -> Sample:
-    """Send the request of that number, the same in every run; its time counts from when it was due."""
+    """Send the request with this number, the same in every run; its time counts from when it was due."""
     chance = random.Random(number)
     protocol, texts = _request(corpus, chance)
     body = orjson.dumps(protocol.body(texts))
@@ -81,7 +81,7 @@ def send(port: int, corpus: Corpus, number: int, due: float) -> Sample:
 
 
 def mean_tokens(corpus: Corpus, numbers: range) -> float:
-    """Of the requests of these numbers."""
+    """The mean number of tokens in the requests with these numbers."""
     texts = [text for number in numbers for text in _request(corpus, random.Random(number))[1]]
     return sum(map(corpus.tokens, texts)) / len(numbers)
 
@@ -102,7 +102,7 @@ def _one_of(weights: dict[Any, int], chance: random.Random) -> Any:
 def _exchange(
     port: int, protocol: Protocol, rows: int, body: bytes, manner: str, chance: random.Random
 ) -> str:
-    """The outcome of one request over a connection of its own."""
+    """Send one request over its own connection; returns the outcome."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     headers = {"Content-Type": "application/json"}
     with contextlib.closing(connection):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-# Words in a text of each profile; the tokens are two more.
+# How many words a text of each profile has; it has two more tokens.
 PROFILES: dict[str, Callable[[random.Random], int]] = {
     "short": lambda chance: chance.randint(4, 22),
     "mixed": lambda chance: min(510, max(6, round(chance.lognormvariate(4.16, 0.8)))),  # median 64
@@ -24,7 +24,7 @@ CANDIDATES = 30_000  # of a quarter of a million pieces, enough for any benchmar
 
 
 class Corpus:
-    """Random texts out of words that are one token each."""
+    """Random texts of words that are one token each."""
 
     def __init__(self, tokenizer_file: Path, limit: int) -> None:
         """`limit` is the number of tokens after which the model cuts a text."""
@@ -32,13 +32,13 @@ class Corpus:
         self._words = _words(tokenizer_file)
 
     def texts(self, profile: str, count: int, seed: int) -> list[str]:
-        """`count` texts, always the same for a profile and seed; fewer are the first of more."""
+        """`count` texts, always the same for a profile and seed; a smaller count gives the first of them."""
         chance = random.Random(f"{profile} {seed}")
         length = PROFILES[profile]
         return [" ".join(chance.choices(self._words, k=length(chance))) for _ in range(count)]
 
     def tokens(self, text: str) -> int:
-        """Tokens that the model computes for a text of this corpus."""
+        """How many tokens the model computes for a text of this corpus."""
         return min(text.count(" ") + 3, self.limit)
 
 
@@ -47,7 +47,7 @@ def _words(tokenizer_file: Path) -> list[str]:
     starts = [piece[1:] for piece, _ in vocabulary[FREQUENT:] if piece.startswith("▁")]
     words = [word for word in starts if len(word) > 1 and _is_word(word)]
     words = random.Random(0).sample(words, min(CANDIDATES, len(words)))
-    # A piece is not always what its own letters are cut into.
+    # Tokenising a piece's own letters does not always give that piece.
     encodings = Tokenizer.from_file(str(tokenizer_file)).encode_batch_fast(words)
     return [word for word, encoding in zip(words, encodings, strict=True) if len(encoding.ids) == 3]
 

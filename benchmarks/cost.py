@@ -1,19 +1,19 @@
-"""What a model costs by its shape: operations, bytes, and the time they take at least."""
+"""What a model of a given shape costs: operations, bytes, and the least time that they take."""
 
 from typing import Any
 
-# Bytes of a weight, where they are not one.
+# Bytes per weight, if not one.
 BYTES = {"fp32": 4, "bf16": 2}
 
 
 def weights(model: dict[str, Any]) -> int:
-    """Numbers in the layers' matrices, each of which multiplies every token once."""
+    """How many numbers the layers' matrices have; each is multiplied once per token."""
     width, inner = model["hidden_size"], model["intermediate_size"]
     return model["num_hidden_layers"] * (4 * width**2 + 2 * width * inner)
 
 
 def gflop(model: dict[str, Any], run: dict[str, Any]) -> float:
-    """Multiplications and additions of a run's matrix products, padding not counted."""
+    """Multiplications and additions in a run's matrix products, without padding."""
     attention = 4 * run["tokens_squared"] * model["num_hidden_layers"] * model["hidden_size"]
     return (2 * run["tokens"] * weights(model) + attention) / 1e9
 
@@ -21,9 +21,9 @@ def gflop(model: dict[str, Any], run: dict[str, Any]) -> float:
 def least_seconds(
     model: dict[str, Any], run: dict[str, Any], precision: str, limits: dict[str, Any]
 ) -> float | None:
-    """How long a text of a run takes at least, if each is a call of its own; None if a limit is not known.
+    """The least time per text of a run, if each text is a call of its own; None if a limit is unknown.
 
-    The weights must come from memory once, and meanwhile the products must be made: the slower decides.
+    The weights are read from memory once while the products are computed; the slower of the two decides.
     """
     limit = limits["gflops"].get(precision)
     if not limit:

@@ -1,4 +1,4 @@
-"""Who is measured by `benchmarks.peers`, and on what."""
+"""What `benchmarks.peers` measures, and with which texts."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Ours:
     precision: str  # EMBED_PRECISION
-    int8: bool  # whether it is held against the peers in int8, or against the others
+    int8: bool  # whether it is compared with the peers in int8, or with the others
 
 
 @dataclass(frozen=True)
@@ -14,12 +14,12 @@ class Peer:
     label: str
     int8: bool
     batches: tuple[int, ...] = ()  # batch sizes to try; none if it gets the whole call
-    can_be_held: bool = True  # to an instruction set, see isa.py
+    can_be_held: bool = True  # whether it can be limited to an instruction set, see isa.py
 
 
 @dataclass(frozen=True)
 class Profile:
-    """What one round asks for: so many calls, each of so many texts."""
+    """What one round asks for: a number of calls, each with a number of texts."""
 
     name: str
     texts: str  # of the corpus
@@ -34,7 +34,7 @@ OURS = {
     "ours-w8a16": Ours("w8a16", int8=False),
     "ours-int8": Ours("int8", int8=True),
 }
-# The order matters: the first export makes the folder that the others go into.
+# The order matters: the first export makes the folder for the others.
 PEERS = {
     "openvino": Peer("sentence-transformers, openvino", int8=False, batches=(1, 32)),
     "openvino-int8": Peer("sentence-transformers, openvino-int8", int8=True, batches=(1, 32)),
@@ -42,7 +42,7 @@ PEERS = {
     "ctranslate2": Peer("CTranslate2, fp32", int8=False),
     "ctranslate2-int8": Peer("CTranslate2, int8", int8=True),
 }
-# The query alone is read as a latency, the others as tokens a second.
+# The result is a latency for the single query, and tokens per second for the others.
 PROFILES = [
     Profile("passages", "mixed", 64, calls=1, quick=16),
     Profile("queries", "short", 16, calls=4, quick=16),

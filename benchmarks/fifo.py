@@ -1,4 +1,4 @@
-"""Our application with its queue first in, first out, to compare: `gunicorn benchmarks.fifo:app`."""
+"""Our application with a first-in, first-out queue, for comparison: `gunicorn benchmarks.fifo:app`."""
 
 from app import create_app
 from app.engine import policy
@@ -6,7 +6,7 @@ from app.engine.lane import Batch, Lane
 
 
 def _take(lane: Lane, budget: int, now: float) -> Batch:
-    """Texts of the oldest call, then of the next, in their own order."""
+    """Take the texts of the oldest call, then those of the next, in their own order."""
     batch: Batch = []
     room = budget
     while lane.jobs:
@@ -22,5 +22,5 @@ def _take(lane: Lane, budget: int, now: float) -> Batch:
 
 
 Lane.take = _take  # type: ignore[method-assign]
-policy.QUESTION_TOKENS = 0  # all are one class, unless they say otherwise
+policy.QUESTION_TOKENS = 0  # all requests are in one class, unless they say otherwise
 app = create_app()

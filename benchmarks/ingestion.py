@@ -1,4 +1,4 @@
-"""A corpus on its way into a server, and how fast it goes."""
+"""Clients that send a corpus to a server, and a meter of how fast it is computed."""
 
 import contextlib
 import http.client
@@ -11,11 +11,11 @@ from benchmarks import load
 from benchmarks.load import Request
 from benchmarks.services import Server
 
-LOOK = 0.1  # seconds between two looks at how much was computed
+LOOK = 0.1  # how often, in seconds, to check how much was computed
 
 
 class Ingestion:
-    """Clients that send a corpus for the length of a `with`, each its next request after its last answer."""
+    """Clients that send a corpus during a `with` block; each waits for an answer before its next request."""
 
     def __init__(self, port: int, requests: list[Request], clients: int) -> None:
         self._port, self._requests = port, requests
@@ -59,7 +59,7 @@ class Ingestion:
 
 
 def computed(server: Server) -> int:
-    """Tokens of every batch of the corpus so far."""
+    """The tokens of all of the corpus's batches so far."""
     with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=60) as answer:
         found = re.search(
             r'^embed_batch_tokens_sum{priority="bulk"} (\S+)', answer.read().decode(), re.MULTILINE
@@ -68,7 +68,7 @@ def computed(server: Server) -> int:
 
 
 class Meter:
-    """Tokens a second between the first and the last batch that began in the length of a `with`."""
+    """Tokens per second between the first and the last batch that began during a `with` block."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -92,5 +92,5 @@ class Meter:
         self._thread.join()
 
     def rate(self) -> float:
-        (start, first), *_, (end, last) = self._seen[1:]  # the first was seen at some time after its begin
+        (start, first), *_, (end, last) = self._seen[1:]  # the first was seen some time after its start
         return (last - first) / (end - start)

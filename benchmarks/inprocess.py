@@ -1,7 +1,7 @@
 """The encoder without HTTP, told on its standard input what to encode; the server's settings apply.
 
-A line in has calls, each a list of texts, and may name outputs; a line out the tokens and seconds of the
-calls, one by one, and their dense vectors if the line asked for them.
+An input line has calls, each a list of texts, and may name outputs. An output line has the tokens and seconds
+of each call, and the dense vectors if the input asked for them.
 """
 
 import json
@@ -14,7 +14,7 @@ from app import create_app
 
 
 def main() -> None:
-    logging.basicConfig(level=logging.INFO)  # what was loaded, to standard error
+    logging.basicConfig(level=logging.INFO)  # logs what was loaded to standard error
     encoder: Any = create_app().extensions["encoder"]
     encoder.load()
     print(json.dumps({"ready": True}), flush=True)

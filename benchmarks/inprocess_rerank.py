@@ -1,7 +1,7 @@
 """Both models without HTTP: python -m benchmarks.inprocess_rerank ENCODER RERANKER PRECISION.
 
-A line in has pairs, or a query, passages and how many of them the cross-encoder reads; a line out the scores,
-the seconds that they took, and the memory of the process in MiB.
+An input line has pairs, or a query, passages and how many of them the cross-encoder reads. An output line has
+the scores, the seconds that they took, and the memory of the process in MiB.
 """
 
 import json
@@ -40,14 +40,14 @@ def answer(reranker: Reranker, asked: dict[str, Any]) -> dict[str, Any]:
     return {
         "seconds": seconds,
         "scores": scores.pop(CROSS_ENCODER),
-        "first": scores,  # of the stage before
+        "first": scores,  # of the first stage
         "tokens": found.tokens,
         "memory": memory(),
     }
 
 
 def main() -> None:
-    logging.basicConfig(level=logging.INFO)  # what was loaded, to standard error
+    logging.basicConfig(level=logging.INFO)  # logs what was loaded to standard error
     encoder_path, reranker_path, asked = sys.argv[1:]
     precision: Precision = next(known for known in get_args(Precision) if known == asked)
     threads = int(os.environ["OMP_NUM_THREADS"])

@@ -1,12 +1,12 @@
-"""Holding libraries to an older instruction set than the processor has, as if it were an older processor.
+"""Limits libraries to an older instruction set than the processor has, as if it were an older processor.
 
-To each library its own variable, read when the process starts:
+Each library has its own variable, which it reads when the process starts:
 - oneDNN (in PyTorch, OpenVINO and CTranslate2): ONEDNN_MAX_CPU_ISA. OpenVINO's generated kernels ask its
-  oneDNN too, its other choices go by OV_CPU_MAX_ISA: with only one of the two it does not compile.
+  oneDNN too, but its other choices follow OV_CPU_MAX_ISA: with only one of the two it does not compile.
 - MKL (in PyTorch and CTranslate2): MKL_ENABLE_INSTRUCTIONS.
 - PyTorch's own kernels: ATEN_CPU_CAPABILITY; FBGEMM's: FBGEMM_ENABLE_INSTRUCTIONS.
 - CTranslate2's own kernels: CT2_FORCE_CPU_ISA.
-- ONNX Runtime has none: its MLAS asks the processor itself, so that it cannot be held.
+- ONNX Runtime has none: its MLAS asks the processor itself, so it cannot be limited.
 """
 
 HOLDS = {
@@ -23,5 +23,5 @@ HOLDS = {
 
 
 def held(isa: str) -> dict[str, str]:
-    """The variables for a child process; none if it is not to be held."""
+    """The variables for a child process; none if it is not to be limited."""
     return HOLDS[isa] if isa else {}

@@ -1,9 +1,9 @@
-"""A query beside a corpus, over HTTP: does it wait? `python -m benchmarks.lanes`, `make bench-lanes`.
+"""Does a query wait while a corpus is sent, over HTTP: `python -m benchmarks.lanes`, `make bench-lanes`.
 
-Clients keep 32 passages a request in flight; beside them one client asks a query every few seconds. Printed
-are the query's latency alone and beside 1, 8 and 32 such clients, and the corpus's tokens a second with and
-without queries; the same where the queue is first in, first out; four clients that ask without pause; and
-what requests of 30 MB do to a query before they reach the queue.
+Clients send a corpus in requests of 32 passages; meanwhile one client asks a query every few seconds. This
+prints the query's latency alone and with 1, 8 and 32 such clients, and the corpus's tokens per second with
+and without queries; the same with a first-in, first-out queue; four clients that ask without pause; and what
+requests of 30 MB do to a query before they reach the queue.
 """
 
 import argparse
@@ -34,8 +34,8 @@ CROWDS = (1, 8, 32)
 PASSAGES = 32  # in a request
 EVERY = 3.0  # seconds from one query to the next, as a person asks
 ASKERS = 4  # clients that ask without pause
-TIMES_P95, TIMES_MAX = 3.0, 5.0  # what a query may take beside a corpus, in times alone
-KEPT, KEPT_BESIDE_ASKERS = 0.95, 0.5  # of the corpus's tokens a second
+TIMES_P95, TIMES_MAX = 3.0, 5.0  # how long a query may take with a corpus, in multiples of its time alone
+KEPT, KEPT_BESIDE_ASKERS = 0.95, 0.5  # the share of the corpus's tokens per second that must remain
 BODY = 30 * 10**6
 
 
@@ -62,7 +62,7 @@ def figures(latencies: list[float]) -> dict[str, Any]:
 
 
 class Lanes:
-    """The measurements of one server, one after the other."""
+    """The measurements of one server, one after another."""
 
     def __init__(self, server: Server, corpus: Corpus, seconds: float) -> None:
         self._server, self._seconds = server, seconds
@@ -74,7 +74,7 @@ class Lanes:
         return figures(ask(self._server, self._queries[:60], 0.2, 60))
 
     def beside(self, clients: int) -> dict[str, Any]:
-        """A query now and then beside so many clients; the corpus before, meanwhile and after."""
+        """A query now and then during a corpus from this many clients; and the corpus without queries."""
         with Ingestion(self._server.port, self._passages, clients):
             time.sleep(5)
             without = [self._rate()]
@@ -91,7 +91,7 @@ class Lanes:
         }
 
     def askers(self, clients: int = 8) -> dict[str, Any]:
-        """Four that ask one query after the other, without pause, beside a corpus."""
+        """Four clients that ask one query after another, without pause, during a corpus."""
         asked: list[float] = []
         with Ingestion(self._server.port, self._passages, clients):
             time.sleep(5)
@@ -109,7 +109,7 @@ class Lanes:
         return meter.rate()
 
     def bodies(self) -> dict[str, Any]:
-        """A query beside one client that sends 30 MB a second, costly in one way after the other."""
+        """A query while one client sends 30 MB a second, in one costly form after another."""
         return {name: self._beside_bodies(make()) for name, make in BODIES.items()}
 
     def _beside_bodies(self, body: bytes) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def _texts_body() -> bytes:
 
 def _escaped_body() -> bytes:
     each = "什么是机器学习？" * (BODY // 100 // 48)
-    return json.dumps({"more": [each] * 100}).encode()  # without input: it is refused once it is parsed
+    return json.dumps({"more": [each] * 100}).encode()  # it has no input, so it is refused once it is parsed
 
 
 def _numbers_body() -> bytes:
@@ -206,7 +206,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if not options.no_fifo:
         report["first_in_first_out"] = {}
         with served(model, options, "benchmarks.fifo:app") as server:
-            lanes = Lanes(server, corpus, options.seconds / 2)  # a query may take minutes there
+            lanes = Lanes(server, corpus, options.seconds / 2)  # a query may take minutes in this queue
             for clients in options.clients:
                 report["first_in_first_out"][clients] = found = lanes.beside(clients)
                 say(f"first in, first out, beside {clients} clients: {found}")
@@ -222,7 +222,7 @@ def served(model: Path, options: argparse.Namespace, app: str = "wsgi:app") -> I
 
 
 def broken(report: dict[str, Any]) -> list[str]:
-    """The promises that were not kept."""
+    """The promises that the figures break."""
     alone = report["alone"]["p50_ms"]
     found = []
     for clients, row in report["beside"].items():

@@ -1,4 +1,4 @@
-"""What the processors can do at most: multiply, in GFLOP/s, and read memory, in GB/s.
+"""What the processors can do at most: multiplication in GFLOP/s, and reading memory in GB/s.
 
     python -m benchmarks.limit THREADS fp32 bf16 int8
 
@@ -14,14 +14,14 @@ from collections.abc import Callable
 import torch
 
 ROWS, INNER, COLUMNS = 1024, 1024, 4096  # tokens of a batch, width, width of the feed-forward part
-ARRAY = 2**28  # floats: a GiB, which no cache holds
+ARRAY = 2**28  # floats: 1 GiB, which fits into no cache
 SECONDS = 1.0  # for each way
 
 Way = Callable[[], object]
 
 
 def floats(dtype: torch.dtype) -> list[Way]:
-    """MKL's or oneDNN's product, whichever PyTorch takes, and oneDNN's with weights laid out beforehand."""
+    """The product of MKL or oneDNN, as PyTorch chooses, and that of oneDNN with weights packed beforehand."""
     left, right = torch.rand(ROWS, INNER).to(dtype), torch.rand(COLUMNS, INNER).to(dtype)
     ways: list[Way] = [lambda: torch.matmul(left, right.t())]
     if torch.backends.mkldnn.is_available():
@@ -31,7 +31,7 @@ def floats(dtype: torch.dtype) -> list[Way]:
 
 
 def integers() -> list[Way]:
-    """Signed by signed, and unsigned by signed with the weights laid out beforehand, which FBGEMM likes."""
+    """Signed by signed, and unsigned by signed with packed weights, which suits FBGEMM."""
     left, right = (
         torch.randint(-127, 128, shape, dtype=torch.int8) for shape in ((ROWS, INNER), (COLUMNS, INNER))
     )
@@ -40,7 +40,7 @@ def integers() -> list[Way]:
     weight = torch.quantize_per_channel(torch.rand(COLUMNS, INNER) - 0.5, scales, zeros, 0, torch.qint8)
     inputs = torch.quantize_per_tensor(torch.rand(ROWS, INNER), 1 / 127, 0, torch.quint8)
     for engine in {"fbgemm", "onednn"} & set(torch.backends.quantized.supported_engines):
-        torch.backends.quantized.engine = engine  # which lays out the weights; they remember it
+        torch.backends.quantized.engine = engine  # it packs the weights, which remember it
         packed = torch.ops.quantized.linear_prepack(weight, None)
         ways.append(lambda packed=packed: torch.ops.quantized.linear(inputs, packed, 0.5, 128))
     return ways
@@ -54,7 +54,7 @@ KINDS: dict[str, Callable[[], list[Way]]] = {
 
 
 def gflops(kind: str) -> float:
-    """Of the fastest way."""
+    """GFLOP/s of the fastest way."""
     return round(2 * ROWS * INNER * COLUMNS / min(map(seconds, KINDS[kind]())) / 1e9, 1)
 
 
@@ -65,9 +65,9 @@ def memory() -> float:
 
 
 def seconds(way: Way) -> float:
-    """The best of as many tries as there is time for, two at least."""
+    """The best of as many tries as there is time for, at least two."""
     best = float("inf")
-    way()  # the first lays out what the others find
+    way()  # the first one prepares what the others use
     end = time.perf_counter() + SECONDS
     while time.perf_counter() < end or best == float("inf"):
         start = time.perf_counter()

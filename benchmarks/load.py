@@ -1,4 +1,4 @@
-"""Load: closed loop, a client sends its next request when its last is answered; open loop, it just sends."""
+"""Load in a closed loop, where clients wait for answers before they send again, or in an open loop."""
 
 import http.client
 import json
@@ -14,18 +14,18 @@ from typing import Any, TypeVar
 from benchmarks.corpus import Corpus
 
 PATIENCE = 1800  # seconds for one answer
-IN_FLIGHT = 512  # threads that send; one that finds none free is sent late, and its wait counts
+IN_FLIGHT = 512  # threads that send; a request that finds none free is sent late, and its wait counts
 
 Sent = TypeVar("Sent")
 
 
 class WrongAnswer(Exception):
-    """A service did not do the work it is timed for."""
+    """A service did not do the work that is timed."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """The texts of one call, with their tokens and their body made before the clock runs."""
+    """The texts of one call, with their token counts and a body made before the clock runs."""
 
     texts: list[str]
     tokens: list[int]
@@ -33,7 +33,7 @@ class Request:
 
 
 def requests_of(corpus: Corpus, texts: list[str], each: int) -> list[Request]:
-    """Cut texts into requests of `each`."""
+    """Split texts into requests of `each` texts."""
     return [
         Request(part, [corpus.tokens(text) for text in part], json.dumps({"input": part}).encode())
         for part in (texts[start : start + each] for start in range(0, len(texts), each))
@@ -41,7 +41,7 @@ def requests_of(corpus: Corpus, texts: list[str], each: int) -> list[Request]:
 
 
 def post(port: int, request: Request, path: str = "/api/embed") -> tuple[float, bytes]:
-    """Seconds and body of the answer, over a connection of its own."""
+    """Send a request over its own connection; returns the seconds and the body of the answer."""
     start = time.perf_counter()
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
@@ -57,7 +57,7 @@ def post(port: int, request: Request, path: str = "/api/embed") -> tuple[float, 
 
 
 def vectors(request: Request, body: bytes) -> list[list[float]]:
-    """The vectors of an answer; WrongAnswer if it is not for all the texts, whole."""
+    """The vectors of an answer; raises WrongAnswer unless it is complete and has one for each text."""
     answer = json.loads(body)
     if len(answer["embeddings"]) != len(request.texts):
         raise WrongAnswer(f"{len(answer['embeddings'])} vectors for {len(request.texts)} texts")
@@ -72,7 +72,7 @@ def check_tokens(counted: int, requests: list[Request]) -> None:
 
 
 def measure(port: int, requests: list[Request], clients: int) -> dict[str, Any]:
-    """Send all requests from so many clients at a time; answers are looked at after the clock stops."""
+    """Send all requests from this many clients at a time; answers are checked after the clock stops."""
     start = time.perf_counter()
     with ThreadPoolExecutor(clients) as pool:
         answers = list(pool.map(lambda request: post(port, request), requests))
@@ -83,9 +83,9 @@ def measure(port: int, requests: list[Request], clients: int) -> dict[str, Any]:
 
 
 def closed_loop(send: Callable[[int], object], clients: int, seconds: float) -> None:
-    """Call `send` from so many clients for so long, each again when its last call has ended.
+    """Call `send` from this many clients for this long; each calls again when its last call has ended.
 
-    It is told a number that no other call has.
+    `send` gets a number that no other call has.
     """
     end = time.monotonic() + seconds
 
@@ -102,7 +102,7 @@ def closed_loop(send: Callable[[int], object], clients: int, seconds: float) -> 
 def open_loop(send: Callable[[int, float], Sent], rate: float, seconds: float, seed: int = 0) -> list[Sent]:
     """Call `send` at random moments, `rate` of them a second, however long earlier calls take.
 
-    It is told its number and when it was due, by time.monotonic(), so that a late start counts as waiting.
+    `send` gets its number and the time.monotonic() at which it was due, so a late start counts as waiting.
     """
     chance = random.Random(seed)
     calls = []
@@ -117,7 +117,7 @@ def open_loop(send: Callable[[int, float], Sent], rate: float, seconds: float, s
 
 
 def percentile(values: list[float], share: float) -> float:
-    """The value that so large a share of them is not above; NaN of none."""
+    """The value that this share of them does not exceed; NaN if there are none."""
     ordered = sorted(values)
     return ordered[math.ceil(share * len(ordered)) - 1] if ordered else math.nan
 

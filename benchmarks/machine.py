@@ -1,4 +1,4 @@
-"""Where and of what a measurement was taken, and where it is kept."""
+"""Describes the machine and versions of a measurement, and saves it."""
 
 import datetime
 import importlib.metadata
@@ -17,13 +17,13 @@ from benchmarks.services import ROOT, inherited
 
 PACKAGES = ("torch", "openvino", "transformers", "tokenizers", "numpy", "flask", "gunicorn", "orjson")
 RESULTS = ROOT / "benchmarks" / "results"
-# What decides how fast a processor multiplies.
+# The extensions that determine how fast a processor multiplies.
 FLAGS = (
     *("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
     *("amx_tile", "amx_bf16", "amx_int8"),
     *("asimd", "asimddp", "bf16", "i8mm", "sve", "sve2"),
 )
-# For floats and for int8, the best first: a kind of processor is named after the first that it has.
+# For floats and for int8, the best first; a kind of processor is named after the first one that it has.
 FLOATS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "bf16", "asimd")
 INTEGERS = ("amx_int8", "avx512_vnni", "avx_vnni", "i8mm", "asimddp")
 VENDORS = {"AuthenticAMD": "amd", "GenuineIntel": "intel"}
@@ -50,7 +50,7 @@ def describe(held_to: str = "") -> dict[str, Any]:
 def kind() -> str:
     """A folder's name for processors that measure alike: amd-avx512_bf16-avx512_vnni-25-17.
 
-    Vendor, best extensions, then family and model, so that kin stand together in a listing.
+    Vendor, best extensions, then family and model, so that related ones are next to each other in a list.
     """
     flags = cpu_flags()
     vendor = _cpu("vendor_id") or _cpu("CPU implementer") or platform.machine()
@@ -60,20 +60,20 @@ def kind() -> str:
 
 
 def limits(held_to: str = "") -> dict[str, Any]:
-    """What the processors multiply and read at most, measured in a process of its own."""
+    """What the processors multiply and read at most, measured in a separate process."""
     kinds = ["fp32", "int8"]
     if not held_to and {"amx_bf16", "avx512_bf16", "bf16"} & set(cpu_flags()):
-        kinds.append("bf16")  # others compute it by way of fp32, slowly
+        kinds.append("bf16")  # others emulate it with fp32, slowly
     command = [sys.executable, "-m", "benchmarks.limit", str(cpu_budget()), *kinds]
     environ = inherited() | held(held_to)
     done = subprocess.run(command, cwd=ROOT, env=environ, check=True, capture_output=True)
     found: dict[str, Any] = json.loads(done.stdout)
-    found["gflops"]["w8a16"] = found["gflops"]["int8"] / 2  # upper and lower bytes in turn
+    found["gflops"]["w8a16"] = found["gflops"]["int8"] / 2  # upper and lower bytes one after the other
     return found
 
 
 def better_limits(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
-    """The larger of each: a busy neighbour may have slowed one of the two measurements."""
+    """The larger of each: a noisy neighbour may have slowed one of the two measurements."""
     return {
         "gflops": {kind: max(left["gflops"][kind], right["gflops"][kind]) for kind in left["gflops"]},
         "memory_gb_per_s": max(left["memory_gb_per_s"], right["memory_gb_per_s"]),
@@ -86,7 +86,7 @@ def cpu_flags() -> list[str]:
 
 
 def conclude(report: dict[str, Any], name: str, keep: bool) -> NoReturn:
-    """Print a report, keep it if asked to, and exit with the promises that it found broken."""
+    """Print a report, save it if asked to, and exit with the promises that it found broken."""
     print(json.dumps(report, indent=1))
     if keep:
         save(report, name)
@@ -94,7 +94,7 @@ def conclude(report: dict[str, Any], name: str, keep: bool) -> NoReturn:
 
 
 def save(report: dict[str, Any], name: str) -> None:
-    """Keep a report with others from the same kind of processor, and say where."""
+    """Save a report with others from the same kind of processor, and say where."""
     file = RESULTS / report["machine"]["kind"] / f"{name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(report, indent=1) + "\n")
@@ -120,7 +120,7 @@ def _packages() -> dict[str, str]:
 
 
 def _git() -> str | None:
-    """The commit, marked if files differ from it."""
+    """The commit, with a mark if files differ from it."""
     try:
         result = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],

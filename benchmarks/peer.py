@@ -3,8 +3,9 @@
     python -m benchmarks.peer export openvino models/bench models/bench-peers
     python -m benchmarks.peer run openvino models/bench-peers
 
-Either says on a line of standard output when it is done or ready. While it runs, a line in has calls, each a
-list of texts, and the batch size; a line out their tokens and seconds, one by one, and vectors if asked for.
+Both write a line to standard output when they are done or ready. While it runs, an input line has calls, each
+a list of texts, and the batch size; an output line has the tokens and seconds of each call, and vectors if
+asked for.
 """
 
 import contextlib
@@ -25,17 +26,17 @@ PACKAGES = (
 
 
 class Peer(Protocol):
-    """What each library is made to offer."""
+    """The interface to each library."""
 
     def encode(self, texts: list[str], batch: int) -> np.ndarray:
-        """Vectors of the texts, of length 1, (n, d)."""
+        """The texts' vectors of length 1, (n, d)."""
 
     def tokens(self, texts: list[str]) -> int:
-        """How many it computes for them."""
+        """How many tokens it computes for the texts."""
 
 
 def library(name: str) -> Any:
-    """The module that drives the peer's library. Only one is imported: they take seconds."""
+    """The module for the peer's library. Only that one is imported, because each takes seconds."""
     if name.startswith("ctranslate2"):
         return importlib.import_module("benchmarks.peer_ctranslate2")
     return importlib.import_module("benchmarks.peer_sentence_transformers")

@@ -3,8 +3,8 @@
     python -m benchmarks.peer_cross_encoder export openvino models/bench-reranker models/bench-reranker-peers
     python -m benchmarks.peer_cross_encoder run openvino models/bench-reranker models/bench-reranker-peers
 
-Either says on a line of standard output when it is done or ready. While it runs, a line in has pairs and the
-batch size; a line out their scores, before any sigmoid, and the seconds that they took.
+Both write a line to standard output when they are done or ready. While it runs, an input line has pairs and
+the batch size; an output line has their scores, before any sigmoid, and the seconds that they took.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ CALIBRATION = "calibration.json"  # a list of pairs that `benchmarks.rerank` lea
 
 
 def export(name: str, model: Path, folder: Path) -> None:
-    """Make one peer's file in the folder of all."""
+    """Make one peer's file in the peers' common folder."""
     if name == "openvino":
         load(model, {"export": True}).save_pretrained(str(folder))
     else:
@@ -36,7 +36,7 @@ def export(name: str, model: Path, folder: Path) -> None:
 
 
 def _quantize(folder: Path) -> None:
-    """What export_static_quantized_openvino_model does, whose calibration texts are only on a hub."""
+    """Like export_static_quantized_openvino_model, whose calibration texts are only on a hub."""
     import nncf
     from optimum.intel import OVConfig, OVQuantizationConfig, OVQuantizer
 
@@ -45,13 +45,13 @@ def _quantize(folder: Path) -> None:
     inputs = [dict(encoder.tokenizer([pair], return_tensors="np")) for pair in pairs]
     OVQuantizer.from_pretrained(encoder[0].auto_model).quantize(
         nncf.Dataset(inputs),
-        save_directory=folder / "openvino-int8",  # it adds "openvino" to that
+        save_directory=folder / "openvino-int8",  # the library adds "openvino" to this
         ov_config=OVConfig(quantization_config=OVQuantizationConfig(num_samples=len(pairs))),
     )
 
 
 def load(model: Path, settings: dict[str, Any] | None = None) -> CrossEncoder:
-    """By torch, or with settings by OpenVINO; on as many threads as OMP_NUM_THREADS says."""
+    """With torch, or with OpenVINO if there are settings; on OMP_NUM_THREADS threads."""
     if settings is None:
         return CrossEncoder(str(model), device="cpu")
     threads = {"INFERENCE_NUM_THREADS": os.environ["OMP_NUM_THREADS"]}

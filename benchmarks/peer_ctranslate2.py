@@ -1,4 +1,4 @@
-"""CTranslate2, as fast as it goes: short batches of texts of like length, mean pooling, L2."""
+"""CTranslate2 at its fastest: small batches of texts of similar length, mean pooling, L2."""
 
 import json
 import os
@@ -9,13 +9,13 @@ import ctranslate2
 import numpy as np
 from tokenizers import Tokenizer
 
-# Tokens of a batch, padding included: larger ones leave the caches and are slower.
+# Tokens per batch, padding included: larger batches do not fit into the caches and are slower.
 BATCH_TOKENS = 512
 COMPUTE = {"ctranslate2": "float32", "ctranslate2-int8": "int8"}
 
 
 def export(name: str, model: Path, folder: Path) -> None:
-    """Convert the checkpoint, with its tokenizer set to cut where the model must."""
+    """Convert the checkpoint, and set its tokenizer to truncate at the model's limit."""
     folder /= name
     shutil.rmtree(folder, ignore_errors=True)  # left by an attempt that ended early
     ctranslate2.converters.TransformersConverter(str(model)).convert(
@@ -29,7 +29,7 @@ def export(name: str, model: Path, folder: Path) -> None:
 
 
 class Encoder:
-    """A converted encoder on as many threads as OMP_NUM_THREADS says."""
+    """A converted encoder on OMP_NUM_THREADS threads."""
 
     def __init__(self, name: str, folder: Path) -> None:
         folder /= name
@@ -42,7 +42,7 @@ class Encoder:
         )
 
     def encode(self, texts: list[str], batch: int) -> np.ndarray:
-        """Vectors in the order of the texts; it makes its own batches, whatever `batch` is."""
+        """Vectors in the order of the texts; this makes its own batches and ignores `batch`."""
         ids = self._ids(texts)
         vectors: list[np.ndarray] = [np.empty(0)] * len(ids)
         for numbers in _batches([len(each) for each in ids]):
@@ -61,7 +61,7 @@ class Encoder:
 
 
 def _batches(lengths: list[int]) -> list[list[int]]:
-    """Texts by their numbers, the longest first, as many together as BATCH_TOKENS allow, at least one."""
+    """Batches of the texts' indices, the longest texts first, of up to BATCH_TOKENS or a single text."""
     batches: list[list[int]] = []
     room = 0
     for number in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):

@@ -18,7 +18,7 @@ CALIBRATION = "calibration.json"  # a list of texts that `benchmarks.peers` leav
 
 
 def export(name: str, model: Path, folder: Path) -> None:
-    """Make one peer's file in the folder of all, a sentence-transformers model with mean pooling."""
+    """Make one peer's file in the common folder, a sentence-transformers model with mean pooling."""
     if name == "openvino-int8":
         _quantize_openvino(folder)
         return
@@ -29,7 +29,7 @@ def export(name: str, model: Path, folder: Path) -> None:
         model_kwargs={"export": True},
         max_seq_length=limits["max_seq_length"],
     )
-    # By hand, because the checkpoint's own modules say CLS.
+    # Built by hand, because the checkpoint's own modules say CLS.
     modules = [transformer, Pooling(transformer.get_embedding_dimension(), "mean"), Normalize()]
     encoder = SentenceTransformer(modules=modules, device="cpu")
     if name == "openvino":
@@ -41,7 +41,7 @@ def export(name: str, model: Path, folder: Path) -> None:
 
 
 def _quantize_openvino(folder: Path) -> None:
-    """What export_static_quantized_openvino_model does, whose calibration texts are only on a hub."""
+    """Like export_static_quantized_openvino_model, whose calibration texts are only on a hub."""
     import nncf
     from optimum.intel import OVConfig, OVQuantizationConfig, OVQuantizer
 
@@ -50,7 +50,7 @@ def _quantize_openvino(folder: Path) -> None:
     inputs = [dict(encoder.tokenizer(text, return_tensors="np")) for text in texts]
     OVQuantizer.from_pretrained(encoder[0].auto_model).quantize(
         nncf.Dataset(inputs),
-        save_directory=folder / "openvino-int8",  # it adds "openvino" to that
+        save_directory=folder / "openvino-int8",  # the library adds "openvino" to this
         ov_config=OVConfig(quantization_config=OVQuantizationConfig(num_samples=len(texts))),
     )
 
@@ -64,7 +64,7 @@ def _instructions() -> str:
 
 
 def _load(name: str, folder: Path) -> SentenceTransformer:
-    """A model on as many threads as OMP_NUM_THREADS says."""
+    """A model on OMP_NUM_THREADS threads."""
     threads = int(os.environ["OMP_NUM_THREADS"])
     settings: dict[str, Any] = {"file_name": FILES[name]}
     backend = name.partition("-")[0]
@@ -79,7 +79,7 @@ def _load(name: str, folder: Path) -> SentenceTransformer:
 
 
 class Encoder:
-    """One of its backends."""
+    """One of sentence-transformers' backends."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self._encoder = _load(name, folder)

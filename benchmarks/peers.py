@@ -1,4 +1,4 @@
-"""Ours beside the strongest peers on a CPU, same weights, no HTTP: `python -m benchmarks.peers`."""
+"""Our encoder and its strongest peers on a CPU, same weights, no HTTP: `python -m benchmarks.peers`."""
 
 import argparse
 import contextlib
@@ -28,7 +28,7 @@ CALIBRATION_TEXTS = 128  # optimum-intel's default
 
 def main() -> None:
     options = _options()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that what was started ends too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that the processes it started end too
     try:
         report = run(options)
     except (services.StartFailed, load.WrongAnswer) as error:
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Measure everything; the report keeps what each round gave."""
+    """Measure everything; the report has the figures of each round."""
     model = options.model.resolve()
     corpus = Corpus(model / "tokenizer.json", read_checkpoint(model).max_tokens)
     folder = model.with_name(f"{model.name}-peers")
@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def make_exports(model: Path, folder: Path, corpus: Corpus) -> None:
-    """What the peers load, each made once in a process of its own, and again if the model is newer."""
+    """Make the files that the peers load, each once in its own process, and again if the model is newer."""
     folder.mkdir(exist_ok=True)
     texts = corpus.texts("mixed", CALIBRATION_TEXTS, seed=-2)
     (folder / "calibration.json").write_text(json.dumps(texts), encoding="utf-8")
@@ -95,7 +95,7 @@ def make_exports(model: Path, folder: Path, corpus: Corpus) -> None:
 def one_round(
     profile: Profile, turn: int, parts: dict[str, InProcess], corpus: Corpus, quick: bool
 ) -> Iterator[dict[str, Any]]:
-    """A profile once for each and each batch size, the others idle; who is first changes."""
+    """Measure a profile once per entrant and batch size, while the others are idle; the order changes."""
     each = profile.quick if quick else profile.each
     requests = requests_of(corpus, corpus.texts(profile.texts, each * profile.calls, seed=turn), each)
     ways = [(name, batch) for name in parts for batch in _batches(name, each)]
@@ -109,12 +109,12 @@ def one_round(
 
 
 def vectors(part: InProcess, requests: list[Request]) -> np.ndarray:
-    """Those of all texts, one text a call, (n, d)."""
+    """The vectors of all texts, one text per call, (n, d)."""
     return np.array(part.ask(requests, vectors=True, batch=1)["vectors"])
 
 
 def _batches(name: str, each: int) -> tuple[int, ...]:
-    """Batch sizes to try for calls of so many texts; who makes batches of its own gets the call."""
+    """The batch sizes to try for calls of this many texts; an entrant with its own batches gets them all."""
     tried = PEERS[name].batches if name in PEERS else ()
     return tried if tried and each > 1 else (each,)
 

@@ -1,4 +1,4 @@
-"""From the figures of every round to the tables of `benchmarks.peers`."""
+"""Makes the tables of `benchmarks.peers` from the figures of every round."""
 
 from collections.abc import Iterator
 from statistics import median
@@ -12,7 +12,7 @@ QUERY = "query"
 
 
 def summary(report: dict[str, Any]) -> dict[str, Any]:
-    """Each one's medians, ours beside the best peer in every profile, and ours beside the limits."""
+    """The medians of each, ours compared with the best peer in every profile, and with the limits."""
     names = list(dict.fromkeys(run["of"] for run in report["runs"]))
     medians = {name: _medians(report["runs"], name) for name in names}
     return {
@@ -23,7 +23,7 @@ def summary(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def _medians(runs: list[dict[str, Any]], name: str) -> dict[str, dict[str, float]]:
-    """Over the rounds, of each profile at the batch size that is best for it."""
+    """The medians over the rounds, for each profile at its best batch size."""
     found = {}
     for profile in PROFILES:
         mine = _runs(runs, name, profile.name)
@@ -42,8 +42,8 @@ def _medians(runs: list[dict[str, Any]], name: str) -> dict[str, dict[str, float
 def _verdicts(report: dict[str, Any], medians: dict[str, Any], name: str) -> dict[str, dict[str, Any]]:
     """For each profile the fastest peer of our class, and whether ours is ahead of it.
 
-    Ahead is faster with a lowest cosine that is no lower; faster with a lower one is only less exact. A
-    peer that could not be held to the instruction set is no measure for those that were.
+    Ahead means faster with a lowest cosine that is no lower; faster with a lower one is only less exact. A
+    peer that could not be limited to the instruction set is not compared with those that were.
     """
     rivals = [
         rival
@@ -54,7 +54,7 @@ def _verdicts(report: dict[str, Any], medians: dict[str, Any], name: str) -> dic
     for profile in PROFILES:
         best = max(rivals, key=lambda rival: _speed(medians, rival, profile.name))
         ratio = _speed(medians, name, profile.name) / _speed(medians, best, profile.name)
-        mine, theirs = (round(report["lowest_cosine"][of], 5) for of in (name, best))  # as they are printed
+        mine, theirs = (round(report["lowest_cosine"][of], 5) for of in (name, best))  # rounded as printed
         exact = round(mine - theirs, 5)
         found[profile.name] = {
             "peer": best,
@@ -66,7 +66,7 @@ def _verdicts(report: dict[str, Any], medians: dict[str, Any], name: str) -> dic
 
 
 def _beside_limits(report: dict[str, Any], name: str) -> dict[str, float | None]:
-    """Of what the processors can multiply in its precision; None where that was not measured."""
+    """The share of what the processors can multiply in its precision; None if that was not measured."""
     precision, model, limits = report["precisions"][name], report["model"], report["limits"]
     limit = limits["gflops"].get(precision)
     speed = {
@@ -87,7 +87,7 @@ def _beside_limits(report: dict[str, Any], name: str) -> dict[str, float | None]
 
 
 def table(report: dict[str, Any]) -> str:
-    """What a person reads."""
+    """The tables for people."""
     held = f", held to {report['held_to']}" if report["held_to"] else ""
     lines = [
         f"{report['machine']['cpu']}, {report['machine']['cores']} cores{held}",
@@ -122,7 +122,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def _verdict_lines(report: dict[str, Any], name: str) -> Iterator[str]:
-    """Of one of ours: the ratios, whom they are to, and how its lowest cosine compares."""
+    """For one of ours: the ratios, the peers they refer to, and how its lowest cosine compares."""
     cells = report["summary"]["verdicts"][name].values()
     yield _row(
         _label(report, name),
@@ -142,7 +142,7 @@ def _row(label: str, cells: list[str], last: str = "") -> str:
 
 
 def _speed(medians: dict[str, Any], name: str, profile: str) -> float:
-    """More is better, also for the query, whose figure is its latency."""
+    """A figure where more is better, also for the query, which is measured by its latency."""
     row = medians[name][profile]
     return 1 / row["p50_ms"] if profile == QUERY else row["tokens_per_second"]
 

@@ -1,8 +1,8 @@
-"""The plain service that ratios are measured against: transformers as its manual shows it, behind Flask.
+"""The plain service that we compare with: transformers as in its manual, behind Flask.
 
     PLAIN_MODEL=models/bench gunicorn -c /dev/null -k gthread --threads 32 benchmarks.plain:app
 
-Float32, a request's texts padded to the longest, one forward, mean over the mask, L2, floats as JSON.
+Float32, a request's texts padded to the longest, one forward pass, mean over the mask, L2, JSON floats.
 """
 
 import os

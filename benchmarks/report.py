@@ -1,4 +1,4 @@
-"""From the figures of every round to the table."""
+"""Makes the table of `benchmarks.bench` from the figures of every round."""
 
 from statistics import median
 from typing import Any
@@ -7,13 +7,13 @@ from benchmarks.cost import gflop
 
 
 def summary(report: dict[str, Any]) -> dict[str, Any]:
-    """A row for each profile, medians over the rounds; and what HTTP leaves of the encoder's speed."""
+    """One row per profile, medians over the rounds; and how much of the encoder's speed HTTP keeps."""
     rows = {}
     for name in report["profiles"]:
         value = "p50_ms" if name == "query" else "tokens_per_second"
         plain, ours = (_values(report, name, of, value) for of in ("plain", "ours"))
         pairs = [(median(plain), median(ours)), *zip(plain, ours, strict=True)]
-        # How many times as fast, also where less is better.
+        # How many times as fast, even for figures where less is better.
         ratios = [left / right if value == "p50_ms" else right / left for left, right in pairs]
         rows[name] = {
             "unit": value,
@@ -44,7 +44,7 @@ def summary(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def table(report: dict[str, Any]) -> str:
-    """What a person reads."""
+    """The table for people."""
     lines = [
         f"{report['engine']} {report['precision']} beside plain transformers float32",
         f"{report['machine']['cpu']}, {report['machine']['cores']} cores: at most "
@@ -86,12 +86,12 @@ def limits_line(limits: dict[str, Any]) -> str:
 
 
 def _values(report: dict[str, Any], profile: str, of: str, value: str) -> list[float]:
-    """A figure of every round, in the order of the rounds."""
+    """One figure of every round, in order."""
     return [run[value] for run in report["runs"] if (run["profile"], run["of"]) == (profile, of)]
 
 
 def _share_of_limit(report: dict[str, Any], profile: str) -> float | None:
-    """What ours multiplied a second, of what the processors can in its precision; None if not measured."""
+    """The share of the processors' multiplications per second that ours reaches; None if not measured."""
     limit = report["limits"]["gflops"].get(report["precision"])
     if not limit:
         return None

@@ -1,4 +1,4 @@
-"""A cross-encoder beside sentence-transformers', same weights: `python -m benchmarks.rerank`.
+"""Our cross-encoder compared with sentence-transformers', on the same weights: `python -m benchmarks.rerank`.
 
 50 passages of one query, in turns: ours in each precision, in process and over HTTP, and CrossEncoder.predict
 with torch and with OpenVINO, on as many threads. Then 200 passages in two stages, the memory of both models,
@@ -32,16 +32,16 @@ BATCH = 32  # CrossEncoder.predict's default
 CALIBRATION_PAIRS = 128
 PRECISIONS = ("fp32", "w8a16", "int8")
 BF16 = {"amx_bf16", "avx512_bf16", "bf16"}
-WARM_UP = 4  # passages that do not count
+WARM_UP = 4  # warm-up passages, which do not count
 
-Answer = dict[str, Any]  # seconds, scores and what else there is to say
+Answer = dict[str, Any]  # seconds, scores and further figures
 
 
 class Scorer(Protocol):
     """What is measured."""
 
     def score(self, query: str, passages: list[str]) -> Answer:
-        """The passages' scores in their order, and the seconds that they took."""
+        """The passages' scores in order, and the seconds that they took."""
 
 
 class Ours(InProcess):
@@ -55,7 +55,7 @@ class Ours(InProcess):
         return self.tell({"pairs": [[query, passage] for passage in passages]})
 
     def rank(self, query: str, passages: list[str], top: int) -> Answer:
-        """In two stages."""
+        """Rank in two stages."""
         return self.tell({"query": query, "passages": passages, "top": top})
 
 
@@ -89,7 +89,7 @@ class Served(Server):
 
 def main() -> None:
     options = _options()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that what was started ends too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that the processes it started end too
     try:
         report = run(options)
     except (services.StartFailed, WrongAnswer) as error:
@@ -99,7 +99,7 @@ def main() -> None:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Measure everything; the report keeps what each round gave."""
+    """Measure everything; the report has the figures of each round."""
     encoder, reranker = options.model.resolve(), options.reranker.resolve()
     peers = options.reranker.absolute().with_name(f"{options.reranker.name}-peers")
     corpus = Corpus(reranker / "tokenizer.json", read_checkpoint(reranker).max_tokens)
@@ -154,7 +154,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def make_exports(model: Path, folder: Path, corpus: Corpus) -> None:
-    """What OpenVINO loads, made once in a process of its own, and again if the model is newer."""
+    """Make the files that OpenVINO loads, once in a separate process, and again if the model is newer."""
     folder.mkdir(exist_ok=True)
     queries = corpus.texts("short", CALIBRATION_PAIRS, seed=-2)
     passages = corpus.texts("passage", CALIBRATION_PAIRS, seed=-2)
@@ -170,7 +170,7 @@ def make_exports(model: Path, folder: Path, corpus: Corpus) -> None:
 
 
 def agreement(parts: dict[str, Scorer], query: str, passages: list[str]) -> dict[str, dict[str, float]]:
-    """Everybody's scores beside torch's, to see that all compute the same. The first call does not count."""
+    """Compare all scores with torch's, to check that all compute the same. The first call does not count."""
     found = {name: np.array(part.score(query, passages)["scores"]) for name, part in parts.items()}
     right = found["torch"]
     return {
@@ -186,7 +186,7 @@ def agreement(parts: dict[str, Scorer], query: str, passages: list[str]) -> dict
 def one_round(
     turn: int, parts: dict[str, Scorer], query: str, passages: list[str]
 ) -> Iterator[tuple[str, float]]:
-    """Everybody once, the others idle; who is first changes."""
+    """Measure each once, while the others are idle; the order changes."""
     for name in parts if turn % 2 == 0 else reversed(parts):
         seconds = parts[name].score(query, passages)["seconds"]
         say(f"round {turn + 1}, {name}: {len(passages)} pairs in {seconds:.1f} s")
@@ -194,7 +194,7 @@ def one_round(
 
 
 def two_stages(part: Ours, query: str, passages: list[str], rounds: int) -> dict[str, Any]:
-    """All, then the best by cross-encoder; beside all by cross-encoder, and the second stage alone."""
+    """Two stages compared with the cross-encoder for all passages, and with the second stage alone."""
     seconds: dict[str, list[float]] = {"two_stages": [], "all": [], "second_stage": []}
     for _ in range(rounds):
         seconds["two_stages"].append(part.rank(query, passages, TOP)["seconds"])

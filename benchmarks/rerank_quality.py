@@ -1,4 +1,4 @@
-"""What 8 bits and two stages change in a real cross-encoder's order: questions and English manual pages."""
+"""How 8 bits and two stages change a real cross-encoder's ranking of English manual pages for questions."""
 
 from itertools import combinations
 from pathlib import Path
@@ -31,11 +31,11 @@ class Part(Protocol):
         """Scores and seconds."""
 
     def rank(self, query: str, passages: list[str], top: int) -> dict[str, Any]:
-        """In two stages, None where a passage was not read."""
+        """Scores in two stages; None for a passage that the cross-encoder did not read."""
 
 
 def quality(model: Path, parts: dict[str, Part], pages: Path) -> dict[str, Any]:
-    """Each precision beside fp32, and two stages beside all by cross-encoder."""
+    """Each precision compared with fp32, and two stages with the cross-encoder for all passages."""
     passages = english(pages)
     found = {name: [part.score(question, passages) for question in QUESTIONS] for name, part in parts.items()}
     scores = {name: np.array([one["scores"] for one in each]) for name, each in found.items()}
@@ -65,7 +65,7 @@ def english(pages: Path) -> list[str]:
 
 
 def compared(right: np.ndarray, found: np.ndarray) -> dict[str, Any]:
-    """Scores of one precision beside another's. (questions, passages)"""
+    """Compare the scores of two precisions. (questions, passages)"""
     pairs = np.array(list(combinations(range(right.shape[1]), 2))).T
     signs = [np.sign(scores[:, pairs[0]] - scores[:, pairs[1]]) for scores in (right, found)]
     return {
@@ -78,6 +78,6 @@ def compared(right: np.ndarray, found: np.ndarray) -> dict[str, Any]:
 
 
 def kept(right: np.ndarray, found: np.ndarray) -> float:
-    """How much of the ten best is the same, a mean over the questions. (questions, passages)"""
+    """The share of the ten best that is the same, as a mean over the questions. (questions, passages)"""
     best = [np.argsort(-scores, axis=1, kind="stable")[:, :BEST] for scores in (right, found)]
     return round(float(np.mean([len(set(a) & set(b)) / BEST for a, b in zip(*best, strict=True)])), 3)

@@ -1,10 +1,10 @@
-"""What `benchmarks.rerank` measured: the ratios, what was promised of them, and the table."""
+"""The report of `benchmarks.rerank`: the ratios, the promises about them, and the table."""
 
 from statistics import median
 from typing import Any
 
 OPENVINO = ("openvino", "openvino-int8")
-# The OpenVINO models that a precision of ours must be ahead of: of as many bits or more.
+# The OpenVINO models that each of our precisions must beat: those with as many bits or more.
 RIVALS = {
     "fp32": ("openvino",),
     "bf16": ("openvino",),
@@ -13,11 +13,11 @@ RIVALS = {
 }
 TIMES_TORCH = 2.0
 MEMORY_MIB = 2560  # both models in int8
-TOLERANCE = 1e-3  # of the scores that were computed in fp32
+TOLERANCE = 1e-3  # for scores that were computed in fp32
 
 
 def summary(report: dict[str, Any]) -> dict[str, Any]:
-    """A row for each precision of ours, in process and over HTTP: ratios of medians, and of the rounds."""
+    """A row for each of our precisions, in process and over HTTP: ratios of the medians and of the rounds."""
     seconds: dict[str, list[float]] = {}
     for run in report["runs"]:
         seconds.setdefault(run["of"], []).append(run["seconds"])
@@ -47,7 +47,7 @@ def _times(theirs: list[float], ours: list[float]) -> dict[str, float]:
 
 
 def broken(report: dict[str, Any]) -> list[str]:
-    """The promises that were not kept."""
+    """The promises that the figures break."""
     found = []
     for name in exact(report):
         difference = report["scores"][name]["largest_difference"]
@@ -63,14 +63,14 @@ def broken(report: dict[str, Any]) -> list[str]:
 
 
 def exact(report: dict[str, Any]) -> list[str]:
-    """Who computes in fp32, besides torch. OpenVINO takes bf16 by itself where the processor has it."""
+    """Which ones compute in fp32, besides torch. OpenVINO uses bf16 by default if the processor has it."""
     ours = [name for name in report["scores"] if name.startswith("fp32")]
     has_bf16 = any("bf16" in flag for flag in report["machine"]["flags"])
     return ours if has_bf16 else [*ours, "openvino"]
 
 
 def resident(memory: dict[str, Any]) -> int:
-    """MiB, the larger of when loaded and after a call."""
+    """MiB: the larger of the figures after loading and after a call."""
     return max(memory["loaded"]["VmRSS"], memory["after"]["VmRSS"])
 
 
@@ -85,7 +85,7 @@ def _missed(name: str, row: dict[str, Any]) -> list[str]:
 
 
 def table(report: dict[str, Any]) -> str:
-    """What a person reads."""
+    """The table for people."""
     machine, result = report["machine"], report["summary"]
     lines = [
         f"{report['passages']} passages of about 100 tokens and one query; "

@@ -1,4 +1,4 @@
-"""The processes that are measured: started on free ports, waited for, looked at, ended."""
+"""Starts the processes that are measured on free ports, waits for them, watches and ends them."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ from benchmarks.load import Request
 
 ROOT = Path(__file__).parent.parent
 ENGINE = "auto"
-# Variables of the caller that no process gets: settings, and what libraries read.
+# Variables of the caller that no process inherits: settings, and those that libraries read.
 NOT_PASSED_ON = (
     *("EMBED_", "GUNICORN_", "OMP_", "MKL_", "KMP_", "WEB_", "PORT"),
     *("ONEDNN_", "DNNL_", "OV_", "ATEN_", "FBGEMM_", "CT2_"),
@@ -28,7 +28,7 @@ NOT_PASSED_ON = (
 START_SECONDS = 900  # the first start on new weights may prepare them for minutes
 STOP_SECONDS = 60
 
-# -c /dev/null: not the project's gunicorn.conf.py.
+# -c /dev/null: do not use the project's gunicorn.conf.py.
 PLAIN = "-c /dev/null --workers 1 --worker-class gthread --threads 32 --timeout 0 --no-control-socket"
 
 
@@ -37,7 +37,7 @@ class StartFailed(Exception):
 
 
 def inherited() -> dict[str, str]:
-    """The caller's environment, without what would change what is measured."""
+    """The caller's environment, without variables that would change the measurement."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -46,7 +46,7 @@ def inherited() -> dict[str, str]:
 
 
 class Process:
-    """A process group for the length of a `with`; the caller's own settings do not reach it."""
+    """A process group during a `with` block; it does not get the caller's settings."""
 
     def __init__(self, command: list[str], environ: dict[str, str], stdin: int, stdout: int | None) -> None:
         offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
@@ -76,7 +76,7 @@ class Process:
         raise NotImplementedError
 
     def measure(self, requests: list[Request], clients: int) -> dict[str, Any]:
-        """Have all requests answered, so many at a time."""
+        """Send all requests, this many at a time."""
         raise NotImplementedError
 
     @property
@@ -84,7 +84,7 @@ class Process:
         return os.pread(self._log.fileno(), 2**20, 0).decode(errors="replace")
 
     def running(self) -> tuple[str, str] | None:
-        """Engine and precision that ours logged after loading, if it did."""
+        """The engine and precision that our server logged after loading, if it did."""
         found = re.search(r"loaded .* s: (\w+), (\w+),", self.log)
         return (found[1], found[2]) if found else None
 
@@ -104,7 +104,7 @@ class Process:
         return ticks / os.sysconf("SC_CLK_TCK")
 
     def stop(self) -> None:
-        """End the whole group, by force if it takes too long."""
+        """End the whole group; kill it if that takes too long."""
         if self.popen.poll() is None:
             self.popen.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -152,13 +152,13 @@ class Server(Process):
 
 
 class InProcess(Process):
-    """An encoder without HTTP: a line of JSON in, a line of JSON out. Ours, unless told how else to start."""
+    """An encoder without HTTP: one JSON line in, one JSON line out. It is ours unless a command is given."""
 
     def __init__(self, environ: dict[str, str], command: list[str] | None = None) -> None:
         environ = environ | {"OMP_NUM_THREADS": str(thread_budget(workers=1))}  # as gunicorn.conf.py does
         command = command or [sys.executable, "-m", "benchmarks.inprocess"]
         super().__init__(command, environ, subprocess.PIPE, subprocess.PIPE)
-        self.hello: dict[str, Any] = {}  # what it says when it is ready
+        self.hello: dict[str, Any] = {}  # its first line, when it is ready
 
     def wait_until_ready(self) -> None:
         self.hello = self._answer()
@@ -171,14 +171,14 @@ class InProcess(Process):
         return json.loads(line)
 
     def tell(self, line: dict[str, Any]) -> dict[str, Any]:
-        """Its answer to a line."""
+        """Send a line; returns the answer."""
         assert self.popen.stdin
         self.popen.stdin.write(json.dumps(line).encode() + b"\n")
         self.popen.stdin.flush()
         return self._answer()
 
     def ask(self, requests: list[Request], **also: Any) -> dict[str, Any]:
-        """Its answer to all requests, one after another; WrongAnswer if it computed other tokens."""
+        """Send all requests, one after another; raises WrongAnswer if it computed other tokens than asked."""
         answer = self.tell({"calls": [request.texts for request in requests]} | also)
         load.check_tokens(answer["tokens"], requests)
         return answer

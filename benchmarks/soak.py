@@ -27,7 +27,7 @@ SHARE = 0.8
 CLOSED_CLIENTS = 16
 WARM_SECONDS, CAPACITY_SECONDS = 15, 60
 MEMORY_GROWTH, P99_GROWTH = 1.05, 1.5
-FIRST = 10_000_000  # number of the soak's first request: none that the capacity was measured with
+FIRST = 10_000_000  # number of the first request; no such number was used to measure the capacity
 
 
 def main() -> None:
@@ -59,7 +59,7 @@ def run(model: Path, minutes: float) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def apart() -> Iterator[list[int]]:
-    """What is started meanwhile gets all processors but the last, which is kept for the clients."""
+    """Processes started meanwhile get all processors except the last, which is kept for the clients."""
     processors = sorted(os.sched_getaffinity(0))
     server = processors[:-1] or processors
     os.sched_setaffinity(0, server)
@@ -70,7 +70,7 @@ def apart() -> Iterator[list[int]]:
 
 
 def measure_capacity(server: Server, corpus: Corpus) -> float:
-    """Tokens a second, where each client sends its next request when its last is answered."""
+    """Tokens per second if each client waits for its answer before it sends again."""
     start = time.monotonic() + WARM_SECONDS
     end = start + CAPACITY_SECONDS
     samples: list[Sample] = []
@@ -86,8 +86,8 @@ def measure_capacity(server: Server, corpus: Corpus) -> float:
 def watched(server: Server, corpus: Corpus, rate: float, seconds: float) -> dict[str, Any]:
     """Load it at `rate` requests a second and say what was seen.
 
-    In each third the same requests come at the same moments: at random ones a third has a tenth more to
-    do than another, which near the capacity is twice the latency.
+    Each third has the same requests at the same moments. With random ones, one third may have a tenth more
+    work than another, which means twice the latency near the capacity.
     """
     workers = server.pids[1:]
     window = max(5.0, seconds / 60)
@@ -143,7 +143,7 @@ def watched(server: Server, corpus: Corpus, rate: float, seconds: float) -> dict
 
 
 def broken(found: dict[str, Any]) -> list[str]:
-    """The promises that were not kept."""
+    """The promises that the figures break."""
     memory, (_, middle, last) = found["memory_mib"], found["thirds"]
     promises = {
         "there were errors": not found["errors"] and not found["workers_replaced"],
@@ -154,7 +154,7 @@ def broken(found: dict[str, Any]) -> list[str]:
 
 
 def latencies(samples: list[Sample]) -> dict[str, Any]:
-    """Percentiles of what was answered."""
+    """Percentiles of the answered requests."""
     seconds = [sample.seconds for sample in samples if not sample.outcome] or [math.nan]
     return {
         "answered": sum(not sample.outcome for sample in samples),
@@ -164,10 +164,10 @@ def latencies(samples: list[Sample]) -> dict[str, Any]:
 
 
 def resident_mib(server: Server) -> float:
-    """Memory of all workers together; what they share is counted once for each."""
+    """The memory of all workers together; shared memory counts once per worker."""
     kib = 0
     for pid in server.pids[1:]:
-        with contextlib.suppress(OSError, AttributeError):  # one that ends just now
+        with contextlib.suppress(OSError, AttributeError):  # a worker that is just ending
             status = Path(f"/proc/{pid}/status").read_text()
             kib += int(re.search(r"^VmRSS:\s+(\d+)", status, re.MULTILINE)[1])  # type: ignore[index]
     return kib / 1024

@@ -1,7 +1,7 @@
-"""What a client library makes of texts; run by test_client_libraries.py with the Python that has it.
+"""Calls client libraries; test_client_libraries.py runs this with the Python that has them.
 
-The name of a function below and the server's URL are arguments, what the function takes is JSON on
-stdin. On stdout comes what it returns: for most the vectors of the texts and that of the query, for those
+The arguments are the name of a function below and the server's URL; stdin has the function's arguments as
+JSON. What it returns goes to stdout: for most functions the vectors of the texts and of the query, for those
 that rerank the documents' indices and scores, the best first.
 """
 
@@ -38,8 +38,8 @@ def langchain_openai(url: str, texts: list[str], query: str) -> tuple[Vectors, l
 
 
 def langchain_openai_refused(url: str, texts: list[str]) -> str:
-    """What langchain-openai says where it is left to send token ids, those of bytes in place of OpenAI's,
-    which it would fetch from the internet."""
+    """The error of langchain-openai if it sends token ids; they are of bytes, because it would fetch
+    OpenAI's vocabulary from the internet."""
     import openai
     import tiktoken
     from langchain_openai import OpenAIEmbeddings
@@ -328,7 +328,7 @@ def llama_index_jina_rerank(url: str, query: str, documents: list[str], top: int
 
 
 def llama_index_cohere(url: str, texts: list[str], query: str) -> tuple[Vectors, list[float]]:
-    """It takes the names of Cohere's models only: the server has this one as an alias."""
+    """It accepts only the names of Cohere's models, so the server has this one as an alias."""
     from llama_index.embeddings.cohere import CohereEmbedding
 
     embedder = CohereEmbedding(model_name="embed-multilingual-v3.0", base_url=url, api_key=KEY)
@@ -439,7 +439,7 @@ def voyage_rerank(url: str, query: str, documents: list[str], top: int) -> Ranki
 
 
 def refused(url: str, client: str, **given) -> str:
-    """What a client says where the model is not served."""
+    """The error that a client shows for a model that is not served."""
     global MODEL
     served, MODEL = MODEL, "nobody"
     try:
@@ -452,7 +452,7 @@ def refused(url: str, client: str, **given) -> str:
 
 
 def several(url: str, calls: list[tuple[str, dict]]) -> list:
-    """What each function returns, or why it failed: for a library that takes long to import."""
+    """What each of several functions returns, or why it failed: for a library that is slow to import."""
 
     def call(function: str, given: dict):
         try:
@@ -464,7 +464,7 @@ def several(url: str, calls: list[tuple[str, dict]]) -> list:
 
 
 def stay_here() -> None:
-    """Whoever asks another machine than this one fails: a server without internet has such clients."""
+    """Make connections to any other machine fail, as for clients of a server without internet."""
 
     def guarded(real: Callable, host: Callable) -> Callable:
         def call(*args, **options):

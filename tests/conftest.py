@@ -1,4 +1,4 @@
-"""A fake encoder for the HTTP tests, real checkpoints for every promise about vectors."""
+"""Fixtures: a fake encoder for the HTTP tests, and real checkpoints for every promise about vectors."""
 
 import hashlib
 import json
@@ -41,14 +41,14 @@ ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "models" / "multilingual-e5-small"
 BGE_M3 = ROOT / "models" / "bge-m3"
 
-# Whatever the proxy of this machine is, it is not for servers of our own.
+# If this machine has a proxy, it must not be used for the servers that tests start.
 os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
 # A shell's background jobs ignore Ctrl-C, and so would the servers and commands that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class FakeEncoder:
-    """Vectors out of a text's hash, one token for each word and two around them."""
+    """Makes vectors from a text's hash; a text has one token per word and two around them."""
 
     width = 16
     limit = 8
@@ -66,7 +66,7 @@ class FakeEncoder:
         self.gave_way += 1
 
     def turns(self, **load) -> None:
-        """Change how much it has to do."""
+        """Change how much work it has."""
         self.load_state = replace(self.load_state, **load)
 
     def encode(
@@ -132,7 +132,7 @@ class FakeEncoder:
         )
 
     def passages(self, texts: list[str], chunk: Chunking) -> list[Passage]:
-        """Runs of words; where the texts are passages already, each of them."""
+        """Runs of words; if the texts are passages already, the texts themselves."""
         found = []
         for index, text in enumerate(texts):
             words = [word.span() for word in re.finditer(r"\S+", text)]
@@ -216,7 +216,7 @@ class FakeEncoder:
 
 
 class FakeReranker:
-    """Logits out of the words that two texts share, one token for each word and four around them."""
+    """Makes logits from the words that two texts share; a pair has one token per word, and four more."""
 
     limit = 12
 
@@ -289,7 +289,7 @@ class FakeReranker:
 
 
 def assert_alike(found: Embeddings, expected: Embeddings) -> None:
-    """Every output of the same texts, to what another order of sums makes of float32."""
+    """Compare every output of the same texts, up to the rounding errors of float32."""
     np.testing.assert_allclose(found.dense, expected.dense, atol=1e-5)
     for (ids, weights), (same, others) in zip(found.sparse, expected.sparse, strict=True):
         np.testing.assert_array_equal(ids, same)
@@ -338,13 +338,13 @@ def demo_folder() -> Path:
     return DEMO
 
 
-# Tokens of the small models' vocabulary: of BGE-M3's the most frequent ones, under their own ids.
+# Size of the small models' vocabulary: the most frequent of BGE-M3's tokens, with their own ids.
 VOCABULARY = 40_000
 
 
 @pytest.fixture(scope="session")
 def small_tokenizer(tmp_path_factory, demo_folder: Path) -> Path:
-    """BGE-M3's tokenizer with a part of its vocabulary: it loads in a tenth of a second, not in one."""
+    """BGE-M3's tokenizer with part of its vocabulary; it loads in a tenth of a second instead of one."""
     content = json.loads((demo_folder / "tokenizer.json").read_text())
     *pieces, mask = content["model"]["vocab"]
     assert mask[0] == "<mask>"
@@ -389,7 +389,7 @@ def make_tiny(folder: Path, tokenizer: Path, vocabulary: int) -> Path:
     )
     model = XLMRobertaModel(config, add_pooling_layer=True)
     with torch.no_grad():
-        # Wide enough that attention and position matter, and texts come out different.
+        # A range wide enough that attention and position matter, and that texts get different vectors.
         for name, parameter in model.named_parameters():
             if "LayerNorm.weight" in name:
                 parameter.normal_(1.0, 0.1)
@@ -423,7 +423,7 @@ def tiny_reranker(tmp_path_factory, small_tokenizer: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_bert_reranker(tmp_path_factory) -> Path:
-    """The same of BERT's family: a WordPiece vocabulary, and types that tell the texts of a pair apart."""
+    """The same for BERT's family: a WordPiece vocabulary, and token types for the two texts of a pair."""
     from tokenizers import BertWordPieceTokenizer
     from transformers import BertConfig
 
@@ -451,7 +451,7 @@ TINY = {
 
 
 def make_reranker(folder: Path, config, seed: int = 0) -> None:
-    """A cross-encoder of random weights under which pairs come out different."""
+    """A cross-encoder with random weights that give pairs different scores."""
     import torch
     from transformers import AutoModelForSequenceClassification
 
@@ -469,7 +469,7 @@ def make_reranker(folder: Path, config, seed: int = 0) -> None:
 
 
 def add_heads(folder: Path) -> None:
-    """Of random numbers, which nobody trained, for the demo model's states."""
+    """Add untrained heads of random numbers to the demo model."""
     import torch
 
     torch.manual_seed(0)
@@ -480,7 +480,7 @@ def add_heads(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def demo_with_heads(demo_folder: Path, tmp_path_factory) -> Path:
-    """The demo model under heads; a minute to export in 8 bits."""
+    """The demo model with heads; its export in 8 bits takes a minute."""
     folder = tmp_path_factory.mktemp("models") / "demo"
     folder.mkdir()
     for file in demo_folder.iterdir():
@@ -492,7 +492,7 @@ def demo_with_heads(demo_folder: Path, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def shallow_with_heads(demo_folder: Path, small_tokenizer: Path, tmp_path_factory) -> Path:
-    """The first three of the demo model's twelve layers, trained as they are, under heads."""
+    """The first three of the demo model's twelve layers, which are trained, with heads."""
     from safetensors.torch import load_file, save_file
 
     folder = tmp_path_factory.mktemp("models") / "shallow"
@@ -546,11 +546,11 @@ HELD_OUT = (ROOT / "app" / "engine" / "calibration.txt").read_text().splitlines(
 
 @pytest.fixture(scope="session")
 def vectors(load_encoder, demo_folder: Path) -> Callable[..., np.ndarray]:
-    """The demo model's of the texts held out, computed once for each set of settings."""
+    """The demo model's vectors of the held-out texts, computed once for each set of settings."""
     return cache(lambda **settings: load_encoder(demo_folder, **settings).encode(HELD_OUT).dense)
 
 
-# What is promised of vectors holds for the reference and for the fast engine where it is exact.
+# Promises about vectors hold for the reference engine, and for the fast engine where it is exact.
 EXACT = [
     {"engine": "torch"},
     {"engine": "openvino", "precision": "fp32"},
@@ -581,7 +581,7 @@ def reference(load_encoder, tiny_folder: Path) -> Encoder:
 
 @pytest.fixture(scope="session")
 def run(tiny_folder: Path) -> Callable:
-    """Run `flask embed` with the tiny model; what it says and its exit status."""
+    """Run `flask embed` with the tiny model; gives its output and exit status."""
 
     def embed(*arguments: object, stdin: bytes = b"", **settings):
         app = create_app(Settings(model_path=tiny_folder, engine="torch", **settings))

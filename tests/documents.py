@@ -14,7 +14,7 @@ IMAGE = b"<</Type/XObject/Subtype/Image/Width 1/Height 1/BitsPerComponent 8/Colo
 
 
 def pdf(pages: list[bytes], title: str | None = None, locked: bool = False) -> bytes:
-    """A document of these pages, each what PDF calls its contents. Fonts: /H and /S, an image: /I."""
+    """A document of these pages, each a PDF content stream. It has fonts /H and /S and an image /I."""
     kids = b" ".join(b"%d 0 R" % (6 + 2 * number) for number in range(len(pages)))
     objects = [
         b"<</Type/Catalog/Pages 2 0 R>>",
@@ -41,7 +41,7 @@ def pdf(pages: list[bytes], title: str | None = None, locked: bool = False) -> b
 
 
 def written(objects: list[bytes], trailer: bytes = b"/Root 1 0 R") -> bytes:
-    """The objects of a PDF, from 1, with the table that says where each is."""
+    """A PDF file of these objects, numbered from 1, with the table of where each is."""
     found = b"%PDF-1.4\n"
     table = b"0000000000 65535 f \n"
     for number, content in enumerate(objects, 1):
@@ -52,7 +52,7 @@ def written(objects: list[bytes], trailer: bytes = b"/Root 1 0 R") -> bytes:
 
 
 def lines(*texts: str, left: int = 50) -> bytes:
-    """Lines of Latin or Chinese text one below the other."""
+    """Lines of Latin or Chinese text, one below the other."""
     found = b"BT 14 TL %d 750 Td " % left
     for text in texts:
         if text.isascii():
@@ -63,7 +63,7 @@ def lines(*texts: str, left: int = 50) -> bytes:
 
 
 def bomb() -> bytes:
-    """Forms of which each is drawn ten times by the one before it: 10^20 letters."""
+    """Nested forms, each drawn ten times by the one before it: 10^20 letters in all."""
     objects = [
         b"<</Type/Catalog/Pages 2 0 R>>",
         b"<</Type/Pages/Kids[3 0 R]/Count 1>>",

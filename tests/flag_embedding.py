@@ -1,4 +1,4 @@
-"""What FlagEmbedding makes of texts; run by test_parity.py with the Python that has it.
+"""Computes FlagEmbedding's outputs; test_parity.py runs this with the Python that has it.
 
 JSON on stdin: `model`, a folder; `batches`, lists of texts; `pairs` and their `weights`; `output`, the
 .npz to write, with `dense`, `ids`, `lexical` and `colbert` of each text under `<batch>/<text>/` and
@@ -24,7 +24,7 @@ def main() -> None:
 
 
 def compare(task: dict) -> None:
-    """Pairs read together, with FlagEmbedding's own limits."""
+    """The scores of pairs by a cross-encoder, with FlagEmbedding's own limits."""
     reranker = FlagReranker(task["reranker"], use_fp16=False, devices="cpu", batch_size=1)
     scores = {
         name: np.array(reranker.compute_score(task["pairs"], normalize=normalize))

@@ -1,7 +1,7 @@
-"""Coverage-guided inputs over the request path, with a fake encoder: `python -m tests.fuzz -runs=100000`.
+"""Coverage-guided fuzzing of the request path, with a fake encoder: `python -m tests.fuzz -runs=100000`.
 
-The first byte of an input chooses the path, the second the content type, the rest is the body. Ends with an
-exception where an answer is 500 or more.
+The first byte of an input chooses the path, the second the content type, the rest is the body. An answer with
+a status of 500 or more raises an exception.
 """
 
 import sys

@@ -22,11 +22,11 @@ class Hub:
     def __init__(self, repository: str, revision: str, files: dict[str, bytes]) -> None:
         self.files = dict(files)
         self.requests: list[Request] = []
-        self.status = 200  # any other is the answer to everything
-        self.redirect_to = ""  # another server, that has the bytes
+        self.status = 200  # with any other, every request gets it
+        self.redirect_to = ""  # to another server, which has the bytes
         self.knows_ranges = True
-        self.stop_at = 0  # the byte of a file where, once, the connection is dropped
-        self.at_stop: Callable[[], object] = lambda: None  # called before it is
+        self.stop_at = 0  # drop the connection once, at this byte of a file
+        self.at_stop: Callable[[], object] = lambda: None  # called before the connection is dropped
         self.prefix = f"/{repository}/resolve/{revision}/"
         self.revision = revision
         self._server = _Server(("127.0.0.1", 0), _Handler)
@@ -38,7 +38,7 @@ class Hub:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def asked(self, method: str = "GET") -> list[str]:
-        """Names of the files that were asked for, and paths that are none of this revision's."""
+        """Names of the files that were asked for, and other paths as they are."""
         return [r.path.removeprefix(self.prefix) for r in self.requests if r.method == method]
 
     def ranges(self, name: str) -> list[str | None]:
@@ -61,7 +61,7 @@ class _Server(ThreadingHTTPServer):
     hub: Hub
 
     def handle_error(self, *_: object) -> None:
-        """A client that went away is no news."""
+        """Log nothing if a client went away."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -79,7 +79,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         hub = self.server.hub
-        if self.path != "/api/agent-harnesses":  # the library's own question, for its user agent
+        if self.path != "/api/agent-harnesses":  # the library itself asks for this, to make its user agent
             hub.requests.append(Request(self.command, self.path, self.headers))
         content = hub.files.get(self.path.removeprefix(hub.prefix))
         if hub.status != 200:

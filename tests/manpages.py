@@ -1,4 +1,4 @@
-"""A parallel corpus that is real and free: Debian's manual pages in five languages, as Parquet.
+"""A real, free parallel corpus: Debian's manual pages in five languages, as Parquet.
 
     python -m tests.manpages pages.parquet
 
@@ -33,7 +33,7 @@ ESCAPES = [
 
 
 def plain(page: str) -> str:
-    """What a reader of a page in troff sees, near enough: words without macros, from NAME on."""
+    """Roughly what a reader of a troff page sees: words without macros, from NAME on."""
     lines: list[str] = []
     named = False
     for line in page.splitlines():
@@ -61,7 +61,7 @@ def pages(folder: Path) -> Iterator[dict[str, str]]:
 
 
 def fetch(folder: Path) -> None:
-    """Packages from whichever Debian this machine is set up for, unpacked; nothing is installed."""
+    """Download and unpack packages of the Debian release that this machine uses; nothing is installed."""
     subprocess.run(["apt-get", "download", "--quiet=2", *PACKAGES], cwd=folder, check=True)
     for package in folder.glob("*.deb"):
         subprocess.run(["dpkg-deb", "--extract", package, folder], check=True)

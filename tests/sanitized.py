@@ -1,4 +1,4 @@
-"""The native engine's tests with a library that watches every access: `make test-sanitized`."""
+"""Runs the native engine's tests with a library that checks every memory access: `make test-sanitized`."""
 
 import sys
 import tempfile
@@ -9,7 +9,7 @@ import pytest
 from app.engine.native import compiler
 
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g")
-# The sanitizer's own library must be first in the process, which slows what does not concern it.
+# The sanitizer's library must be loaded first, and it slows the whole process, so only some tests run.
 CONCERNED = "products or company or first_or_last or narrower or finite or threads or same_vectors"
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Token pooling with scipy, as PyLate does it but for the length of the means; run by test_parity.py.
+"""Token pooling with scipy, as in PyLate, but with means of length 1; run by test_parity.py.
 
 Arguments: an .npz of multi-vectors to read, and one to write, with `<name>/<factor>` for each factor.
 """
@@ -10,7 +10,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 
 
 def pooled(rows: np.ndarray, factor: int) -> np.ndarray:
-    """(t, d) -> (max(1, t // factor), d), the rows of length 1 and in the order of each cluster's first."""
+    """(t, d) -> (max(1, t // factor), d), with rows of length 1, in the order of each cluster's first row."""
     clusters = max(1, len(rows) // factor)
     if clusters >= len(rows):
         return rows

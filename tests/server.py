@@ -1,4 +1,4 @@
-"""The real server, as `gunicorn` starts it, on a free port."""
+"""Starts the real server with `gunicorn` on a free port."""
 
 import base64
 import contextlib
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def head(length: int, path: str = "/api/embed") -> bytes:
-    """The head of a request whose body has so many bytes."""
+    """The head of a request whose body has `length` bytes."""
     return (
         f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
         f"Content-Length: {length}\r\n\r\n"
@@ -31,14 +31,14 @@ def head(length: int, path: str = "/api/embed") -> bytes:
 
 
 def more_config(folder: Path, lines: str) -> tuple[str, str]:
-    """The flags of a server that has these lines under its configuration."""
+    """Flags for a server with these lines added to its configuration."""
     path = folder / "gunicorn.conf.py"
     path.write_text(f"{(ROOT / 'gunicorn.conf.py').read_text()}\n{lines}\n")
     return "--config", str(path)
 
 
 def float32(vectors) -> list[bytes]:
-    """What a client got, as the bytes of float32 numbers, to compare with `Server.bits`."""
+    """A client's vectors as the bytes of float32 numbers, to compare with `Server.bits`."""
     return [np.asarray(vector, "<f4").tobytes() for vector in vectors]
 
 
@@ -54,7 +54,7 @@ class Server:
     """
 
     def __init__(self, log: Path, *flags: str, under: tuple[str, ...] = (), **environ: str) -> None:
-        self.longest = 0.0  # seconds, of the requests of a crowd
+        self.longest = 0.0  # seconds, the longest request of a crowd
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = log
@@ -80,12 +80,12 @@ class Server:
 
     @property
     def workers(self) -> set[int]:
-        """The worker processes, loading ones too."""
+        """The worker processes, including those that are loading."""
         pid = self.process.pid
         return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
     def connect(self, data: bytes = b"") -> socket.socket:
-        """A connection on which so much has been sent; closed with the server, if not before."""
+        """A connection on which these bytes were sent; it is closed with the server at the latest."""
         connection = socket.create_connection(("127.0.0.1", self.port), timeout=60)
         self._connections.enter_context(connection)
         connection.sendall(data)
@@ -108,7 +108,7 @@ class Server:
             connection.close()
 
     def health_ms(self) -> float:
-        """How long a health check took, which must say that all is well."""
+        """How long a health check took; it must succeed."""
         start = time.perf_counter()
         with urllib.request.urlopen(f"{self.url}/healthz", timeout=120) as answer:
             assert answer.status == 200
@@ -116,7 +116,7 @@ class Server:
 
     @contextlib.contextmanager
     def crowded(self, clients: int, texts: str | list[str]) -> Iterator[Counter]:
-        """So many clients that ask all the time; yields a count of what they get."""
+        """Run this many clients that ask all the time; yields a count of what they get."""
         seen: Counter = Counter()
         self.longest = 0.0
         stop = threading.Event()
@@ -158,7 +158,7 @@ class Server:
                 return error.code, orjson.loads(error.read())
 
     def vectors(self, **fields) -> list:
-        """What a direct POST /api/embed gives."""
+        """The vectors that a direct POST /api/embed gives."""
         status, answer = self.post("/api/embed", fields)
         assert status == 200, answer
         return answer["embeddings"]
@@ -174,7 +174,7 @@ class Server:
 
 @contextlib.contextmanager
 def serving(log: Path, *flags: str, under: tuple[str, ...] = (), **environ: str) -> Iterator[Server]:
-    """A server that is ready, and ends in any case."""
+    """A server that is ready; it is always stopped at the end."""
     with starting(log, *flags, under=under, **environ) as server:
         server.wait_until_ready()
         yield server
@@ -182,14 +182,14 @@ def serving(log: Path, *flags: str, under: tuple[str, ...] = (), **environ: str)
 
 @contextlib.contextmanager
 def starting(log: Path, *flags: str, under: tuple[str, ...] = (), **environ: str) -> Iterator[Server]:
-    """One that may not have begun."""
+    """A server that may not be ready yet."""
     server = Server(log, *flags, under=under, **environ)
     try:
         yield server
     finally:
         server._connections.close()
         if server.process.poll() is None:
-            with contextlib.suppress(subprocess.TimeoutExpired):  # killed, it would leave its metrics behind
+            with contextlib.suppress(subprocess.TimeoutExpired):  # a kill would leave its metrics behind
                 server.stop(signal.SIGINT, 10)
         server.process.kill()
         server.process.wait()

@@ -1,4 +1,4 @@
-"""Who may in, what is logged and counted, and what an answer's headers say."""
+"""Access by API key, what is logged and counted, and the headers of answers."""
 
 import json
 import logging

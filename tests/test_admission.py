@@ -1,4 +1,4 @@
-"""Refusals before Flask: as Flask would answer, and as soon as may be."""
+"""Requests refused before Flask: the same answer as Flask's, but as early as possible."""
 
 import json
 import logging
@@ -27,7 +27,7 @@ def full(fake) -> None:
 
 @pytest.fixture
 def walks(app) -> list[str]:
-    """The paths of requests that came as far as Flask."""
+    """The paths of requests that reached Flask."""
     paths: list[str] = []
 
     def walk(environ, start_response, through=app.wsgi_app._next):
@@ -66,7 +66,7 @@ def test_no_kind_takes_every_thread(app, client, slow, others, seats):
     for _ in range(seats):
         assert post(client, slow) == 200
         assert taken.take("interactive" if slow == 20 else "bulk")
-    for _ in range(20):  # each gives its own back
+    for _ in range(20):  # each one returns its seat
         assert (post(client, slow), post(client, others)) == (503, 200)
 
 
@@ -91,7 +91,7 @@ def test_one_thread_is_enough_to_serve(app, client):
 
 
 def test_a_thread_is_taken_until_the_answer_is_read(app):
-    """By one that reads slowly too, as the server closes an answer when it is sent."""
+    """Also by a client that reads slowly, because the server closes an answer once it is sent."""
     taken: Seats = app.extensions["seats"]
     environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/api/tags", "SERVER_NAME": "a", "SERVER_PORT": "1"}
     environ |= {"wsgi.url_scheme": "http", "wsgi.input": None}
@@ -121,12 +121,12 @@ def test_a_full_queue_of_one_class_refuses_nothing_of_the_other(client, fake, wa
     ("path", "options", "status"),
     [
         ("/nothing", {"json": {}}, 404),
-        ("/api/show", {"json": {"model": "fake"}}, 200),  # does not wait for the encoder
+        ("/api/show", {"json": {"model": "fake"}}, 200),  # it does not wait for the encoder
         (
             "/api/embed",
             {"json": {"input": 100_000 * "a"}},
             503,
-        ),  # a client that is still sending hears nothing
+        ),  # a client that is still sending would not read it
         ("/api/embed", {"json": {"input": "a"}, "headers": {"Transfer-Encoding": "chunked"}}, 503),
         ("/api/embed", {"method": "GET"}, 405),
         ("/api/embed/", {"method": "GET"}, 405),
@@ -165,12 +165,12 @@ def test_a_refusal_is_counted_and_has_a_line(full, client, caplog, monkeypatch):
     assert count() == before + 1
 
 
-CLOSE_SECONDS = 40.0  # so long that nothing below comes of them
+CLOSE_SECONDS = 40.0  # so long that nothing below is caused by them
 
 
 @pytest.fixture(scope="module")
 def busy(tmp_path_factory, tiny_folder):
-    """A server that is full as soon as it is ready, by its own account."""
+    """A server that reports itself as full as soon as it is ready."""
     folder = tmp_path_factory.mktemp("busy")
     flags = more_config(
         folder,
@@ -206,7 +206,7 @@ def post_worker_init(worker):
     ids=["whole", "head, body", "cut body", "cut head", "no body", "two at once"],
 )
 def test_a_refused_client_hears_all_of_it_however_it_sends(busy, parts):
-    """And no reset: the answer must not be lost with it."""
+    """The connection is not reset, as the answer would be lost."""
     with busy.connect() as connection:
         for part in parts:
             connection.sendall(part)
@@ -226,5 +226,5 @@ def test_a_refused_client_leaves_nothing_behind(busy):
         assert busy.ask("a") == 503
         busy.connect(HEAD[:30]).close()
         busy.connect(HEAD).close()
-    wait_for(lambda: len(list(files.iterdir())) <= before, CLOSE_SECONDS / 2)  # not when they close
+    wait_for(lambda: len(list(files.iterdir())) <= before, CLOSE_SECONDS / 2)  # before their time is up
     assert "Traceback" not in busy.log

@@ -1,4 +1,4 @@
-"""What is held in memory for answers, and how large ones are written."""
+"""How much memory answers take, and how large answers are written."""
 
 import json
 import time
@@ -17,7 +17,7 @@ BODY = {"input": [WORDS] * 20, "return_colbert_vecs": True, "return_sparse": Tru
 
 @pytest.fixture
 def large(monkeypatch) -> None:
-    """Every answer is."""
+    """Make every answer count as large."""
     monkeypatch.setattr(answer, "SMALL_ANSWER", 0)
 
 
@@ -32,7 +32,7 @@ def test_a_large_answer_is_the_same_as_a_small_one(client, monkeypatch):
 
 
 def test_a_large_answer_is_written_as_it_is_read(app, client, large, monkeypatch):
-    """Nothing of it is JSON before somebody wants it."""
+    """No part of it becomes JSON before somebody reads it."""
     monkeypatch.setattr(answer, "PIECE_BYTES", 1000)
     written = []
     one = answer._dumps
@@ -59,7 +59,7 @@ def test_large_answers_have_a_common_bound(fake, large):
     refused = client.post("/api/embed", json=BODY)
     assert refused.status_code == 503
     assert refused.headers["Retry-After"] == "7"
-    assert len(fake.calls) == len(held) + 1  # it was asked, and told before it computed
+    assert len(fake.calls) == len(held) + 1  # it was asked too, and refused before it computed
     held.pop().close()  # one client has read its answer, or left
     with client.post("/api/embed", json=BODY) as response:
         assert response.status_code == 200

@@ -1,4 +1,4 @@
-"""Batches: sorted, within the budget, fair, and their failures contained."""
+"""Batches are sorted by length, within the budget and fair, and a failure affects only its own batch."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ from app.engine.policy import Policy
 
 
 class Recorder:
-    """A forward that keeps what it was given and waits for leave."""
+    """A forward pass that records its input and waits until it may go on."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -37,7 +37,7 @@ def policy(max_waiting=None):
 
 
 class OneModel(Batcher):
-    """A batcher for one model, of which every sequence of a job wants the same."""
+    """A batcher for one model, where all sequences of a job want the same outputs."""
 
     def __init__(self, forward, policy, preempt=None, **options):
         super().__init__(policy, preempts=preempt is not None, **options)
@@ -87,7 +87,7 @@ def test_batches_are_sorted_and_within_the_budget(batcher, forward):
     for batch in forward.batches:
         assert sum(batch) <= 100
         longest = max(batch)
-        # Attention is computed as if all were as long.
+        # Attention is computed as if all were as long as the longest.
         waste = sum(longest**2 - length**2 for length in batch) / (3 * 64)
         assert waste <= max(15, 0.1 * sum(batch))
 
@@ -200,7 +200,7 @@ def test_the_same_text_is_computed_once(batcher, forward):
 def test_more_tokens_than_may_wait_are_refused_at_once(forward):
     batcher = OneModel(forward, policy(max_waiting=50))
     forward.leave.clear()
-    alone = batcher.submit(sequences(80), ("mean",), bulk())  # nothing waits: let in, however large
+    alone = batcher.submit(sequences(80), ("mean",), bulk())  # nothing waits: admitted, however large
     assert forward.entered.wait(10)
     waiting = batcher.submit(sequences(30, 10), ("mean",), bulk())
     with pytest.raises(Overloaded, match="40 tokens are waiting, the limit is 50") as error:
@@ -315,7 +315,7 @@ def test_closing_fails_what_waits(forward):
     closer = threading.Thread(target=batcher.close)
     closer.start()
     with pytest.raises(NotLoaded):
-        result(waiting)  # at once, however long the other takes
+        result(waiting)  # it fails at once, however long the other one takes
     forward.leave.set()
     closer.join(10)
     assert len(result(under_way)) == 1
@@ -329,7 +329,7 @@ def test_nobody_waits_for_a_thread_that_has_ended():
     def forward(sequences, wanted):
         entered.set()
         assert leave.wait(10)
-        raise SystemExit  # stands for whatever no batch can be failed for
+        raise SystemExit  # stands for any error that ends the thread
 
     batcher = OneModel(forward, policy())
     under_way = batcher.submit(sequences(60), ("mean",), bulk())

@@ -1,4 +1,4 @@
-"""Files and batches on disk: every line answered once, whatever is killed, full, cancelled or damaged."""
+"""Files and batches on disk: every line is answered once, even after kills, full disks and damage."""
 
 import errno
 import io
@@ -28,7 +28,7 @@ FINISHED = ("completed", "failed", "expired", "cancelled")
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch):
-    """Nobody waits for a second; every group is recorded."""
+    """Make nothing wait for a second, and record every group."""
     monkeypatch.setattr(runner, "LOOK_SECONDS", 0.01)
     for name in ("SAVE_SECONDS", "LOOK_SECONDS"):
         monkeypatch.setattr(work, name, 0.0)
@@ -62,7 +62,7 @@ def numbered(count: int) -> bytes:
 
 
 def answer(lines: list[bytes], gone: Callable[[], bool]) -> list[Result]:
-    """The id of each request; those that end with 7 fail."""
+    """Answer with each request's id; those that end with 7 fail."""
     ids = [json.loads(line)["custom_id"] for line in lines]
     return [Result(json.dumps({"custom_id": id}).encode(), failed=id.endswith("7")) for id in ids]
 
@@ -97,14 +97,14 @@ def worked_off(store: Store, content: bytes, answer: Callable = answer) -> dict:
 
 
 def ids(store: Store, file_id: str | None) -> list[str]:
-    """Of the lines in a file of results."""
+    """The ids of the lines in a file of results."""
     if file_id is None:
         return []
     return [json.loads(line)["custom_id"] for line in store.content(file_id).read_bytes().splitlines()]
 
 
 def names(store: Store) -> set[str]:
-    """Of all that is in the folder, but for the locks."""
+    """The names of everything in the folder except the locks."""
     folder = store.lock.parent
     found = {str(path.relative_to(folder)) for path in folder.rglob("*")}
     return found - {"lock", "records.lock", "files", "batches", "unfinished", "incoming"}
@@ -199,7 +199,7 @@ def test_of_an_upload_that_breaks_off_nothing_is_left(store):
 
 @pytest.mark.parametrize("calls", range(3))
 def test_of_an_upload_on_a_full_disk_nothing_is_left(store, monkeypatch, calls):
-    """Wherever it is found out: at the content, at the record, at the folder."""
+    """Wherever it shows: when the content, the record or the folder is written."""
     full_after(monkeypatch, os, "fsync", calls)
     with pytest.raises(OSError, match="No space"):
         add(store, b"x")
@@ -217,7 +217,7 @@ def test_of_a_batch_that_a_full_disk_refuses_nothing_is_left(store, monkeypatch,
 
 
 def full_after(monkeypatch, place: object, name: str, calls: int) -> None:
-    """From the call after so many on there is no space, until the patch is undone."""
+    """After this many calls there is no space left, until the patch is undone."""
     original = getattr(place, name)
     made = iter(range(calls))
 
@@ -236,7 +236,7 @@ HOSTILE += [start + "0" * 32 + "\n" for start in ("file-", "batch_")]
 @pytest.mark.parametrize("id", HOSTILE)
 def test_a_hostile_id_is_unknown(store, id):
     file, batch = add(store, b"x"), records.new_batch("x", "x", URL, "24h", None)
-    for folder in (store.lock.parent, store.lock.parent.parent):  # where the first ones lead to
+    for folder in (store.lock.parent, store.lock.parent.parent):  # that the first ones lead to
         (folder / "x.json").write_bytes(records.Record(batch | file).as_json())
         (folder / "x").write_bytes(b"secret")
     before = names(store)
@@ -281,7 +281,7 @@ def test_a_file_in_use_is_not_deleted(store):
 
 @contextmanager
 def at_its_end(store: Store, id: str, monkeypatch) -> Iterator[None]:
-    """While the results of a batch are files already, but the batch does not tell of them."""
+    """The moment when the results of a batch are files already, but its record does not name them."""
     adopt, ready, go = Store.adopt, threading.Event(), threading.Event()
     calls = iter(range(1))
 
@@ -301,7 +301,7 @@ def at_its_end(store: Store, id: str, monkeypatch) -> Iterator[None]:
 
 
 def test_results_are_in_use_before_the_batch_tells_of_them(store, monkeypatch):
-    """Whoever goes on after a kill needs them."""
+    """A process that goes on after a kill needs them."""
     id = queue(store, numbered(20))
     with at_its_end(store, id, monkeypatch):
         assert [file["purpose"] for file in store.files()[0]] == ["batch_output", "batch_output", "batch"]
@@ -312,7 +312,7 @@ def test_results_are_in_use_before_the_batch_tells_of_them(store, monkeypatch):
 
 
 def test_what_killed_processes_left_is_removed_and_nothing_else(store):
-    """An upload that another process has under way stays, and so does what is whole."""
+    """Another process's unfinished upload is kept, and so are complete files."""
     folder = store.lock.parent
     kept = add(store, b"kept")
     left = [folder / "incoming" / f"file-{'1' * 32}", folder / "files" / f"file-{'2' * 32}"]
@@ -424,7 +424,7 @@ def test_lines_come_in_groups_that_fit_into_memory(store):
 
 
 def test_lines_with_many_texts_come_in_small_groups(store):
-    """A text of a letter takes four bytes, and its vector thousands."""
+    """A text of one letter takes four bytes, and its vector takes thousands."""
     sizes = []
 
     def noted(lines, gone):
@@ -448,7 +448,7 @@ def test_the_mark_of_utf8_is_skipped(store):
 
 
 def test_a_group_is_not_much_to_repeat(store):
-    """A text has a token for each four bytes or so."""
+    """A text has about one token per four bytes."""
     sizes = []
 
     def noted(lines, gone):
@@ -542,7 +542,7 @@ def test_an_input_of_blank_lines_takes_no_time():
 
 
 def looked(read: Callable, content: bytes) -> int:
-    """How many bytes of the content are read before `gone`, asked the third time, ends it."""
+    """How many bytes of the content are read until the third call of `gone` stops it."""
     file, calls = io.BytesIO(content), iter(range(2))
     with pytest.raises(Stopped):
         read(file, lambda: next(calls, None) is None)
@@ -603,7 +603,7 @@ def test_a_batch_without_its_input_fails_with_a_sentence(store, harm, begun):
         with running(store, stopping_after(1)) as one:
             one._thread.join(20)
         with store.part(id, "output").open("ab") as file:
-            file.write(b'{"custom_id": "half')  # as a kill leaves it
+            file.write(b'{"custom_id": "half')  # as after a kill
     assert store.batch(id)["request_counts"]["completed"] == 58 * begun
     harm(store, store.lock.parent / "files" / store.batch(id)["input_file_id"])
     after = queue(store, numbered(3))
@@ -618,7 +618,7 @@ def test_a_batch_without_its_input_fails_with_a_sentence(store, harm, begun):
 
 
 def stopping_after(groups: int) -> Callable:
-    """An answer whose runner is stopped in the middle of the group after so many."""
+    """An answer that stops its runner in the middle of the group after this many."""
     calls = iter(range(groups))
 
     def asked(lines, gone):
@@ -669,7 +669,7 @@ def test_results_that_are_lost_fail_the_batch(store):
 
 
 def test_a_batch_that_is_not_finished_is_not_cleared_away(store):
-    """A runner may find its folder before its record, and that only when it has the lock."""
+    """A runner may see its folder before its record, which it can see only once it has the lock."""
     id = queue(store, numbered(3))
     store.clear(id)
     assert store.unfinished() == [id]
@@ -708,7 +708,7 @@ def test_a_busy_engine_is_asked_again(store, error, caplog):
 
 
 def test_a_group_that_is_tried_again_is_told_once(store, caplog):
-    """And again where that happens again after a group that was answered at once."""
+    """It is logged again if it happens after a group that was answered at once."""
     steps = iter([TooLate(), TooLate(), None, None, TooLate(), None])
 
     def busy(lines, gone):
@@ -821,7 +821,7 @@ def test_a_batch_that_nobody_works_on_is_cancelled_at_once(store):
 
 
 def test_a_batch_under_way_is_cancelled_and_keeps_what_is_done(store):
-    """The wish comes while the runner holds a copy of the record that does not have it."""
+    """The request to cancel comes while the runner holds a copy of the record without it."""
     id = queue(store, numbered(200))
     told = []
 
@@ -909,7 +909,7 @@ def test_a_batch_can_be_cancelled_while_its_input_is_checked(store, monkeypatch)
 
 
 def test_a_wish_that_comes_with_the_last_line_is_kept(store):
-    """Whoever was told "cancelling" waits for "cancelled"."""
+    """A client that was told "cancelling" waits for "cancelled"."""
     id = queue(store, numbered(10))
 
     def cancelling(lines, gone):
@@ -1094,7 +1094,7 @@ time.sleep(60)
 
 @pytest.fixture
 def child(store, tmp_path):
-    """Start a process with a runner that hangs after so many lines; it notes every group that it answers."""
+    """Start a process with a runner that hangs after this many lines; it notes every group it answers."""
     started = []
 
     def start(lines: int) -> subprocess.Popen:
@@ -1136,7 +1136,7 @@ def test_no_line_is_lost_or_doubled_across_kills(store, child, tmp_path):
     wait_for(lambda: store.batch(id)["status"] == "completed")
     assert_all_there(store, id, count)
     answered = sum(number for _, number in notes(tmp_path))
-    assert count <= answered < 1.5 * count  # what was recorded is not answered again
+    assert count <= answered < 1.5 * count  # lines that were recorded are not answered again
 
 
 def test_one_process_works_and_another_takes_over(store, child, tmp_path):
@@ -1166,7 +1166,7 @@ STEPS = [
     (work, "_append"),
 ]
 
-# Each child ends without a word before or after the next one of these steps, until one comes through.
+# Each child is killed before or after the next one of these steps, until one child finishes.
 KILLED = """
 import os, shutil, sys
 from pathlib import Path
@@ -1221,7 +1221,7 @@ while True:
 
 def test_a_kill_at_any_step_loses_nothing(tmp_path, monkeypatch):
     subprocess.run([sys.executable, "-c", KILLED, tmp_path], cwd=ROOT, check=True)
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # a kill is no power cut
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # a kill is not a power cut
     stages = Counter()
     for folder in tmp_path.iterdir():
         store = Store(folder)
@@ -1233,7 +1233,7 @@ def test_a_kill_at_any_step_loses_nothing(tmp_path, monkeypatch):
         for id in before:
             assert_all_there(store, id, 10)
         if not before:
-            assert len(names(store)) in (0, 2)  # the whole file or nothing of it
+            assert len(names(store)) in (0, 2)  # the complete file or nothing
         stages.update(before.values() or [len(names(store))])
     assert min(stages[stage] for stage in (0, 2, "validating", "in_progress", "finalizing", "completed")) > 0
     assert stages.total() > 80
@@ -1241,7 +1241,7 @@ def test_a_kill_at_any_step_loses_nothing(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_full_disk_at_any_step_loses_nothing(tmp_path, monkeypatch, caplog, times):
-    """It is told once, however often it is tried, and the batch goes on after."""
+    """It is logged once, however often it is retried, and the batch goes on afterwards."""
     monkeypatch.setattr(lines, "GROUP_LINES", 4)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     steps = 0
@@ -1276,9 +1276,9 @@ def test_a_disk_that_is_full_again_is_told_again(store, monkeypatch, caplog):
 
 
 def test_nothing_is_recorded_before_it_is_on_the_disk(store, monkeypatch):
-    """Else a power cut would leave a record of what is not there."""
+    """Otherwise a power cut could leave a record of results that are not there."""
     fsync, replace, append = os.fsync, os.replace, work._append
-    written, synced = set(), set()  # by their numbers on the disk
+    written, synced = set(), set()  # by their inode numbers
     recorded = []
 
     def appended(file, results):

@@ -1,4 +1,4 @@
-"""Where texts may be cut: sentences of many scripts, paragraphs, sections, and texts made to be slow."""
+"""Where texts may be cut: sentences in many scripts, paragraphs, sections, and texts made to be slow."""
 
 import random
 import re

@@ -1,4 +1,4 @@
-"""`flask embed` on this machine: every format in, the same vectors as the encoder's out."""
+"""`flask embed` on this machine: from every format it makes the same vectors as the encoder."""
 
 import gzip
 import json
@@ -131,7 +131,7 @@ def test_multi_vectors_are_pooled(run, tmp_path, reference, encoding):
     assert json.loads(pq.read_schema(next(out.glob("part-*"))).metadata[b"embedding"])["colbert_pool"] == 4
     again = run(place, "--out", out, *options)
     assert again.exit_code == 1
-    assert "was begun with another colbert pool (4, now None)" in again.output
+    assert "was begun with a different colbert pool (4, now None)" in again.output
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_a_numpy_file(run, tmp_path, reference):
     names = ["bad.jsonl", "vectors.ids.parquet", "vectors.npy"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     assert "already exists" in run(place, "--out", out).output
-    # Killed when the array was there and its parts were not gone yet.
+    # As if killed after the array was written and before its parts were removed.
     parts = tmp_path / "vectors.npy.parts"
     out.rename(tmp_path / "kept")
     assert run(place, "--out", parts, "--id-column", "id", "--part-rows", 2).exit_code == 3
@@ -305,7 +305,7 @@ def test_another_source_is_refused(run, tmp_path):
     write_jsonl(place, [{"text": "two"}])
     done = run(place, "--out", tmp_path / "out")
     assert done.exit_code == 1
-    assert "another source" in done.output
+    assert "a different source" in done.output
 
 
 def test_standard_input_goes_on_with_the_same_content_only(run, tmp_path):
@@ -313,7 +313,7 @@ def test_standard_input_goes_on_with_the_same_content_only(run, tmp_path):
     arguments = ("-", "--out", out, "--part-rows", 1)
     assert run(*arguments, stdin=b"one\ntwo\n").exit_code == 0
     (out / "part-00000000-00000001.parquet").unlink()
-    assert "another source" in run(*arguments, stdin=b"one\nTWO\n").output
+    assert "a different source" in run(*arguments, stdin=b"one\nTWO\n").output
     assert run(*arguments, stdin=b"one\ntwo\n").exit_code == 0
     assert read(out).column("text").to_pylist() == ["one", "two"]
     assert not list(out.glob("*stdin*"))
@@ -366,7 +366,7 @@ def test_what_cannot_be_embedded_is_said_in_a_sentence(run, tmp_path):
         ((good, "--column", "body"), "no column 'body': set --column to one of 'text', 'n'"),
         ((good, "--column", "n"), "the column 'n' of"),
         ((good, "--id-column", "key"), "set --id-column to one of 'text', 'n'"),
-        ((parquet,), "has a column 'dense' already"),
+        ((parquet,), "already has a column 'dense'"),
         ((tmp_path / "cut.parquet",), "cut.parquet cannot be read as Parquet"),
         ((tmp_path / "twice.parquet",), "twice.parquet has two columns of the same name"),
         ((tmp_path / "list.jsonl",), "list.jsonl row 1: it is not a JSON object"),
@@ -419,7 +419,7 @@ def test_killed_half_way_it_goes_on(tmp_path, tiny_folder, kill):
     _, said = process.communicate(timeout=60)
     assert process.returncode == (-9 if kill == signal.SIGKILL else 130), said
     if kill == signal.SIGINT:
-        assert b"the same command goes on" in said
+        assert b"run the same command again" in said
         assert b"Traceback" not in said
     written = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*")}
     assert 4 <= len(written) < 30
@@ -441,13 +441,13 @@ def test_ctrl_c_while_it_loads_is_one_sentence(tmp_path, tiny_folder):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
-    assert b"the same command goes on" in said
+    assert b"run the same command again" in said
     assert b"Traceback" not in said
 
 
 def test_a_full_disk_is_said_and_what_is_whole_stays(tmp_path, tiny_folder):
-    """A limit on the size of files stands for the disk: the write fails in the same place."""
-    ensure_export(read_checkpoint(tiny_folder), NativeExporter(), "fp32", None)  # larger than the limit
+    """A limit on file sizes stands in for a full disk: the write fails in the same place."""
+    ensure_export(read_checkpoint(tiny_folder), NativeExporter(), "fp32", None)  # it is larger than the limit
     texts = [f"{n} {'word ' * (5 if n < 100 else 100)}" for n in range(200)]
     place = write_jsonl(tmp_path / "a.jsonl", [{"text": text} for text in texts])
     out = tmp_path / "out"

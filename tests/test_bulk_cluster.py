@@ -76,7 +76,7 @@ def wait_for(found, seconds=180):
 
 
 def actors() -> list[int]:
-    """Processes of the encoders."""
+    """The processes that have an encoder."""
     listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
     lines = [line.split(None, 1) for line in listed.splitlines()]
     return [int(pid) for pid, name in lines if name.startswith("ray::MapWorker")]
@@ -88,7 +88,7 @@ def parts(out: Path) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory, corpus, tiny_folder) -> Path:
-    """What the run on one machine writes."""
+    """The output of a run on one machine."""
     out = tmp_path_factory.mktemp("here") / "out"
     finish(start(tiny_folder, corpus, "--out", out, "--part-rows", 100), 3)
     return out
@@ -163,7 +163,7 @@ def test_a_local_run_goes_on_where_the_cluster_stopped(tmp_path, corpus, tiny_fo
     process = start(tiny_folder, corpus, "--out", out, "--part-rows", 100, f"--ray={cluster.address}")
     wait_for(lambda: len(parts(out)) >= 2)
     process.send_signal(signal.SIGINT)
-    assert "the same command goes on" in finish(process, 130)
+    assert "run the same command again" in finish(process, 130)
     wait_for(lambda: not actors())
     finish(start(tiny_folder, corpus, "--out", out, "--part-rows", 100), 3)
     assert_same(out, here)
@@ -183,7 +183,7 @@ def test_a_cluster_that_is_not_there(tmp_path, corpus, tiny_folder):
 
 @pytest.mark.parametrize("lacks", ["folder", "version"])
 def test_a_node_without_the_same_model(tmp_path, corpus, tiny_folder, cluster, lacks):
-    """The nodes share this machine's disk, so it is the command that takes them for others."""
+    """The nodes share this machine's disk, so the command is given another version instead."""
     from app.bulk.cluster import embed_there
     from app.bulk.destination import Destination
     from app.bulk.errors import BulkError
@@ -203,7 +203,7 @@ def test_a_node_without_the_same_model(tmp_path, corpus, tiny_folder, cluster, l
         settings = replace(settings, path=tmp_path / "absent")
     with pytest.raises(BulkError) as raised, Progress(3000) as progress:
         embed_there(work, settings, list(work.source.parts(100)), progress, Cluster(cluster.address))
-    words = {"folder": "there is no model folder", "version": "has the version"}
+    words = {"folder": "there is no model folder", "version": "has version"}
     assert words[lacks] in str(raised.value)
     assert "the node" in str(raised.value)
     assert not parts(tmp_path / "out")

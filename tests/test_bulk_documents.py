@@ -1,4 +1,4 @@
-"""Documents as sources of `flask embed`: text, Markdown, HTML and PDF, a file each."""
+"""Documents as sources of `flask embed`: text, Markdown, HTML and PDF files."""
 
 import subprocess
 import sys
@@ -134,7 +134,7 @@ def test_the_title_of_markdown(reader, text, title):
     ],
 )
 def test_a_document_that_takes_too_much_ends_alone(monkeypatch, tmp_path, limit, less, kind, content, good):
-    """The program itself, allowed a second or a quarter of the memory."""
+    """Runs the program itself, with one second or a quarter of the memory."""
     quick = tmp_path / "quick.py"
     assert limit in PROGRAM.read_text()
     quick.write_text(PROGRAM.read_text().replace(limit, less))

@@ -1,4 +1,4 @@
-"""`flask embed` on files of any make: what is found out is said, and no row stops a corpus."""
+"""`flask embed` on all sorts of files: it logs what it detects, and no row stops a corpus."""
 
 import json
 import logging
@@ -30,7 +30,7 @@ def _told(caplog):
 
 
 def texts_of(place: Path, **how) -> list[object]:
-    """What is read of a source in parts of two rows."""
+    """The texts of a source that is read in parts of two rows."""
     source = find_source(str(place), **how)
     return [text for part in source.parts(2) for text in source.read(part).texts]
 
@@ -102,7 +102,7 @@ def test_delimiters_are_found_out(tmp_path, caplog, delimiter):
     (tmp_path / "a.csv").write_text("\n".join(quoted))
     assert texts_of(tmp_path / "a.csv") == [rows[1][2], "two"]
     assert ("a.csv is read as UTF-8, with" in caplog.text) == (delimiter != ",")
-    # Unquoted, by the name of the column.
+    # Without quotes, the column's name decides.
     (tmp_path / "b.csv").write_text(f"price, net{delimiter}text\n" + f"3,5{delimiter}one\n" * 3)
     if delimiter != ",":
         assert texts_of(tmp_path / "b.csv") == ["one"] * 3
@@ -119,7 +119,7 @@ def test_encoding_and_delimiter_can_be_said(run, tmp_path):
     assert table.drop_columns("dense").to_pylist() == [{"text": "żółw", "n": "1"}]
     assert table.schema.field("dense").type.value_type == pa.int8()
     again = run(tmp_path / "a.csv", "--out", tmp_path / "out", "--delimiter", ":", "--encoding", "int8")
-    assert "begun with another text encoding (cp852, now None)" in again.output
+    assert "begun with a different text encoding (cp852, now None)" in again.output
     (tmp_path / "b.tsv").write_text("text\tn\none\t1\n")
     arguments = (
         tmp_path / "b.tsv",
@@ -160,7 +160,7 @@ def test_folders_as_hive_names_them_are_columns(run, tmp_path):
         assert run(tmp_path / kind, "--out", tmp_path / "out" / kind).exit_code == 0
         rows = read(tmp_path / "out" / kind).to_pylist()
         assert [(row["lang"], row["year"], row["text"]) for row in rows] == expected
-    # A column of the file's own stays.
+    # A column that the file has itself is kept.
     (tmp_path / "own" / "lang=en").mkdir(parents=True)
     pq.write_table(pa.table({"text": ["one"], "lang": ["de"]}), tmp_path / "own" / "lang=en" / "0.parquet")
     source = find_source(str(tmp_path / "own"))
@@ -332,7 +332,7 @@ def test_rows_at_random_keep_their_place(run, tmp_path, seed):
         done = run(tmp_path / name, "--out", out, "--part-rows", 7, *kind)
         assert done.exit_code in (0, 3), (name, done.output, done.exc_info)
         table = read(out)
-        if count is None:  # a row may be of several lines: as many as when it is read in one part
+        if count is None:  # a row may have several lines: expect as many rows as from one part
             source = find_source(str(tmp_path / name))
             (part,) = source.parts(10**6)
             count = part.rows

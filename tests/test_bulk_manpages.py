@@ -1,4 +1,4 @@
-"""`flask embed` on real text: Debian's manual pages find their translations, whatever happens on the way."""
+"""`flask embed` on real text: Debian's manual pages find their translations, also after a kill."""
 
 import os
 import subprocess
@@ -52,7 +52,7 @@ def wait_for_parts(out: Path, parts: int, process: subprocess.Popen) -> None:
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory, demo_folder) -> Path:
-    """Killed half-way, and the same command again."""
+    """The output of a run that was killed half-way and started again."""
     out = tmp_path_factory.mktemp("manpages") / "out"
     process = embed(demo_folder, PAGES, out, *OPTIONS)
     wait_for_parts(out, 3, process)
@@ -105,11 +105,11 @@ def test_a_cluster_of_two_nodes_gives_the_same(tmp_path, demo_folder, here):
     assert one.drop_columns("dense").equals(two.drop_columns("dense"))
     cosines = (vectors(one) * vectors(two)).sum(axis=1)
     print(f"least cosine between the two runs {cosines.min():.6f}")
-    assert cosines.min() > 0.9999  # bf16 rounds with the shape of the batch
+    assert cosines.min() > 0.9999  # in bf16, rounding depends on the batch's shape
 
 
 def test_memory_stays_however_long_the_source(tmp_path, tiny_folder):
-    """The largest the process ever was, early and at the end."""
+    """Compares the peak size of the process early on with that at the end."""
     pages = pq.read_table(PAGES)
     source = tmp_path / "many.parquet"
     pq.write_table(pa.concat_tables([pages] * 12), source, row_group_size=len(pages))
@@ -122,7 +122,7 @@ def test_memory_stays_however_long_the_source(tmp_path, tiny_folder):
     wait_for_parts(tmp_path / "out", 8, process)
     early = late = largest()
     while process.poll() is None:
-        with suppress(OSError, IndexError):  # it ended between two looks
+        with suppress(OSError, IndexError):  # it ended in the meantime
             late = largest()
         time.sleep(0.2)
     finish(process)

@@ -1,4 +1,4 @@
-"""`flask embed --chunk`: a row for each passage, that can be found and cited."""
+"""`flask embed --chunk`: one row per passage, which can be found and cited."""
 
 import json
 from hashlib import sha256
@@ -44,7 +44,7 @@ def test_passages_of_a_folder_can_be_found_and_cited(run, tmp_path, reference):
         if document in whole:
             text = whole[document]
             assert [text[row["start"] : row["end"]] for row in found] == [row["text"] for row in found]
-            # Nothing is lost, not between passages and not at the end.
+            # Nothing is lost, neither between passages nor at the end.
             assert "".join("".join(row["text"] for row in found).split()) == "".join(text.split())
             assert {row["document_sha256"] for row in found} == {sha256(text.encode()).hexdigest()}
         if document == "d.pdf":
@@ -60,7 +60,7 @@ def test_passages_of_a_folder_can_be_found_and_cited(run, tmp_path, reference):
     assert {name for name, value in last.items() if value is not None} == {"path", "document"}
 
 
-# A page of their own is a column as any other.
+# A `page` column that the rows have themselves is a column like any other.
 ROWS = [{"id": f"row {n}", "n": n, "text": LONG[: 400 * n] or None, "page": f"p{n}"} for n in range(5)]
 
 
@@ -113,12 +113,12 @@ def test_rows_without_a_text_stay_or_go(run, tmp_path):
 
 @pytest.mark.parametrize("outputs", ["dense", "dense,colbert"])
 def test_a_text_larger_than_memory_has_for_it_is_embedded_in_windows(run, tmp_path, monkeypatch, outputs):
-    """Nothing of it is lost or counted twice; every document keeps its own numbers."""
+    """No part of it is lost or counted twice; every document has its own numbering."""
     texts = ["kurz", LONG, "  ", LONG[:2000], "x" * 5000]
     place = write_jsonl(tmp_path / "a.jsonl", [{"text": text} for text in texts])
     most = 1500
     monkeypatch.setattr(passages, "WINDOW_CHARACTERS", most)
-    monkeypatch.setattr(passages, "WINDOW_NUMBERS", most * 64)  # of the tiny model's numbers
+    monkeypatch.setattr(passages, "WINDOW_NUMBERS", most * 64)  # the tiny model has 64 numbers per vector
     given = []
     encode = passages.Encoder.encode
 
@@ -193,7 +193,7 @@ def test_what_cannot_be_cut_is_said_in_a_sentence(run, tmp_path):
         ((good, "--overlap", "3"), "give --chunk too"),
         ((good, "--late"), "give --chunk too"),
         (("--chunk", good), "b.jsonl' is not a number of tokens: to give none, put --chunk after SOURCE"),
-        ((place, "--chunk"), "has a column 'start' already"),
+        ((place, "--chunk"), "already has a column 'start'"),
     ):
         done = run(*arguments, "--out", tmp_path / "out")
         assert done.exit_code in (1, 2), arguments

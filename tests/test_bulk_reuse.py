@@ -45,13 +45,13 @@ def first(run, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def old(first, tmp_path) -> Path:
-    """The output, to do with as a test likes."""
+    """A copy of the output, which a test may change."""
     shutil.copytree(first, tmp_path, dirs_exist_ok=True)
     return tmp_path / "old"
 
 
 def changed() -> list[dict]:
-    """The rows in another order, some of them others, and some more."""
+    """The rows in another order, some of them changed, and some added."""
     chance = random.Random(1)
     rows = [dict(row) for row in ROWS]
     chance.shuffle(rows)
@@ -100,7 +100,7 @@ def test_what_has_not_changed_is_taken_from_there(run, tmp_path, old, more):
 
 
 def test_the_vectors_are_those_of_the_old_files(run, tmp_path, old):
-    """Not computed: they are made others there, and come out so."""
+    """They are not computed: changed vectors in the old files come out unchanged."""
     for part in old.glob("part-*"):
         table = pq.read_table(part)
         dense = pa.array(
@@ -122,7 +122,7 @@ def test_nothing_has_changed(run, tmp_path, old, caplog):
     assert summary(tmp_path / "out").tokens == 0
     assert_same(old, tmp_path / "out")
     assert "60 rows" in caplog.text
-    # An output of reused vectors is reused as any other.
+    # An output of reused vectors can be reused like any other.
     again = run(place, "--out", tmp_path / "again", "--reuse", tmp_path / "out", *OUTPUTS, max_length=64)
     assert again.exit_code == 3
     assert summary(tmp_path / "again").reused == summary(tmp_path / "out").reused == 58
@@ -243,7 +243,7 @@ def old_passages(first_passages, tmp_path) -> Path:
 
 
 def changed_documents() -> list[dict]:
-    """In another order, with changed, added, removed, repeated, empty and faulty ones."""
+    """In another order, with changed, added, removed, repeated, empty and faulty documents."""
     rows = [
         dict(row, text=FRESH.get(row["id"], row["text"])) for row in DOCUMENTS if row["id"] not in (6, 20)
     ]
@@ -253,7 +253,7 @@ def changed_documents() -> list[dict]:
 
 
 def change(folder: Path, to) -> None:
-    """Write every part anew, as `to` gives it."""
+    """Rewrite every part as `to` returns it."""
     for part in folder.glob("part-*"):
         pq.write_table(to(pq.read_table(part)), part)
 
@@ -268,7 +268,7 @@ def without_vectors(table: pa.Table, row: int) -> pa.Table:
 
 
 def tokens_of(run, folder: Path, texts: list[str], *options: str) -> int:
-    """That are computed for these texts and nothing else."""
+    """How many tokens are computed for these texts alone."""
     place = write_jsonl(folder / "rest.jsonl", [{"text": text} for text in texts])
     assert run(place, "--out", folder / "rest", *options).exit_code == 0
     return summary(folder / "rest").tokens
@@ -312,7 +312,7 @@ def test_options_of_passages_hold_for_reused_ones(run, tmp_path, more):
 
 
 def test_vectors_of_passages_are_those_of_the_old_files(run, tmp_path, old_passages):
-    """Not computed: each is made another there, and comes out so, at its own passage."""
+    """They are not computed: changed vectors in the old files come out unchanged, at their own passages."""
 
     def numbered(table: pa.Table) -> pa.Table:
         kept = zip(table.column("id").to_pylist(), table.column("chunk").to_pylist(), strict=True)
@@ -337,7 +337,7 @@ def test_vectors_of_passages_are_those_of_the_old_files(run, tmp_path, old_passa
 
 
 def test_a_document_without_all_of_its_vectors_is_computed(run, tmp_path, old_passages):
-    """One has a row without vectors there; of another its last row was left out, by --on-error skip."""
+    """One has a row without vectors in the old output; --on-error skip left out the last row of another."""
     lost = {}
 
     def faulty(table: pa.Table) -> pa.Table:
@@ -366,9 +366,9 @@ def test_a_document_without_all_of_its_vectors_is_computed(run, tmp_path, old_pa
 
 @pytest.mark.parametrize("outputs", ["dense", "dense,colbert"])
 def test_pieces_of_a_text_larger_than_a_window_are_reused(run, tmp_path, monkeypatch, outputs):
-    """And the piece that has a fault there is computed, without the others."""
+    """And the piece with a fault in the old output is computed, without the others."""
     monkeypatch.setattr(passages, "WINDOW_CHARACTERS", 1500)
-    monkeypatch.setattr(passages, "WINDOW_NUMBERS", 1500 * 64)  # of the tiny model's numbers
+    monkeypatch.setattr(passages, "WINDOW_NUMBERS", 1500 * 64)  # the tiny model has 64 numbers per vector
     texts = [text_of(1, 200), "  ", "short", text_of(2, 100)]
     place = write_jsonl(tmp_path / "old.jsonl", [{"text": text} for text in texts])
     options = ("--outputs", outputs, *CHUNK)
@@ -393,7 +393,7 @@ def test_pieces_of_a_text_larger_than_a_window_are_reused(run, tmp_path, monkeyp
 
 
 def test_pages_are_those_of_the_new_source(run, tmp_path):
-    """The text of a PDF was a file without pages before."""
+    """The text of a PDF came from a file without pages before."""
     sentences = [[f"Sentence {n} on page {page}." for n in range(30)] for page in range(3)]
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "a.pdf").write_bytes(pdf([lines(*page) for page in sentences]))

@@ -1,4 +1,4 @@
-"""Texts that come again: what is taken from memory, and that nothing else is."""
+"""Texts that come again are taken from the cache, and nothing else is."""
 
 import random
 import re
@@ -71,7 +71,7 @@ def test_scores_use_it_where_all_they_need_is_kept(cached):
 
 
 def test_no_two_different_requests_share_an_entry(cached, plain):
-    """Random requests out of few texts, each of them beside an encoder that keeps nothing."""
+    """Random requests from a few texts, each compared with an encoder that has no cache."""
     draw = random.Random(20)
     words = ["a", "b", "ab", "a b", "a  b", "A", "ａ", "", " ", "b a", "e\u0301", "é", "x" * 50, "a b " * 40]
     hits = 0

@@ -1,4 +1,4 @@
-"""A model folder that is not as it should be: one sentence that names the file."""
+"""A model folder with something wrong gives one sentence that names the file."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ from app.engine.weights import Weights, read_head
 from tests.conftest import VOCABULARY
 
 ENGINES = ("torch", "openvino", "native")
-ENOUGH = 20_000_000  # bytes that may hold all weights of the tiny model
+ENOUGH = 20_000_000  # bytes, enough for all weights of the tiny model
 
 
 def load(folder: Path, engine: str = "auto") -> Encoder:
@@ -43,7 +43,7 @@ def refused(folder: Path, *words: str) -> None:
 
 
 def unread(folder: Path, *words: str) -> None:
-    """The folder is not read, and one short sentence says why, with these words."""
+    """The folder is rejected without being read; one short sentence with these words says why."""
     with pytest.raises(ModelError) as error:
         read_checkpoint(folder)
     message = str(error.value)
@@ -55,7 +55,7 @@ def unread(folder: Path, *words: str) -> None:
 
 
 def shard(folder: Path, index: object) -> None:
-    """Have an index in the place of the one weight file."""
+    """Replace the one weight file by an index."""
     (folder / "pytorch_model.bin").unlink()
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
 
@@ -148,7 +148,7 @@ def test_a_shard_is_a_file_of_the_folder_itself(broken_folder, name):
 
 
 def test_a_shard_may_be_a_link_to_elsewhere(broken_folder, tiny_folder):
-    """The cache of Hugging Face's libraries is made of them."""
+    """The cache of Hugging Face's libraries consists of such links."""
     shard(broken_folder, {"weight_map": {"a": "pytorch_model-00001-of-00001.bin"}})
     (broken_folder / "pytorch_model-00001-of-00001.bin").symlink_to(tiny_folder / "pytorch_model.bin")
     encoder = load(broken_folder)
@@ -224,9 +224,9 @@ def test_a_size_is_none(broken_folder, key, value):
     ("key", "value"),
     [
         ("pad_token_id", -1),
-        ("pad_token_id", VOCABULARY),  # its row of the table of words is not there
+        ("pad_token_id", VOCABULARY),  # the embedding table has no such row
         ("pad_token_id", None),
-        ("pad_token_id", 9000),  # leaves no positions
+        ("pad_token_id", 9000),  # no positions are left
         ("num_attention_heads", 3),
         ("max_position_embeddings", 4),  # leave two tokens
         *(("layer_norm_eps", value) for value in ("1e-5", None, [], True, 0.0, -1e-5, 1e300)),
@@ -254,7 +254,7 @@ def test_a_texts_limit(broken_folder, value, limit):
 
 @pytest.mark.parametrize("key", ["hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size"])
 def test_a_size_is_far_more_than_the_weights_hold(broken_folder, key):
-    """No engine makes room for it, or layer after layer, before it looks."""
+    """No engine allocates memory, or builds layer after layer, before it checks the size."""
     configure(broken_folder, **{key: (1 << 31) - 4})
     unread(broken_folder, "pytorch_model.bin", "fewer than", "config.json")
 
@@ -367,7 +367,7 @@ def test_weights_may_be_saved_as_parameters(broken_folder):
 
 
 def test_a_damaged_pickle_is_one_sentence(broken_folder):
-    """Whatever its bytes make the unpickler raise."""
+    """Whatever the unpickler raises because of its bytes."""
     file = broken_folder / "sparse_linear.pt"
     head = {"weight": ONES, "bias": torch.zeros(1)}
     torch.save(head, file, _use_new_zipfile_serialization=False)

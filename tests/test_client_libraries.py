@@ -1,6 +1,6 @@
 """Frameworks and npm's clients on the real server: they get what a direct POST /api/embed gives.
 
-They have an environment of their own, .venv/clients, with the Node.js that npm's need.
+The libraries have an environment of their own, .venv/clients, with Node.js for the npm packages.
 """
 
 import ast
@@ -35,8 +35,8 @@ QUESTION = {
     "top": 3,
 }
 
-# Those that hand on the numbers they read in JSON have exactly them; the rest decode base64 or make
-# arrays of float32, and have the bits.
+# Clients that return the numbers as they read them in JSON have exactly those; the others decode base64 or
+# make float32 arrays, and have the same bits.
 EXACT = [
     "cohere_7",
     "cohere_v1",
@@ -70,7 +70,7 @@ BITS = [
     "llama_index_openai",
     "voyage",
 ]
-# They make one line of a text before they send it.
+# These turn a text into one line before they send it.
 ONE_LINE = ["haystack_ollama", "llama_index_openai", "mem0_openai"]
 RERANKERS = [
     "cohere_7_rerank",
@@ -100,7 +100,7 @@ NPM_EXACT = [
 NPM_BITS = ["langchain_openai", "openai"]
 NPM_RERANKERS = ["ai_cohere_rerank", "cohere_v2_rerank", "langchain_cohere_rerank"]
 
-# By provider: the address litellm is given, and what else it is told.
+# For each provider: the address that litellm gets, and its other arguments.
 LITELLM_EMBED = {
     "cohere": {"path": "/v2/embed"},
     "hosted_vllm": {"path": "/v1"},
@@ -115,13 +115,13 @@ LITELLM_RERANK = {
     "cohere": {"path": ""},
     "hosted_vllm": {"path": "/v1"},
     "huggingface": {"path": ""},
-    # It wants a document as a string where the other providers want an object.
+    # It wants documents as strings, where the other providers want objects.
     "infinity": {"path": "", "return_documents": False},
     "jina_ai": {"path": ""},
     "voyage": {"path": "/v1"},
 }
 
-# For each field of an error that a client may show, one that shows no other.
+# For each field of an error that clients may show, a client that shows only that field.
 REFUSED = [
     "chromadb_jina",
     "cohere_v2",
@@ -138,7 +138,7 @@ NPM_REFUSED = ["ai_cohere", "ai_cohere_rerank", "ai_openai_compatible", "cohere_
 def server(tmp_path_factory, demo_folder):
     log = tmp_path_factory.mktemp("log") / "server.log"
     environ = {"EMBED_MODEL_PATH": str(demo_folder), "EMBED_PRECISION": "fp32"}
-    # LlamaIndex's CohereEmbedding takes the names of Cohere's models only.
+    # LlamaIndex's CohereEmbedding accepts only the names of Cohere's models.
     with serving(log, EMBED_MODEL_ALIASES="embed-multilingual-v3.0", **environ) as server:
         yield server
 
@@ -151,7 +151,7 @@ def ranking(server):
 
 @pytest.fixture(scope="module")
 def ranking_server(tmp_path_factory, tiny_folder, tiny_reranker):
-    """With a cross-encoder under the name that clients send."""
+    """A server whose cross-encoder has the name that clients send."""
     log = tmp_path_factory.mktemp("log") / "server.log"
     environ = {"EMBED_MODEL_PATH": str(tiny_folder), "EMBED_PRECISION": "fp32"}
     environ |= {"EMBED_RERANKER_PATH": str(tiny_reranker), "EMBED_RERANKER_NAME": "multilingual-e5-small"}
@@ -161,7 +161,7 @@ def ranking_server(tmp_path_factory, tiny_folder, tiny_reranker):
 
 @pytest.fixture(scope="module")
 def order(ranking_server, tiny_reranker, tiny_folder, load_encoder):
-    """The order in which a cross-encoder puts the documents, which is another than the hybrid score's."""
+    """The cross-encoder's order of the documents, which differs from that of the hybrid score."""
     reranker = Reranker(RerankerSettings(tiny_reranker), load_encoder(tiny_folder, engine="torch"))
     reranker.load()
     pairs = [(QUESTION["query"], document) for document in QUESTION["documents"]]
@@ -187,7 +187,7 @@ def direct_ranking(server: Server, **options) -> list[list]:
 
 @pytest.fixture(scope="module")
 def refusal(server):
-    """What is said of a model that is not served."""
+    """The error for a model that is not served."""
     status, found = server.post("/api/embed", {"model": "nobody", "input": "a"})
     assert status == 404
     return found["error"]
@@ -195,7 +195,7 @@ def refusal(server):
 
 @pytest.fixture(scope="module")
 def litellm(server):
-    """What litellm makes of every provider, by function and provider: it is imported once."""
+    """litellm's results for every provider, by function and provider; litellm is imported once."""
     texts = {"texts": TEXTS, "query": QUERY}
     calls = [["litellm_embed", {"provider": p, **texts, **o}] for p, o in LITELLM_EMBED.items()]
     calls += [["litellm_rerank", {"provider": p, **QUESTION, **o}] for p, o in LITELLM_RERANK.items()]
@@ -324,7 +324,7 @@ def test_langchain_openai_hears_what_to_set(server):
 
 
 def test_langchain_finds_the_answer_in_another_language(server):
-    """Each question is asked in another language than its answer is written in."""
+    """Each question is in a different language than its answer."""
     texts = json.loads((ROOT / "tests" / "passages.json").read_text(encoding="utf-8"))
     queries, answers = zip(*texts["answered"], strict=True)
     passages = [*answers, *texts["others"]]
@@ -337,14 +337,14 @@ def test_langchain_finds_the_answer_in_another_language(server):
 
 
 def code(file: str, heading: str) -> str:
-    """The only Python under a heading of a document."""
+    """The only block of Python under a heading of a document."""
     text = (ROOT / file).read_text(encoding="utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]
     (found,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     return found
 
 
 def test_the_readmes_hybrid_search_runs(tmp_path, tiny_folder):
-    """Its vectors are random and the order of what it prints means nothing."""
+    """Its vectors are random, so the order of what it prints means nothing."""
     example = code("README.md", "Hybrid search")
     (url,) = re.findall(r"http://[\w.:]+", example)
     with serving(tmp_path / "log", EMBED_MODEL_PATH=str(tiny_folder), EMBED_PRECISION="fp32") as server:

@@ -17,12 +17,12 @@ KEY = {"Authorization": "Bearer a-key"}
 
 
 def python(body) -> bytes:
-    """As Python's requests and aiohttp write JSON."""
+    """JSON as Python's requests and aiohttp write it."""
     return json.dumps(body).encode()
 
 
 def compact(body) -> bytes:
-    """As JavaScript and Python's httpx write it."""
+    """JSON as JavaScript and Python's httpx write it."""
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
 
 
@@ -37,7 +37,7 @@ class Replay:
     body: bytes
     read: Callable
     headers: dict
-    before: Iterable[str] = ()  # what it gets first: it goes on if all is well
+    before: Iterable[str] = ()  # paths that it gets first; it goes on if they succeed
 
     def __call__(self, client):
         for path in self.before:
@@ -214,7 +214,7 @@ def weaviate(task: str) -> bytes:
 
 
 GO = {"User-Agent": "Go-http-client/1.1"}  # and no content type
-# What langchain-community's OllamaEmbeddings sends as null.
+# Options that langchain-community's OllamaEmbeddings sends as null.
 OPTIONS = [
     "mirostat",
     "mirostat_eta",

@@ -1,6 +1,6 @@
 """The official clients of Ollama, OpenAI and Hugging Face, on the real server with the demo model.
 
-What they get has to be what a direct POST /api/embed gives: the same numbers, the same bits.
+They must get exactly what a direct POST /api/embed gives: the same numbers, bit for bit.
 """
 
 import base64
@@ -130,7 +130,7 @@ def test_ollama_hears_that_nothing_is_generated(ollama_client):
 @pytest.mark.parametrize("given", [TEXTS, TEXTS[0], TOO_LONG], ids=["list", "string", "long"])
 @pytest.mark.parametrize("model", [MODEL, f"openai/{MODEL}"])
 def test_openai_embeds(server, openai_client, model, given):
-    """By default it asks for base64, and decodes that itself."""
+    """By default it asks for base64 and decodes it."""
     found = openai_client.embeddings.create(model=model, input=given)
     assert float32(row.embedding for row in found.data) == server.bits(input=given)
     assert [row.index for row in found.data] == list(range(len(found.data)))
@@ -204,7 +204,7 @@ def test_hugging_faces_client_embeds(server):
 
 
 def test_hugging_faces_client_scores_pairs(tmp_path_factory, tiny_folder, tiny_reranker, load_encoder):
-    """It has no call for ranking; its call for classification sends a pair to /predict."""
+    """It has no call for reranking; its call for classification sends a pair to /predict."""
     log = tmp_path_factory.mktemp("log") / "server.log"
     reranker = Reranker(RerankerSettings(tiny_reranker), load_encoder(tiny_folder, engine="torch"))
     reranker.load()

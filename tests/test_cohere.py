@@ -1,4 +1,4 @@
-"""Cohere's protocol, over a fake encoder."""
+"""Cohere's protocol, with a fake encoder."""
 
 import base64
 

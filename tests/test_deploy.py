@@ -41,7 +41,7 @@ def manifest(kind: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def samples() -> dict[str, set[str]]:
-    """The labels of each metric in GET /metrics, once there was a request."""
+    """The labels of each metric in GET /metrics after a request."""
     app = create_app(Settings(model_name="fake"), FakeEncoder())
     client = app.test_client()
     assert client.post("/api/embed", json={"input": "a"}).status_code == 200
@@ -117,7 +117,7 @@ def test_nginx_knows_each_replica_twice():
 
 
 def test_a_replica_is_what_the_one_server_is():
-    """But for its port, its processors and its address."""
+    """Except for its port, its processors and its address."""
     [single] = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())["services"].values()
     for name, replica in SCALE["services"].items():
         if name.startswith("embed-"):
@@ -204,7 +204,7 @@ def test_a_rayjob_has_the_fields_that_kuberay_knows():
 
 
 def ray_fields(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """Where a field of KubeRay's own stands: not what is Kubernetes', not parameters of `ray start`."""
+    """The paths of KubeRay's own fields, without those of Kubernetes and the parameters of `ray start`."""
     if isinstance(value, list):
         for number, one in enumerate(value):
             yield from ray_fields(one, (*path, number))

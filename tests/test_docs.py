@@ -1,4 +1,4 @@
-"""The OpenAPI document, whether the server keeps to it, and the pages that show it."""
+"""The OpenAPI document, whether the server follows it, and the pages that show it."""
 
 import hashlib
 import re
@@ -19,7 +19,7 @@ from app.engine.errors import Overloaded
 from tests.conftest import FakeEncoder, FakeReranker
 
 STATIC = Path(__file__).parent.parent / "app" / "static"
-# Pages and what they are made of, and what is only refused; the rest has to be documented.
+# Pages, their files, and endpoints that only refuse; everything else must be documented.
 PAGES = ("docs.docs", "docs.redoc", "flasgger.", "page.static", "ollama.generate", "openai.generate")
 
 
@@ -41,7 +41,7 @@ schema = schemathesis.openapi.from_wsgi("/apispec_1.json", fake_app)
 def map_body(context, body):
     """The document cannot say how wide the model's vectors are: it is made before one is loaded.
 
-    Nor that what is strict forbids other fields.
+    Nor can it say that strict bodies forbid other fields.
     """
     if isinstance(body, dict):
         for name in ("dimensions", "output_dimension"):
@@ -126,12 +126,12 @@ def test_the_pages_load_nothing_from_elsewhere(client):
 
 
 def test_no_path_redirects(app, client):
-    """A redirect of Werkzeug's has an HTML body, and a Location made of what the client calls this host."""
+    """A redirect by Werkzeug has an HTML body, and a Location with the host name that the client sent."""
     for rule in app.url_map.iter_rules():
         path = re.sub("<[^>]*>", "x", rule.rule)
         for variant in (path, f"/{path}", path.replace("/", "//"), f"{path}/", path.rstrip("/") or "/"):
             for method in ("GET", "POST"):
-                at = {"PATH_INFO": variant}  # not as a URL, where two slashes begin a host
+                at = {"PATH_INFO": variant}  # in a URL, two slashes would begin a host
                 with client.open(
                     "/", method=method, headers={"Host": "evil.example"}, environ_overrides=at
                 ) as answer:

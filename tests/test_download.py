@@ -24,7 +24,7 @@ from tests.hub import Hub
 ROOT = Path(__file__).parent.parent
 REPOSITORY, REVISION = "somebody/a-model", "0123456789abcdef0123456789abcdef01234567"
 MB = 2**20
-BIG = "pytorch_model.bin"  # the library writes 10 MB at a time
+BIG = "pytorch_model.bin"  # larger than the 10 MB that the library writes at a time
 FILES = {
     "config.json": b'{"hidden_size": 4}',
     "1_Pooling/config.json": b'{"pooling_mode_mean_tokens": true}',
@@ -78,7 +78,7 @@ class Download:
         return process
 
     def is_complete(self) -> bool:
-        """Whether the folder holds FILES and nothing else, and nothing is left beside it."""
+        """Whether the folder holds exactly FILES, and nothing is left next to it."""
         found = {
             str(file.relative_to(self.folder)): file.read_bytes()
             for file in self.folder.rglob("*")
@@ -98,12 +98,12 @@ def download(tmp_path: Path) -> Iterator[Download]:
 
 
 def _finish(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
-    out, err = process.communicate(timeout=15)  # the library alone tries a dead hub for 24 seconds
+    out, err = process.communicate(timeout=15)  # the library itself retries a dead hub for 24 seconds
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def _sentence(result: subprocess.CompletedProcess[str]) -> str:
-    """What a failed run says, which is one line and no traceback."""
+    """The error of a failed run, which must be one line without a traceback."""
     assert result.returncode == 1
     [line] = result.stderr.splitlines()
     assert line.startswith("Error: ")

@@ -1,4 +1,4 @@
-"""POST /api/embed on the wire: what is asked for, what is answered."""
+"""POST /api/embed on the wire: requests and answers."""
 
 import base64
 from dataclasses import replace
@@ -190,7 +190,7 @@ def test_aliases_are_a_setting(fake):
 
 
 def test_vectors_go_to_the_wire_without_python_floats(client, fake, monkeypatch):
-    """orjson is handed the array itself: its digits are those of float32, not of a widened double."""
+    """orjson gets the array itself, so the digits are those of float32, not of a widened double."""
     seen = []
     dumps = orjson.dumps
     monkeypatch.setattr("app.api.answer.orjson.dumps", lambda o, **k: seen.append(o) or dumps(o, **k))
@@ -214,7 +214,7 @@ def test_vectors_go_to_the_wire_without_python_floats(client, fake, monkeypatch)
     ],
 )
 def test_an_answer_in_pieces_is_what_it_would_be_in_one(app, content):
-    """No piece takes long: nobody else's Python runs while orjson writes one."""
+    """No piece takes long, because no other thread runs Python while orjson writes one."""
     with app.app_context():
         response = app.json.response(content)
     pieces = list(response.response)
@@ -234,10 +234,10 @@ def test_an_answer_in_pieces_is_what_it_would_be_in_one(app, content):
         ("u=0", None, "interactive"),
         ("i, u=1", None, "interactive"),
         ("u=6, i", None, "bulk"),
-        ("u=7", "interactive", "interactive"),  # the field is the client's own word
+        ("u=7", "interactive", "interactive"),  # the field is the client's own choice
         ("u=1, i, u=3", None, "interactive"),
         ("u=3", None, None),
-        ("u=4", None, None),  # what a browser sends with whatever a page fetches
+        ("u=4", None, None),  # a browser sends this with everything that a page fetches
         ("u=9", None, None),
         ("nonsense", None, None),
         ("xu=7", None, None),

@@ -1,4 +1,4 @@
-"""What is promised about vectors, on real models, against computations that share no code with ours."""
+"""Promises about vectors, checked on real models against computations that share no code with ours."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +36,7 @@ def transformers_own(folder):
 
 @cache
 def states(folder, text):
-    """Those of one text, once for all engines."""
+    """The states of one text, computed once for all engines."""
     tokenizer, model = transformers_own(folder)
     ids = tokenizer(text, return_tensors="pt")["input_ids"]
     with torch.no_grad():
@@ -138,7 +138,7 @@ def test_a_text_truncated_on_the_left_is_the_kept_end(demo):
 
 @pytest.mark.parametrize("tokens", [8191, 8192, 8193])
 def test_the_longest_text(tiny, tiny_folder, tokens):
-    """The last position of BGE-M3 is the 8192nd token; one more is cut, none hangs or fails."""
+    """The last position of BGE-M3 is the 8192nd token; a longer text is cut, and none hangs or fails."""
     words = np.array(["the", "a", "is", "in"])
     text = " ".join(np.random.default_rng(2).choice(words, tokens - 2))
     found = tiny.encode(["short", text])
@@ -185,7 +185,7 @@ def test_meaning_crosses_languages(demo):
 def test_a_patient_call_has_no_deadline(load_encoder, tiny_folder, monkeypatch):
     encoder = load_encoder(tiny_folder, engine="torch")
     monkeypatch.setattr(encoder, "settings", replace(encoder.settings, timeout=1e-9))
-    texts = ["some words " * 2000]  # enough that it pauses while they are tokenised
+    texts = ["some words " * 2000]  # long enough that the tokenizer pauses in between
     with pytest.raises(TooLate):
         encoder.encode(texts)
     assert len(encoder.encode(texts, patient=True).dense) == 1
@@ -235,7 +235,7 @@ def test_a_vector_that_is_not_finite_is_an_error(broken_folder, tiny_folder, eng
 
 
 def test_long_texts_among_short_ones_do_not_explode_memory(tiny):
-    """Padded together these would be 65 x 8192 tokens; states alone 136 MB, attention far more."""
+    """Padded together these would be 65 x 8192 tokens: 136 MB of states, and far more for attention."""
     import resource
 
     tiny.encode(["the " * 8190])

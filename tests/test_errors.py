@@ -1,4 +1,4 @@
-"""Every refusal: its status, its sentence, its shape."""
+"""Every refused request: the status, the message and the shape of the answer."""
 
 import json
 import logging
@@ -163,7 +163,7 @@ def test_another_content_type_is_415(client, kind):
 @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", None])
 @pytest.mark.parametrize("header", ["Origin", "Sec-Fetch-Site"])
 def test_what_curl_calls_json_is_read_but_not_from_a_page(client, kind, header):
-    """A browser sends a form, or nothing said, to any site without asking it first."""
+    """A browser sends a form, or a body without a type, to any site without a preflight request."""
     assert send(client, b'{"input": "a"}', content_type=kind).status_code == 200
     for value in ("https://evil.example", "null", "cross-site"):
         answer = send(client, b'{"input": "a"}', content_type=kind, headers={header: value})
@@ -258,9 +258,9 @@ def test_where_nothing_more_may_wait_a_body_is_not_even_parsed(client, fake, pat
 
 
 def test_with_the_last_threads_nothing_is_answered_that_has_a_body(app, client):
-    """Nor is it read: its client may be slow, and health checks need those threads."""
+    """The body is not read either: its client may be slow, and health checks need those threads."""
     app.extensions["seats"].threads = 0
-    origin = {"Origin": "http://a"}  # which goes through Flask
+    origin = {"Origin": "http://a"}  # a request with an origin goes through Flask
     for path in ("/api/embed", "/api/show", "/tokenize", "/nothing"):
         for headers in ({}, origin):
             unreadable = {"wsgi.input": None}
@@ -270,7 +270,7 @@ def test_with_the_last_threads_nothing_is_answered_that_has_a_body(app, client):
 
 
 def marks(text: str) -> int:
-    """Commas, colons and opening brackets outside strings, one character after the other."""
+    """Commas, colons and opening brackets outside strings, counted character by character."""
     found, inside, escaped = 0, False, False
     for letter in text:
         if inside and escaped:
@@ -320,7 +320,7 @@ def test_a_large_body_lets_questions_go_first(fake):
     client.post("/api/embed", json={"input": "a"})
     assert fake.gave_way == 0
     client.post("/api/embed", json={"input": ["a" * 900_000] * 5})
-    assert 8 <= fake.gave_way <= 12  # each megabyte when it is read and when it is looked at
+    assert 8 <= fake.gave_way <= 12  # once per megabyte when it is read, and once when it is scanned
 
 
 def test_a_large_answer_lets_questions_go_first(fake):

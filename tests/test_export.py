@@ -1,4 +1,4 @@
-"""Exports: made once, found again, remade when something changed, never half there; and their precision."""
+"""Exports are made once, found again, remade after a change, and never incomplete; and their precision."""
 
 import fcntl
 import json
@@ -35,14 +35,14 @@ from tests.server import wait_for
 
 @pytest.fixture
 def folder(broken_folder: Path) -> Path:
-    """A tiny checkpoint without exports, free to change."""
+    """A tiny checkpoint without exports, which a test may change."""
     for engine in ("native", "openvino"):
         shutil.rmtree(broken_folder / engine, ignore_errors=True)
     return broken_folder
 
 
 OPENVINO = OpenVINOExporter()
-# Each engine's exporter, and a file without which its export is not whole.
+# Each engine's exporter, and a file that its export needs to be complete.
 EXPORTERS = [(NativeExporter(), "shrunk.lines.npy"), (OPENVINO, "encoder.xml")]
 
 
@@ -102,7 +102,7 @@ def test_an_export_that_lacks_a_file_or_a_part_of_one_is_remade(folder, given, d
         damage()
         ensure_export(checkpoint, exporter, "bf16", None)
         assert json.loads((file.parent / "export.json").read_text())["files"]
-        # A remade graph's names are counted on, so that its size may be another.
+        # Names in a remade graph have higher numbers, so its size may differ.
         assert find_export(checkpoint, exporter, "bf16", None) == file.parent
         assert file.stat().st_size > 0.9 * len(before)
 
@@ -172,7 +172,7 @@ def test_a_damaged_array_is_one_sentence(folder):
 
 
 def test_a_damaged_arrays_header_is_one_sentence(folder):
-    """It makes numpy raise what is no ValueError."""
+    """It makes numpy raise something other than ValueError."""
     array = ensure_export(read_checkpoint(folder), NativeExporter(), "fp32", None) / "grown.lines.npy"
     array.write_bytes(b"\x93NUMPY\x01\x00v\x00{'descr': '<f4".ljust(array.stat().st_size))
     with pytest.raises(ModelError, match=r"grown.lines.npy cannot be read .* remove .*native/fp32"):
@@ -304,7 +304,7 @@ def test_bf16_is_close(vectors):
 
 
 def test_int8_is_measured_and_within_its_promise(vectors, demo_folder):
-    """The promise is for real weights on held-out text, and so is what stands beside the export."""
+    """The promise is about real weights on held-out text, and so is the record next to the export."""
     exact, found = vectors(precision="fp32"), vectors(precision="int8")
     assert cosines(exact, found).mean() >= 0.9996
     assert cosines(exact, found).min() >= 0.9990
@@ -317,7 +317,7 @@ def test_int8_is_measured_and_within_its_promise(vectors, demo_folder):
 
 @pytest.mark.slow
 def test_openvinos_int8_is_measured_too(vectors, demo_folder):
-    """Where it adds products in 16 bits without VNNI they overflow: what it promises depends on that."""
+    """Without VNNI it adds products in 16 bits, which overflow; its promise depends on that."""
     exact, found = vectors(precision="fp32"), vectors(engine="openvino", precision="int8")
     exact_sums = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"} & cpu_features()
     assert cosines(exact, found).mean() >= (0.9995 if exact_sums else 0.999)
@@ -352,7 +352,7 @@ def test_an_export_says_how_far_it_is(folder, exporter, monkeypatch, caplog):
 
 
 def test_what_cannot_be_measured_is_not_compared(folder, monkeypatch):
-    """A read-only export of another kind of processor: no half of a measurement is told."""
+    """A read-only export from another kind of processor: half a measurement is not reported."""
     checkpoint, place = read_checkpoint(folder), Place(threads=2)
     for precision in ("int8", "auto"):
         prepare(checkpoint, "auto", precision, place)
@@ -415,7 +415,7 @@ def test_a_library_without_bf16_does_not_run_it(tiny_folder, monkeypatch):
 
 
 def test_what_cannot_run_here_is_not_prepared(tiny_folder, monkeypatch):
-    """The export is the one that the first start would look for."""
+    """The prepared export is the one that the first start would look for."""
     monkeypatch.setattr("app.engine.native.layout.fits", lambda checkpoint: False)
     checkpoint, place = read_checkpoint(tiny_folder), Place(threads=2)
     assert prepare(checkpoint, "auto", "fp32", place).folder.parent.name == "openvino"
@@ -466,7 +466,7 @@ def test_several_batches_at_a_time_give_the_same_vectors(load_encoder, demo_fold
         assert cosines(found, vectors(precision="fp32")[start::4]).min() >= 0.999999
 
 
-# Loads with several streams, and makes long the moment in which OpenVINO's bindings set themselves up.
+# Loads with several streams, and slows down the moment in which OpenVINO's bindings are initialised.
 LOAD_SLOWLY = """
 import sys, time
 from pathlib import Path
@@ -487,7 +487,7 @@ print("loaded", flush=True)
 
 
 def test_the_first_batches_of_several_streams_do_not_wait_for_each_other(tiny_folder):
-    ensure_export(read_checkpoint(tiny_folder), OPENVINO, "fp32", None)  # to make one is to call the bindings
+    ensure_export(read_checkpoint(tiny_folder), OPENVINO, "fp32", None)  # making one calls the bindings
     done = subprocess.run(
         [sys.executable, "-c", LOAD_SLOWLY, tiny_folder],
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""Processes die, reload and are asked too much, against the real server: `make test-faults`."""
+"""Processes of the real server die, reload and are overloaded: `make test-faults`."""
 
 import fcntl
 import os
@@ -23,7 +23,7 @@ from tests.server import ROOT, Server, more_config, serving, starting, wait_for
 pytestmark = pytest.mark.faults
 
 WORDS = "word " * 60
-# A forward that does something else where a text has eight tokens.
+# A forward pass that does something else for a text of eight tokens.
 FORWARD = """
 load = post_worker_init
 
@@ -39,13 +39,13 @@ def post_worker_init(worker):
             return forward(sequences, wanted)
         object.__setattr__(model, name, other)  # which is frozen
 """
-# It waits for ever; and seconds in place of minutes.
+# It waits forever; and a hang is noticed after seconds, not minutes.
 HANGING = "timeout = 3" + FORWARD.format("app.api.health.STUCK_SECONDS = 1; threading.Event().wait()")
-# It ends its thread, as one that gets no memory may.
+# It ends its thread, as may happen when memory runs out.
 ENDING = FORWARD.format("sys.exit()")
-# Seconds in place of an hour.
+# Loading may take seconds, not an hour.
 IMPATIENT = "import app.server.worker\napp.server.worker.LOAD_SECONDS = 15"
-# The moment before a worker has signal handlers of its own is long.
+# Makes the time before a worker has its own signal handlers long.
 SLOW_START = """
 begin = post_fork
 
@@ -59,7 +59,7 @@ def post_fork(server, worker):
 
 @pytest.fixture
 def folder(tmp_path, tiny_folder) -> Path:
-    """A copy of the tiny model that a test may lose."""
+    """A copy of the tiny model that a test may destroy."""
     copy = tmp_path / "model"
     shutil.copytree(tiny_folder, copy)
     return copy
@@ -78,7 +78,7 @@ def server(tmp_path, environ) -> Iterator[Server]:
 
 @pytest.fixture
 def pair(tmp_path, environ) -> Iterator[Server]:
-    """A server with two workers, both of them ready."""
+    """A server with two workers, both ready."""
     with serving(tmp_path / "log", WEB_CONCURRENCY="2", **environ) as server:
         wait_for(lambda: server.log.count(" loaded ") == 2)
         yield server
@@ -117,7 +117,7 @@ def test_sighup_changes_nothing_and_says_so(pair):
 
 
 def test_another_master_takes_over_without_a_gap(tmp_path, environ):
-    """SIGUSR2, and SIGTERM to the old one once the new one serves: how another model comes in."""
+    """Send SIGUSR2, then SIGTERM to the old master once the new one serves: the way to change the model."""
     with serving(tmp_path / "log", WEB_CONCURRENCY="2", **environ) as server:
         wait_for(lambda: server.log.count(" loaded ") == 2)
         old = server.workers
@@ -132,13 +132,13 @@ def test_another_master_takes_over_without_a_gap(tmp_path, environ):
             wait_for(lambda: not Path(f"/proc/{new}").exists())
         print(f"a new master beside the old one: {dict(seen)}, the longest took {server.longest:.1f} s")
         assert seen[200] > 100
-        # Refused once the last one has gone, which may be in the middle of one request of each client.
+        # Refused after the last one has gone; that may interrupt one request of each client.
         assert set(seen) - {200} <= {"ConnectionRefusedError", "ConnectionResetError", "RemoteDisconnected"}
         assert "Traceback" not in server.log
 
 
 def test_overload_is_refused_cheaply_and_health_answers(demo_folder):
-    """The benchmark in short, with floors for a machine that does other things too."""
+    """A short benchmark, with floors that a busy machine reaches too."""
     command = [sys.executable, "-m", "benchmarks.overload", "--model", str(demo_folder), "--seconds", "10"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     report = orjson.loads(done.stdout)
@@ -175,11 +175,9 @@ def test_a_worker_that_cannot_load_is_tried_again_and_stops_no_other(pair, folde
 
 
 def test_a_worker_that_hangs_while_it_loads_is_replaced(tmp_path, environ, folder):
-    ensure_export(
-        read_checkpoint(folder), NativeExporter(), "fp32", None
-    )  # which would take a part of the time
+    ensure_export(read_checkpoint(folder), NativeExporter(), "fp32", None)  # it would take part of the time
     config = (folder / "config.json").rename(folder / "away")
-    os.mkfifo(folder / "config.json")  # whose reader waits for a writer
+    os.mkfifo(folder / "config.json")  # a reader of this waits for a writer
     with starting(tmp_path / "log", *more_config(tmp_path, IMPATIENT), **environ) as server:
         wait_for(lambda: server.workers)
         first = server.workers
@@ -205,7 +203,7 @@ def test_sigterm_ends_an_export_and_leaves_nothing_of_it(tmp_path, environ, fold
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("wait", [1, 6])  # seconds: before it has handlers, before it has Gunicorn's
+@pytest.mark.parametrize("wait", [1, 6])  # seconds: before it has our handlers, and before it has Gunicorn's
 def test_a_signal_to_a_worker_that_has_just_begun_is_heard(tmp_path, environ, sign, wait):
     with starting(tmp_path / "log", *more_config(tmp_path, SLOW_START), **environ) as server:
         wait_for(lambda: server.workers)
@@ -223,11 +221,11 @@ def test_a_worker_whose_encoder_ends_is_replaced_at_once(tmp_path, environ):
         server.wait_until_ready()
         print(f"an encoder that ends: another serves after {time.monotonic() - start:.0f} s")
         assert server.ask("a") == 200
-        assert time.monotonic() - start < 60  # not Gunicorn's `timeout`
+        assert time.monotonic() - start < 60  # less than Gunicorn's `timeout`
 
 
 def test_keys_change_with_their_file(tmp_path, environ):
-    """In every worker, within seconds; while the file is broken those before it hold."""
+    """In every worker, within seconds; while the file is broken, the previous keys stay valid."""
     keys = tmp_path / "keys"
     keys.write_text("old")
     environ |= {"EMBED_API_KEYS_FILE": str(keys), "WEB_CONCURRENCY": "2"}
@@ -287,7 +285,7 @@ def _unlocked(folder: Path) -> bool:
 
 
 def test_a_full_log_does_not_stop_it(tmp_path, environ):
-    """/dev/full refuses every write, as a full disk does."""
+    """/dev/full fails every write, like a full disk."""
     under = ("sh", "-c", 'exec "$@" 2> /dev/full', "sh")
     with serving(tmp_path / "log", under=under, **environ) as server:
         assert [server.ask("a") for _ in range(20)] == [200] * 20
@@ -301,7 +299,7 @@ def test_a_forward_that_hangs_gets_the_worker_replaced(tmp_path, environ):
         assert server.ask("a") == 200
         before = server.workers
         start = time.monotonic()
-        assert isinstance(server.ask("a a a a a a"), str)  # its connection ends
+        assert isinstance(server.ask("a a a a a a"), str)  # the connection was closed
         print(f"a forward that hangs: its client heard of it after {time.monotonic() - start:.0f} s")
         wait_for(lambda: server.workers and server.workers.isdisjoint(before))
         server.wait_until_ready()

@@ -1,4 +1,4 @@
-"""How clients spell things: booleans as words, other names of fields, misspelt ones, what is not served."""
+"""How clients spell things: booleans as words, other field names, misspelt ones, unsupported ones."""
 
 import logging
 
@@ -48,7 +48,7 @@ def test_jinas_kinds_of_numbers(client, name, kind):
 
 
 def test_jinas_kind_goes_before_openais(client):
-    """OpenAI's own clients send base64 unasked."""
+    """OpenAI's own clients send base64 by default."""
     body = {"input": "a", "encoding_format": "base64", "embedding_type": "ubinary"}
     assert isinstance(client.post("/v1/embeddings", json=body).json["data"][0]["embedding"], list)
 

@@ -1,4 +1,4 @@
-"""Whatever a client sends, the request path answers below 500: `make test-faults`."""
+"""Whatever a client sends, the status of the answer is below 500: `make test-faults`."""
 
 import random
 import re
@@ -49,7 +49,7 @@ BODIES = st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=6)
 def dumps(body) -> bytes:
     try:
         return orjson.dumps(body)
-    except TypeError:  # numbers too large for it
+    except TypeError:  # for numbers that are too large for it
         import json
 
         return json.dumps(body).encode("utf-8", "surrogatepass")
@@ -76,7 +76,7 @@ def test_no_bytes_make_it_fail(path, body, content_type):
 
 
 def test_two_hundred_thousand_mutated_bodies():
-    """Bytes of good requests cut, doubled, swapped and overwritten."""
+    """Bytes of valid requests are cut, doubled, swapped and overwritten."""
     chance = random.Random(0)
     good = [
         b'{"input": ["one", "two"], "encoding_format": "base64", "dimensions": 4, "pooling": "cls"}',
@@ -110,7 +110,7 @@ def test_two_hundred_thousand_mutated_bodies():
 
 
 def test_a_hundred_thousand_inputs_guided_by_coverage():
-    """atheris keeps the inputs that reach new code and changes those; it ends its process, so in one."""
+    """atheris mutates the inputs that reach new code. It ends its process, so it runs in one of its own."""
     pytest.importorskip("atheris")
     command = [sys.executable, "-m", "tests.fuzz", "-runs=100000", "-seed=1", "-print_final_stats=1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=3000)

@@ -1,4 +1,4 @@
-"""The published numbers of BGE-M3 itself; they need the real weights."""
+"""The published numbers of BGE-M3; this needs the real weights."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ pytestmark = [
     ),
 ]
 
-# The model card's own sentences, its spelling included.
+# The model card's own sentences, with its misspelling.
 QUESTIONS = ["What is BGE M3?", "Defination of BM25"]
 PASSAGES = [
     "BGE M3 is an embedding model supporting dense retrieval, lexical matching and multi-vector interaction.",
@@ -81,7 +81,7 @@ def test_scores_are_those_of_the_model_card(bge_m3):
     assert set(found) == set(card)
     for name, expected in card.items():
         np.testing.assert_allclose(found[name], expected, atol=2e-3, err_msg=name)
-    # The notebook's, of vectors and weights one by one.
+    # From the notebook: single numbers of vectors and weights.
     np.testing.assert_allclose(found["sparse"][:2], [0.19554448, 0.00880392], atol=1e-3)
     np.testing.assert_allclose(found["colbert"][:2], [0.7796662, 0.4621178], atol=2e-3)
     apart = bge_m3.score([(QUESTIONS[0], QUESTIONS[1])], pooling="cls").by_name

@@ -1,4 +1,4 @@
-"""The real server: its start, its limits, its end. One process with a real (tiny) model."""
+"""The real server: how it starts, its limits, how it ends. One process with a real (tiny) model."""
 
 import errno
 import os
@@ -45,14 +45,14 @@ def server(tmp_path_factory, tiny_folder):
 
 
 def send_half_a_head(server: Server) -> tuple[bytes, float]:
-    """What it gets, and after how many seconds."""
+    """The answer to half a head, and after how many seconds it came."""
     start = time.monotonic()
     with server.connect(b"GET /healthz HTTP/1.1\r\nHost: h\r\n") as connection:
         return connection.recv(100), time.monotonic() - start
 
 
 def test_every_setting_in_the_configuration_exists():
-    """Gunicorn ignores a misspelt one without a word."""
+    """Gunicorn silently ignores a misspelt setting."""
     known = {setting.name for setting in KNOWN_SETTINGS}
     own = {name for name, value in CONF.items() if name.islower() and not name.startswith("_")}
     of = (app.config, app.logs, app.processors)
@@ -115,7 +115,7 @@ def export(folder):
 
 
 def chunked(server: Server, body: bytes) -> bytes:
-    """What comes back for a body sent in chunks, without a Content-Length."""
+    """The answer to a body sent in chunks, without a Content-Length."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
         connection.sendall(
             b"POST /api/embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -208,7 +208,7 @@ def test_a_byte_out_of_band_is_no_close(server):
 
 
 def test_no_connection_is_kept(tmp_path, tiny_folder):
-    """Whatever the operator says: what comes after a body that came late would be taken for a request."""
+    """Whatever the operator sets: otherwise data after a late body would be taken for a request."""
     environ = {"EMBED_MODEL_PATH": str(tiny_folder), "EMBED_PRECISION": "fp32"}
     request = b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"
     with (
@@ -228,7 +228,7 @@ def test_health(server):
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl to make a certificate with")
 def test_over_tls_too_requests_may_take_a_while_and_only_so_many_wait(tmp_path, tiny_folder):
-    """Longer than it takes until somebody looks whether the client is still there."""
+    """The request takes longer than the interval at which the server checks for its client."""
     key, certificate = str(tmp_path / "key"), str(tmp_path / "certificate")
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
     subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
@@ -363,7 +363,7 @@ def test_it_stops_cleanly_while_it_computes(tmp_path, tiny_folder, sign):
         def ask():
             try:
                 answers.append(server.post("/api/embed", body)[0])
-            except OSError as error:  # what a client sees where the server left at once
+            except OSError as error:  # what a client sees if the server closed at once
                 answers.append(type(error).__name__)
 
         batches = metric(server, "embed_batch_tokens_count")
@@ -391,7 +391,7 @@ def test_workers_share_the_processors(tmp_path, tiny_folder):
 
 
 def test_with_the_model_in_place_nothing_touches_the_network(tiny_folder):
-    """Every connection and look-up is refused; and what serves needs neither torch nor transformers."""
+    """Every connection and DNS look-up fails. Also, serving needs neither torch nor transformers."""
     code = """
 import socket, sys
 def refuse(*args, **kwargs):
@@ -414,7 +414,7 @@ print("served")
 
 
 def test_it_runs_as_another_user_on_a_read_only_root(tmp_path, tiny_folder):
-    """Nobody's process in a mount namespace where everything but /dev/shm is read-only, /tmp too."""
+    """Runs as nobody in a mount namespace where everything except /dev/shm is read-only, also /tmp."""
     export(tiny_folder)
     for folder in (tiny_folder, *tiny_folder.parents):
         if folder.stat().st_mode & 0o005 != 0o005 and folder.is_relative_to("/tmp"):
@@ -449,7 +449,7 @@ def test_it_runs_as_another_user_on_a_read_only_root(tmp_path, tiny_folder):
 
 
 def metric(server, name):
-    """A value out of /metrics, the sum over its labels if it has any."""
+    """A value from /metrics, summed over its labels if it has any."""
     with urllib.request.urlopen(f"{server.url}/metrics", timeout=30) as answer:
         text = answer.read().decode()
     return sum(map(float, re.findall(rf"^{re.escape(name)}(?:{{.*}})? (\S+)$", text, re.MULTILINE)))

@@ -28,7 +28,7 @@ SPECIAL = {0, 1, 2, 3}  # <s>, <pad>, </s>, <unk>
 
 @pytest.fixture(scope="module")
 def states(tiny_folder):
-    """Ids and states of each text, one at a time through transformers."""
+    """The ids and states of each text, computed one at a time with transformers."""
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(tiny_folder / "tokenizer.json"))
     model = AutoModel.from_pretrained(tiny_folder, dtype=torch.float32, local_files_only=True).eval()
     found = []
@@ -162,10 +162,10 @@ def test_how_many_numbers_come_is_told_before_they_are_computed(tiny):
 
 
 def test_the_numbers_that_scores_are_made_of_are_told_too(tiny):
-    """All queries, and the largest group of other texts."""
+    """They are those of all queries, plus those of the largest group of other texts."""
     told = []
     queries = [f"{'question ' * 100}{number}" for number in range(20)]
-    passages = [f"{'text ' * 3000}{number}" for number in range(8)]  # of which five are a group
+    passages = [f"{'text ' * 3000}{number}" for number in range(8)]  # five of them make a group
     for texts in (queries, passages[:5], passages[5:]):
         tiny.encode(texts, outputs=ALL, expect=at_most(1 << 30, told))
     with pytest.raises(TooMany):
@@ -179,7 +179,7 @@ def test_scores_are_those_of_compute_score(tiny):
     pairs = [(query, passage) for query in queries for passage in passages]
     found = tiny.score(pairs, (0.4, 0.2, 0.4))
     texts = list(dict.fromkeys(queries + passages))
-    one = tiny.encode(texts, outputs=ALL, pooling="cls")  # what the folder says it was trained for
+    one = tiny.encode(texts, outputs=ALL, pooling="cls")  # the folder says it was trained for cls
     place = {text: index for index, text in enumerate(texts)}
     for number, (query, passage) in enumerate(pairs):
         q, p = place[query], place[passage]
@@ -213,7 +213,7 @@ def test_each_pair_is_compared_once(tiny, monkeypatch):
 
 
 def test_a_text_scores_at_most_1_with_itself(tiny):
-    """Rounding would make it a little more."""
+    """Rounding alone could make it slightly more."""
     texts = [f"text number {number} " + number % 7 * "word " for number in range(100)]
     found = tiny.score([(text, text) for text in texts])
     for name in ("dense", "colbert"):
@@ -233,7 +233,7 @@ def test_long_queries_are_compared_without_a_large_matrix():
 
 
 def test_between_two_pairs_somebody_looks_whether_the_client_is_there(tiny, monkeypatch):
-    """With an empty queue, and every text encoded."""
+    """Also with an empty queue and after every text is encoded."""
     pairs = [("a query", f"passage {number}") for number in range(30)]
     monkeypatch.setattr(scores, "STEP", 1)
     compared = []
@@ -258,7 +258,7 @@ def test_what_pairs_cost_counts_where_it_is_decided_who_may_wait(tiny, monkeypat
     pairs = sum(a * b for a in found.token_counts[:20] for b in found.token_counts[20:])
     layers, width, inner = 2, 64, 128
     cost = pairs * width / (layers * (4 * width**2 + 2 * width * inner))
-    assert cost > found.tokens  # of a model so small
+    assert cost > found.tokens  # for so small a model
     assert asked[-1] == found.tokens + round(cost)
 
 
@@ -278,8 +278,8 @@ def test_a_model_without_heads_is_scored_by_dense_vectors(load_encoder, demo_fol
     assert demo.score([]).by_name["dense"].shape == (0,)
 
 
-# Of a text's 20 heaviest tokens so many stay, by the mean over texts; the largest error of a weight,
-# by the heaviest there is; the lowest cosine of a token's vector.
+# The share of a text's 20 heaviest tokens that stay (mean over texts), the largest error of a weight relative
+# to the heaviest, and the lowest cosine of a token's vector.
 FLOORS = {"bf16": (0.98, 0.02, 0.9995), "int8": (0.95, 0.06, 0.995)}
 
 

@@ -1,4 +1,4 @@
-"""Hundreds of clients that mean harm, none of which stops others or takes the memory: `make test-faults`."""
+"""Hundreds of hostile clients neither stop other clients nor exhaust the memory: `make test-faults`."""
 
 import contextlib
 import http.client
@@ -17,7 +17,7 @@ from tests.server import Server, head, serving, wait_for
 pytestmark = pytest.mark.faults
 
 CLIENTS = 300
-HEALTH_MS, LONGEST_MS = 100.0, 5000.0  # half of all, and while hundreds arrive at once with megabytes each
+HEALTH_MS, LONGEST_MS = 100.0, 5000.0  # the median, and the longest during the flood
 MORE_MIB = 1000.0
 WATCHED_SECONDS = 15.0
 START = b"GET / HTTP/1.1\r\nHost: h\r\n"
@@ -94,7 +94,7 @@ def health_ms(server: Server) -> float:
 
 
 def attackers(port: int, names: list[str]) -> None:
-    """A client for each name, which does what it stands for, again and again, until this process ends."""
+    """Run a client for each name; it repeats that attack until this process ends."""
 
     def client(attack: Callable[[socket.socket], None]) -> None:
         while True:
@@ -112,7 +112,7 @@ def attackers(port: int, names: list[str]) -> None:
 
 @contextlib.contextmanager
 def attacked(server: Server, names: list[str]) -> Iterator[None]:
-    """By a process of its own, so that what its clients wait for each other delays no health check."""
+    """Attack from a separate process, so that its clients do not delay our health checks."""
     process = multiprocessing.get_context("spawn").Process(target=attackers, args=(server.port, names))
     process.start()
     try:
@@ -129,7 +129,7 @@ def test_health_checks_are_answered_and_memory_is_bounded(server, attack):
     before = resident_mib(server)
     waits, memory = [], 0.0
     with attacked(server, [chosen[number % len(chosen)] for number in range(CLIENTS)]):
-        time.sleep(1)  # until it has started
+        time.sleep(1)  # until it has started its clients
         end = time.monotonic() + WATCHED_SECONDS
         while time.monotonic() < end:
             waits.append(health_ms(server))
@@ -137,7 +137,7 @@ def test_health_checks_are_answered_and_memory_is_bounded(server, attack):
             time.sleep(0.05)
     waits.sort()
     wait_for(lambda: server.ask("afterwards") == 200)
-    with contextlib.suppress(AssertionError):  # what was let in may have to be computed
+    with contextlib.suppress(AssertionError):  # requests that were admitted may still be computed
         wait_for(lambda: resident_mib(server) < before + 200)
     after = resident_mib(server)
     print(

@@ -1,4 +1,4 @@
-"""The import rules of the house: they run one way."""
+"""The import rules between packages: imports run one way."""
 
 import ast
 import subprocess
@@ -61,7 +61,7 @@ def test_imports_run_one_way(room):
 
 
 def modules(room: str) -> dict[str, Path]:
-    """The files of a room by the name under which they are imported."""
+    """The files of a package, by the names under which they are imported."""
     found = {}
     for file in (ROOT / room).rglob("*.py"):
         parts = file.relative_to(ROOT).with_suffix("").parts
@@ -70,7 +70,7 @@ def modules(room: str) -> dict[str, Path]:
 
 
 def at_the_top(path: Path) -> ast.Module:
-    """What a file does when it is imported: not what its functions do, nor what only a type checker reads."""
+    """The code that runs when a file is imported: not its functions, nor what only a type checker reads."""
     tree = ast.parse(path.read_text())
     tree.body = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     return tree
@@ -82,7 +82,7 @@ def test_no_imports_run_in_a_circle(room):
     graph: dict[str, set[str]] = {}
     for name, file in files.items():
         wanted = {one if one in files else one.rpartition(".")[0] for one in imports(file, at_the_top)}
-        graph[name] = wanted & set(files) - {name, room.replace("/", ".")}  # a room's door imports them all
+        graph[name] = wanted & set(files) - {name, room.replace("/", ".")}  # its __init__ imports them all
     with_circle = None
     try:
         list(TopologicalSorter(graph).static_order())
@@ -162,7 +162,7 @@ def test_a_protocol_is_one_file(tmp_path, monkeypatch, fake):
 
 
 def loaded(modules: str, names: tuple[str, ...]) -> list[str]:
-    """Which of these names are loaded where a process imports the modules."""
+    """Which of these names are loaded in a process that imports the modules."""
     code = f"import sys, {modules}; print(*[name for name in {names} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     return done.stdout.split()
@@ -173,7 +173,7 @@ def test_the_upper_floor_loads_no_engine_library():
 
 
 def test_statuses_are_written_in_one_place():
-    """Those of errors in the table; a protocol's own, such as 204, in its file."""
+    """Statuses of errors are in the table; a protocol's own, such as 204, are in its file."""
     for file in (ROOT / "app" / "api").rglob("*.py"):
         if file.name == "errors.py" or "protocols" in file.parts:
             continue
@@ -213,6 +213,6 @@ def test_gunicorn_is_imported_by_one_room_only():
 
 
 def test_the_master_imports_neither_flask_nor_numpy():
-    """It would hold them for nothing, and prometheus-client before its folder is known."""
+    """It does not need them, and prometheus-client must not be imported before its folder is known."""
     modules = "app.server.worker, app.server.counters, app.config, app.logs"
     assert not loaded(modules, ("flask", "numpy", "prometheus_client"))

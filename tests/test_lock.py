@@ -1,4 +1,4 @@
-"""The .lock files list what the .txt files do, and those list all that serving needs."""
+"""The .lock files list what the .txt files list, and those list everything that serving needs."""
 
 import re
 from importlib.metadata import requires
@@ -47,7 +47,7 @@ def locked(name: str) -> dict[str, tuple[str, list[str]]]:
 @pytest.mark.parametrize("name", LOCKS)
 def test_a_lock_lists_what_is_wanted(name):
     wanted = listed(name)
-    wanted.pop("torch", None)  # each index has builds of its own
+    wanted.pop("torch", None)  # each index has its own builds
     assert {package: version for package, (version, _) in locked(name).items()} == wanted, "run make lock"
 
 
@@ -65,13 +65,13 @@ def test_the_image_installs_by_hash_all_but_torch():
 
 
 def needs(package: str) -> list[Requirement]:
-    """What it needs on any of PLACES."""
+    """What a package needs on any of PLACES."""
     found = map(Requirement, requires(package) or [])
     return [one for one in found if one.marker is None or any(map(one.marker.evaluate, PLACES))]
 
 
 def test_all_that_serving_needs_is_listed():
-    """pip is told not to look for it."""
+    """pip is told not to look for dependencies itself."""
     versions = listed("requirements") | listed("requirements-build")
     for package in versions:
         for needed in needs(package):

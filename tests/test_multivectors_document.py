@@ -1,4 +1,4 @@
-"""The programs of docs/multivectors.md as they are written, on a real server, with the clients of others."""
+"""The programs of docs/multivectors.md run as they are written, on a real server."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def server(tmp_path_factory, tiny_folder):
 
 
 def printed(server, title: str) -> str:
-    """By the program under a title of the document."""
+    """What the program under a title of the document prints."""
     document = (ROOT / "docs" / "multivectors.md").read_text(encoding="utf-8")
     (code,) = re.findall(rf"\n## {title}\n.*?```python\n(.*?)```", document, re.DOTALL)
     (url,) = set(re.findall(r"http://[\w.:]+", code))
@@ -53,7 +53,7 @@ def test_qdrant_gives_max_sim_of_the_pooled_rows(server, load_encoder, tiny_fold
 
 
 def test_vespa_gets_the_bits_in_its_own_form(server, load_encoder, tiny_folder):
-    """A mixed tensor's short form: a block for each label, its int8 cells as hexadecimal digits."""
+    """A mixed tensor's short form: one block per label, with its int8 cells in hexadecimal."""
     encoder = load_encoder(tiny_folder, engine="torch")
     (rows,) = encoder.encode(["a passage"], outputs=("colbert",), colbert_pool=4).multi_vector
     blocks = json.loads(printed(server, "Vespa"))["fields"]["colbert"]["blocks"]
@@ -61,7 +61,7 @@ def test_vespa_gets_the_bits_in_its_own_form(server, load_encoder, tiny_folder):
 
 
 def test_bits_of_0_and_1_give_the_order_of_signs():
-    """What the document says of Vespa's unpack_bits."""
+    """What the document says about Vespa's unpack_bits."""
     chance = np.random.default_rng(0)
     query = chance.normal(size=(5, 32))
     passages = [chance.normal(size=(rows, 32)) > 0 for rows in chance.integers(1, 30, size=50)]

@@ -1,4 +1,4 @@
-"""The native engine: integers are exact, kinds of processor agree, a text is the same in any company."""
+"""The native engine: integers are exact, kinds of processor agree, and a batch does not change a text."""
 
 import ctypes
 import json
@@ -59,7 +59,7 @@ def multiply(kind, precision, planes, arrays, x):
 
 
 def bounded_weights(chance, n, k):
-    """Integers at the very edge of what no four products may exceed."""
+    """Integers at the very limit that four products may not exceed."""
     weights = np.zeros((n, k // 8, 2, 2, 2), np.int8)  # run, word, group, member
     for sign in (1, -1):
         most = np.where(chance.random((n, k // 8, 1, 2, 1)) < 0.5, 1, 0)
@@ -86,9 +86,9 @@ def test_integer_products_are_exact_for_any_number_of_rows(kind, k):
     }
     for m in (*range(1, 71), 97, 200):
         x = chance.integers(0, 256, (m, k)).astype(np.float32)
-        x[:, 0], x[:, -1] = 0, 255  # so that the scale is 1 and a byte is itself
+        x[:, 0], x[:, -1] = 0, 255  # so that the scale is 1 and bytes stay as they are
         x[chance.random(m) < 0.2, 1:] = 255
-        expected = x.astype(float) @ weights.T.astype(float)  # whole numbers, exact in 53 bits
+        expected = x.astype(float) @ weights.T.astype(float)  # integers, exact in 53 bits
         np.testing.assert_array_equal(multiply(kind, "w8", 1, arrays, x), expected.astype(np.float32))
     x = chance.integers(0, 65536, (9, k)).astype(np.float32)
     x[:, 0], x[:, -1] = 0, 65535
@@ -122,7 +122,7 @@ def test_products_of_floats_are_those_of_numpy(kind, precision):
 
 @pytest.fixture(scope="session")
 def wide_folder(tmp_path_factory, small_tokenizer):
-    """One layer as wide as BGE-M3's, random weights."""
+    """One layer as wide as BGE-M3's, with random weights."""
     from benchmarks.checkpoint import SHAPE, make_checkpoint
 
     folder = tmp_path_factory.mktemp("models") / "wide"
@@ -176,7 +176,7 @@ PROMISED = {"int8": (0.9996, 0.9990, 0.965), "w8a16": (0.9999, 0.9998, 0.98)}
 
 @pytest.mark.parametrize("precision", PROMISED)
 def test_8_bit_weights_are_true_to_the_model(vectors, precision):
-    """On this kind of processor; the others give the same, as the test above holds."""
+    """On this kind of processor; the test above shows that the others give the same."""
     rows = [vectors(engine="torch"), vectors(precision=precision)]
     cosine = (rows[0] * rows[1]).sum(axis=1)
     near = []
@@ -209,7 +209,7 @@ def test_rounding_keeps_within_sixteen_bits_whatever_the_weights():
 
 
 def test_compensation_beats_rounding_to_nearest():
-    """GPTQ's point: errors of columns that go together make up for each other."""
+    """The idea of GPTQ: errors of correlated columns compensate each other."""
     chance = np.random.default_rng(0)
     seen = (chance.normal(size=(500, 16)) @ chance.normal(size=(16, 128))).astype(np.float32)
     matrix = chance.normal(size=(64, 128)).astype(np.float32)
@@ -282,7 +282,7 @@ def test_a_bias_that_is_not_finite_shows_in_every_precision(tiny_folder):
 
 
 def test_a_feed_forward_part_narrower_than_the_model(tmp_path, small_tokenizer):
-    """BERT allows it, and what holds its numbers is used for attention's too."""
+    """BERT allows it, and the buffer for its numbers is used for attention too."""
     from benchmarks.checkpoint import SHAPE, make_checkpoint
 
     small = {"hidden_size": 128, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -350,9 +350,9 @@ def test_without_a_systems_compiler_the_wheels_is_used(tmp_path, monkeypatch):
 
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch):
-    """A cache for libraries, as the package's folder may not be written."""
+    """A cache for libraries, for when the package's folder cannot be written."""
     monkeypatch.setattr(compiler, "BUILT", tmp_path / "file" / "lib")
-    (tmp_path / "file").touch()  # so that the folder cannot be made, whoever asks
+    (tmp_path / "file").touch()  # so that nobody can make the folder, not even root
     load_library.cache_clear()
     yield tmp_path / "cache"
     load_library.cache_clear()
@@ -434,7 +434,7 @@ def test_int8_and_w8a16_share_an_export(tiny_folder):
 
 
 def begun(call, *arguments):
-    """A call under way in a thread of its own, and where its result goes."""
+    """Start a call in a thread; returns the thread and the list that gets the result."""
     found = []
     thread = threading.Thread(target=lambda: found.append(call(*arguments)))
     thread.start()
@@ -442,7 +442,7 @@ def begun(call, *arguments):
 
 
 def test_a_forward_stops_for_one_that_goes_first_and_both_are_right(tiny_folder):
-    """A batch of documents gives way between its tasks, so a question is done while that is under way."""
+    """A batch of documents gives way between its tasks, so a question can be answered meanwhile."""
     checkpoint = read_checkpoint(tiny_folder)
     documents, question = [np.arange(5, 2005)] * 6, [np.arange(5, 25)]
     wanted = [(index, "mean") for index in range(len(documents))]
@@ -478,7 +478,7 @@ def test_nothing_moves_while_another_goes_first(tiny_folder):
     "precision", ["fp32", "int8", "w8a16", *(["bf16"] if "avx512_bf16" in cpu_features() else [])]
 )
 def test_where_first_tokens_are_all_that_is_wanted_they_are_the_same(tiny_folder, precision):
-    """The last layer then leaves out all other tokens."""
+    """Then the last layer leaves out all other tokens."""
     backend = load_backend(read_checkpoint(tiny_folder), "native", precision, Place(threads=2))
     chance = np.random.default_rng(1)
     sequences = [chance.integers(4, 900, length) for length in (7, 1, 40, 2, 300, 16, 1)]

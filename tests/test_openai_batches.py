@@ -1,4 +1,4 @@
-"""OpenAI's Files and Batches by HTTP, over a fake encoder; what is beneath is in test_batches.py."""
+"""OpenAI's Files and Batches over HTTP, with a fake encoder; test_batches.py tests the layer below."""
 
 import io
 import json
@@ -43,7 +43,7 @@ def upload(client, content, headers=None, **form):
 
 
 def finished(client, lines):
-    """A batch of these lines, when it is done."""
+    """A batch of these lines, once it is done."""
     file = upload(client, lines).json
     batch = client.post("/v1/batches", json={"input_file_id": file["id"], "endpoint": "/v1/embeddings"})
     assert batch.status_code == 200, batch.text
@@ -448,7 +448,7 @@ WORDS = ["library", "机器学习", "Bibliothek", "weather", "tiempo"]
 
 @pytest.mark.faults
 def test_openais_client_finishes_a_batch_across_kills(tmp_path, demo_folder):
-    """Once the worker is killed, once the whole server; each row is there once, in order, with its vector."""
+    """The worker is killed, then the whole server; each row still is there once, in order, with a vector."""
     texts = [f"{number} {WORDS[number % len(WORDS)]}" for number in range(ROWS)]
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text(

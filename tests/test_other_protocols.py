@@ -1,4 +1,4 @@
-"""Infinity's paths without /v1, what Weaviate asks of its inference container, and Xinference's client."""
+"""Infinity's paths without /v1, the requests of Weaviate to its inference container, and Xinference."""
 
 import logging
 
@@ -63,7 +63,7 @@ def test_weaviate_waits_until_it_is_ready(client, fake):
 
 
 def test_weaviates_checks_are_like_any_health_check(app, client, fake, caplog):
-    """They need no seat, and are no line in the log."""
+    """They need no seat and are not logged."""
     app.extensions["seats"].threads = 0
     fake.turns(full=frozenset({"interactive"}))
     with caplog.at_level(logging.INFO, "app.api.request_log"):

@@ -1,4 +1,4 @@
-"""The page at / without a browser: who gets it, what it may do, its size, its languages."""
+"""The page at /, tested without a browser: access, security policy, size, languages."""
 
 import re
 from dataclasses import replace
@@ -55,7 +55,7 @@ def test_it_needs_nothing_from_elsewhere_and_nothing_inline(client):
         with client.get(path, follow_redirects=True) as answer:
             assert answer.status_code == 200, path
     for file in FOLDER.iterdir():
-        allowed = "http://www.w3.org/2000/svg"  # a name, nothing is fetched
+        allowed = "http://www.w3.org/2000/svg"  # only a name: nothing is fetched
         assert "://" not in file.read_text(encoding="utf-8").replace(allowed, ""), file.name
 
 
@@ -63,7 +63,7 @@ def test_every_module_is_fetched_at_once(client):
     page = client.get("/", headers=BROWSER).text
     fetched = set(re.findall(r'modulepreload" href="/assets/page/([^"]+)"', page))
     imported = {name for file in SCRIPTS for name in re.findall(r'from "\./([^"]+)"', file.read_text())}
-    # The worker fetches for itself, by the same addresses.
+    # The worker fetches them itself, from the same addresses.
     assert imported <= fetched
     assert fetched == {file.name for file in SCRIPTS} - {"worker.js"}
 
@@ -93,7 +93,7 @@ def test_every_string_that_is_used_is_there_and_the_other_way_round():
             used |= {word for word in words if word in english}
             asked = re.findall(r'\bt\("([\w.]+)"', code)
             assert set(asked) <= english.keys(), file.name
-            # t(`score.${kind}`): every key that begins so is used.
+            # t(`score.${kind}`): every key that begins like this is used.
             for start in re.findall(r"\bt\(`([\w.]+)\$\{", code):
                 used |= {key for key in english if key.startswith(start)}
     assert used == english.keys()

@@ -1,6 +1,6 @@
-"""Everything BGE-M3 gives, ours beside FlagEmbedding's own, on the tiny model.
+"""Compares every output of BGE-M3 with FlagEmbedding's, on the tiny model.
 
-FlagEmbedding has an environment of its own, .venv/parity: its pins need not be those of serving.
+FlagEmbedding has an environment of its own, .venv/parity, as its pinned versions differ from ours.
 """
 
 import json
@@ -27,7 +27,7 @@ PYTHON = ROOT / ".venv" / "parity" / "bin" / "python"
 
 LIMIT = 8192
 PHRASE = ["one", "two", "three", "four", "five", "six", "seven", "eight"]  # each a token
-FULL = " ".join((PHRASE * LIMIT)[: LIMIT - 2])  # <s> and </s> beside them
+FULL = " ".join((PHRASE * LIMIT)[: LIMIT - 2])  # <s> and </s> are added
 TEXTS = {
     "one word": "word",
     "mixed scripts": "Hello мир, 你好 wereld! مرحبا بالعالم, नमस्ते",
@@ -47,7 +47,7 @@ PASSAGES = [
     "Машинное обучение и 机器学习",
     "",
 ]
-# transformers reads tokenizer.json by the class named here.
+# transformers reads tokenizer.json with the class that is named here.
 TOKENIZER = {
     "tokenizer_class": "XLMRobertaTokenizer",
     "model_max_length": LIMIT,
@@ -65,15 +65,15 @@ WEIGHTS = (0.4, 0.2, 0.4)
 
 @pytest.fixture(scope="module")
 def folder(tiny_folder: Path, tmp_path_factory) -> Path:
-    """The tiny checkpoint with heads more like BGE-M3's, and with what else FlagEmbedding reads."""
+    """The tiny checkpoint with heads more like BGE-M3's, and with the other files FlagEmbedding reads."""
     folder = tmp_path_factory.mktemp("models") / "parity"
     folder.mkdir()
     for file in tiny_folder.iterdir():
-        if file.name not in ("native", "openvino"):  # the export of other heads
+        if file.name not in ("native", "openvino"):  # exports with other heads
             (folder / file.name).symlink_to(file)
-    torch.manual_seed(3)  # some lexical weights come out below 0, most above
-    # Lexical weights below 1 and biases that are not 0, as BGE-M3 has them: of weights 20 times as
-    # large the scores are in the thousands, where float32 itself is no finer than 1e-4.
+    torch.manual_seed(3)  # with this, some lexical weights are below 0, most above
+    # Lexical weights below 1 and biases other than 0, as in BGE-M3. With weights 20 times as large, scores
+    # would be in the thousands, where float32 itself is no finer than 1e-4.
     heads = {
         "sparse": {"weight": torch.randn(1, 64) / 40, "bias": torch.full((1,), -0.05)},
         "colbert": {"weight": torch.randn(64, 64), "bias": torch.randn(64)},
@@ -87,7 +87,7 @@ def folder(tiny_folder: Path, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def theirs(folder: Path, tmp_path_factory) -> dict[str, np.ndarray]:
-    """What tests/flag_embedding.py writes: batch 0 is all texts, then each is one of its own."""
+    """What tests/flag_embedding.py writes: batch 0 has all texts, each later batch has one text."""
     texts = list(TEXTS.values())
     task = {
         "model": str(folder),
@@ -124,7 +124,7 @@ def together(ours):
 
 
 def largest(found: np.ndarray, expected: np.ndarray) -> float:
-    """The largest difference; arrays of different shapes differ in everything."""
+    """The largest difference; infinite for arrays of different shapes."""
     return float(np.abs(found - expected).max(initial=0.0)) if found.shape == expected.shape else np.inf
 
 
@@ -170,8 +170,8 @@ def test_scores_are_those_of_compute_score(ours, theirs):
     assert max(differences.values()) <= 1e-4
 
 
-# Without the empty passage: with transformers 5 FlagEmbedding passes on texts, not token ids, and an empty
-# second text is none to transformers.
+# The empty passage is left out: with transformers 5 FlagEmbedding passes on texts, not token ids, and
+# transformers takes an empty second text for none.
 
 LONG_PAIRS = [
     *(pair for pair in PAIRS if all(pair)),
@@ -183,7 +183,7 @@ LONG_PAIRS = [
 
 @pytest.fixture(scope="module", params=["tiny", "full size"])
 def reranker_folder(request, tmp_path_factory) -> Path:
-    """With what FlagEmbedding reads besides."""
+    """The reranker's folder, with the other files that FlagEmbedding reads."""
     if request.param == "full size":
         if not is_complete(RERANKER, reranker=True):
             make_reranker(RERANKER, DEMO / "tokenizer.json")
@@ -214,7 +214,7 @@ def test_pairs_score_as_with_flag_embeddings_reranker(
 
 
 def test_token_pooling_is_scipys(demo_with_heads, load_encoder, tmp_path):
-    """Real token states, and rows that are as good as random."""
+    """On real token states, and on rows that are practically random."""
     encoder = load_encoder(demo_with_heads, engine="torch")
     texts = [*CALIBRATION.read_text(encoding="utf-8").splitlines()[:6], "word " * 500]
     given = dict(enumerate(encoder.encode(texts, outputs=("colbert",)).multi_vector))

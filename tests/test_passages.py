@@ -1,4 +1,4 @@
-"""Texts of any length cut into passages, pooled each or late: on real models, beside a few lines of torch."""
+"""Cutting texts into passages, with plain and late pooling: real models against a few lines of torch."""
 
 import random
 from itertools import pairwise
@@ -44,7 +44,7 @@ HOSTILE = {
 
 @pytest.fixture(scope="module")
 def small(tiny_folder):
-    """With windows of 62 tokens, so that short texts have several."""
+    """A model with windows of 62 tokens, so that short texts have several."""
     encoder = Encoder(EncoderSettings(tiny_folder, max_tokens=64, precision="fp32", threads=2))
     encoder.load()
     yield encoder
@@ -71,12 +71,12 @@ def test_no_character_is_lost_and_none_is_cut(small, name, chunk):
         assert text[passage.start : passage.stop].strip() == text[passage.start : passage.stop]
     missed = [char for char, seen in zip(text, covered, strict=False) if not seen and not char.isspace()]
     assert not missed
-    if not chunk.overlap:  # each character is in one passage, so none was cut in two
+    if not chunk.overlap:  # each character is in one passage, so no character was split
         assert sum(len(part) for part in passages_of(text, found)) == covered.sum()
 
 
 def test_passages_are_those_of_the_text_sent_alone(tiny):
-    """Where a space stands before a passage, its vectors are, to rounding, those of its text."""
+    """If a space precedes a passage, its vectors are, up to rounding, those of its text."""
     text = ENGLISH * 30 + "\n\n" + ARABIC * 20
     found = tiny.encode([text, "short"], outputs=ALL, chunk=Chunking(64, 16))
     assert len(found.passages) > 10
@@ -120,7 +120,7 @@ def test_late_sparse_and_multi_vectors_are_those_of_the_same_pass(tiny):
     found = tiny.encode([text], outputs=ALL, chunk=Chunking(64, 16, late=True))
     [whole] = tiny.encode([text], outputs=("colbert",)).multi_vector
     first, second = found.multi_vector[0], found.multi_vector[-1]
-    np.testing.assert_allclose(first, whole[: len(first)], atol=1e-4)  # which lacks the first special token
+    np.testing.assert_allclose(first, whole[: len(first)], atol=1e-4)  # it lacks the first special token
     np.testing.assert_allclose(second, whole[-1 - len(second) : -1], atol=1e-4)
     assert [len(rows) for rows in found.multi_vector] == [passage.tokens for passage in found.passages]
     assert len(found.sparse) == len(found.passages) == len(found.dense)
@@ -151,13 +151,13 @@ def test_windows_share_tokens_and_every_token_counts_once(most):
             assert read.stop - read.start <= most
             assert read.start <= counts.start
             assert counts.stop <= read.stop
-            if number:  # half of what is shared at least on either side
+            if number:  # at least half of the overlap on either side
                 assert counts.start - read.start >= most // 16 // 2
         assert sum(read.stop - read.start for read, _ in found) <= max(tokens * 1.07 + 1, most)
 
 
 def test_a_passage_is_looked_for_in_few_windows(small, monkeypatch):
-    """In all of them, a text of a megabyte would take minutes."""
+    """With all of them, a text of a megabyte would take minutes."""
 
     class Counted(list):
         looks = 0
@@ -185,7 +185,7 @@ def test_a_server_cuts_no_more_tokens_than_it_has_memory_for(tiny_folder, monkey
         encoder.load()
         for chunk in (Chunking(32, 16), Chunking(32, 16, late=True), Chunking(None, 0, late=True)):
             assert encoder.encode([ENGLISH], outputs=(), chunk=chunk).passages
-            if limit is None:  # a corpus on a machine of one's own
+            if limit is None:  # as for a corpus on one's own machine
                 assert encoder.encode(2 * [ENGLISH * 30], outputs=(), chunk=chunk).passages
                 continue
             with pytest.raises(TooMuchOutput, match="too many tokens, the limit is 1000"):
@@ -252,7 +252,7 @@ def test_passages_end_at_the_highest_border_of_the_second_half():
     levels[60] = 0
     assert cut_tokens(levels, 100, 0)[0] == Span(0, 90)
     assert cut_tokens(levels, 100, 30)[1].start == 70
-    assert cut_tokens(levels, 100, 15)[1].start == 75  # no border there: as much as it may
+    assert cut_tokens(levels, 100, 15)[1].start == 75  # no border there, so the largest overlap allowed
 
 
 def test_the_last_passage_is_not_a_crumb():

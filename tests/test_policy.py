@@ -1,4 +1,4 @@
-"""Who is next: order, shares and that nobody starves, without threads and without a clock."""
+"""The queue's policy: order, shares, and that nobody starves; without threads and without a clock."""
 
 import random
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from app.engine.policy import (
 )
 
 RATE = 1000.0  # tokens a second of the engine below
-START = 0.02  # seconds that a forward takes besides
+START = 0.02  # seconds that a forward pass takes on top
 ANY = ("interactive", "bulk")
 
 
@@ -47,7 +47,7 @@ def lengths(batch):
         (65, None, "bulk"),
         (5, "bulk", "bulk"),
         (512, "interactive", "interactive"),
-        (513, "interactive", "bulk"),  # it would make questions wait itself
+        (513, "interactive", "bulk"),  # it would itself make questions wait
     ],
 )
 def test_the_class_of_a_call(tokens, asked, found):
@@ -65,7 +65,7 @@ def test_questions_go_first_and_together():
 
 def test_calls_of_a_class_take_turns():
     queue = Policy()
-    padded = model(True, start_tokens=0.0)  # no two lengths go together
+    padded = model(True, start_tokens=0.0)  # no two lengths share a batch
     first, second = job(500, 400, 300, model=padded), job(510, model=padded)
     queue.add(first, 0.0)
     queue.add(second, 0.0)
@@ -99,7 +99,7 @@ def test_questions_that_use_up_their_share_wait_until_the_corpus_had_its_own():
     while batch := queue.take(("interactive",), now):
         now += 1.0
         queue.ran("interactive", sum(lengths(batch)), 1.0)
-    # Each second costs one and brings QUESTION_SHARE.
+    # Each second uses up one second and earns QUESTION_SHARE.
     assert now == pytest.approx(SAVED_SECONDS / (1 - QUESTION_SHARE), abs=1)
     pause = queue.pause(now)
     assert 0 < pause <= SAVED_SECONDS / QUESTION_SHARE
@@ -161,22 +161,22 @@ def test_what_is_dropped_leaves_nothing_behind():
 
 @dataclass
 class Engine:
-    """An engine that computes RATE tokens a second, one batch at a time, and what it did when.
+    """Simulates an engine that computes RATE tokens a second, one batch at a time, and records when.
 
-    With `preempts` a batch of a corpus stops while questions are computed, and goes on.
+    With `preempts`, a batch of a corpus pauses while questions are computed, then goes on.
     """
 
     queue: Policy
     preempts: bool
     now: float = 0.0
-    corpus: list = field(default_factory=list)  # the batch under way, and the seconds that it still takes
+    corpus: list = field(default_factory=list)  # the current batch, and how many seconds it still takes
     left: float = 0.0
     began: float = 0.0
     slots: list = field(default_factory=list)  # (start, end, priority)
     done: dict = field(default_factory=dict)  # job -> when
 
     def run(self, calls, until):
-        """Let calls arrive at their times and compute until then."""
+        """Let calls arrive at their times, and compute until the time `until`."""
         calls = sorted(calls, key=lambda call: -call.queued_at)
         while self.now < until:
             while calls and calls[-1].queued_at <= self.now:
@@ -234,7 +234,7 @@ def corpus(chance, model=STOPS):
 @pytest.mark.parametrize("preempts", [True, False])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_question_now_and_then_waits_for_no_corpus(preempts, seed):
-    """Corpora alone are more than can be computed; a question comes every two seconds."""
+    """The corpora alone are more than the engine can compute; a question comes every two seconds."""
     chance = random.Random(seed)
     served = model(preempts)
     calls = arrivals(chance, 600, 0.5, question(chance, served))
@@ -247,7 +247,7 @@ def test_a_question_now_and_then_waits_for_no_corpus(preempts, seed):
     ]
     assert len(waits) > 200
     longest = START + max(BATCH_SECONDS, 400 / RATE)  # a batch, or a text that is longer than one
-    first = START + TOKEN_BUDGET / RATE  # nobody had asked before
+    first = START + TOKEN_BUDGET / RATE  # nobody asked before this
     question_itself = START + 24 / RATE
     if preempts:
         assert max(waits) <= 2 * question_itself
@@ -259,7 +259,7 @@ def test_a_question_now_and_then_waits_for_no_corpus(preempts, seed):
 @pytest.mark.parametrize("preempts", [True, False])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_flood_of_questions_leaves_a_corpus_its_share(preempts, seed):
-    """Twice the questions that could be computed, several thousand of them, and one corpus."""
+    """Twice as many questions as could be computed, several thousand, and one corpus."""
     chance = random.Random(seed)
     served = model(preempts)
     flood = arrivals(chance, 120, 100, question(chance, served))
@@ -270,7 +270,7 @@ def test_a_flood_of_questions_leaves_a_corpus_its_share(preempts, seed):
     assert big in engine.done
     most = (alone * 1.3) / (1 - QUESTION_SHARE) + 2 * SAVED_SECONDS / QUESTION_SHARE
     assert engine.done[big] - 5.0 <= most
-    for start in range(6, int(engine.done[big]) - 20):  # in every twenty seconds
+    for start in range(6, int(engine.done[big]) - 20):  # in any twenty seconds
         window = range(start, start + 20)
         spent = sum(
             max(0.0, min(end, window[-1] + 1) - max(begin, window[0]))
@@ -300,7 +300,7 @@ def test_everything_mixed_is_done_once_and_nothing_is_forgotten(seed):
     assert all(call.left == 0 for call in calls)
     assert all(lane.tokens == 0 and lane.running == 0 for lane in engine.queue.lanes.values())
     bulk = sorted((call for call in calls if call.priority == "bulk"), key=lambda call: call.queued_at)
-    # By turns: an old call's first batch is no later than one batch for each that came before it.
+    # In turns: a call's first batch comes after at most one batch of each call before it.
     for place, call in enumerate(bulk):
         ahead = sum(other.started_at < call.started_at for other in bulk)
         assert ahead <= place + 32

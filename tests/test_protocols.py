@@ -1,4 +1,4 @@
-"""Ollama's, OpenAI's and text-embeddings-inference's endpoints, over a fake encoder."""
+"""The endpoints of Ollama, OpenAI and text-embeddings-inference, with a fake encoder."""
 
 import base64
 import json
@@ -182,7 +182,7 @@ def test_teis_info(client):
     found = client.get("/info").json
     assert (found["model_id"], found["model_dtype"]) == ("fake", "float32")
     assert found["model_type"]["embedding"] == {"pooling": "mean"}
-    # Dify looks at the first alone, so it is given another URL to rerank at.
+    # Dify looks only at the first type, so it has a different URL for reranking.
     assert list(found["model_type"]) == ["embedding", "reranker"]
     assert list(client.get("/reranker/info").json["model_type"]) == ["reranker", "embedding"]
     assert (found["max_input_length"], found["max_client_batch_size"]) == (8, 64)

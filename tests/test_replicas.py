@@ -1,4 +1,4 @@
-"""Two servers behind nginx, deploy/nginx.conf as it is but for places: what a client sees when one fails."""
+"""Two servers behind nginx with deploy/nginx.conf, except for addresses: what clients see if one fails."""
 
 import contextlib
 import http.client
@@ -24,7 +24,7 @@ import pytest
 
 from tests.server import ROOT, Server, free_port, wait_for
 
-# Where Debian puts it is not on everybody's path.
+# Debian puts it into a folder that is not on every user's path.
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
 pytestmark = [
     pytest.mark.faults,
@@ -57,7 +57,7 @@ class Proxy:
             assert place in conf
             conf = conf.replace(place, own)
         (folder / "nginx.conf").write_text(conf)
-        # Started by root it would drop to a user who may not enter the folder.
+        # Started by root, it would switch to a user who cannot enter the folder.
         user = " user root;" if os.geteuid() == 0 else ""
         command = [NGINX, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(self._errors)]
         self.process = subprocess.Popen([*command, "-g", f"daemon off;{user}"])
@@ -82,7 +82,7 @@ class Proxy:
 
     @property
     def lines(self) -> list[dict]:
-        """One for each request; the last may be missing while it runs, it is written after the answer."""
+        """One log line per request, written after the answer; while nginx runs, the last may be missing."""
         return [json.loads(line) for line in self._access.read_text().splitlines()]
 
     @property
@@ -115,7 +115,7 @@ def replicas(folder: Path, model: Path, *environs: dict[str, str]) -> Iterator[t
 
 
 def kill(server: Server) -> None:
-    """SIGKILL to the master and its workers at once, as when a machine goes."""
+    """Send SIGKILL to the master and its workers at once, as if the machine failed."""
     if server.process.poll() is not None:
         return
     pid = server.process.pid
@@ -132,7 +132,7 @@ def pair(tmp_path_factory, tiny_folder):
 
 
 def test_a_killed_replica_costs_no_client_an_error(tmp_path, tiny_folder, reference):
-    """But for an answer whose headers had left it: Gunicorn sends the rest by itself, a moment later."""
+    """Except for an answer whose headers were sent already: Gunicorn sends the body a moment later."""
     texts = [f"text {number} " + "word " * (number * 37 % 900) for number in range(24)]
     bodies = [orjson.dumps({"input": text}) for text in texts]
     expected = reference.encode(texts).dense
@@ -170,7 +170,7 @@ def test_a_killed_replica_costs_no_client_an_error(tmp_path, tiny_folder, refere
     one, other = (f"127.0.0.1:{server.port}" for server in (first, second))
     assert asked[one] > 10
     assert asked[other] > 10
-    # What the killed one had in hand, and the few that knocked later.
+    # Requests that the killed one was working on, and a few that came later.
     again = asked[f"{one}, {other}"]
     assert 1 <= again <= 3 * clients
     assert len(cut) <= clients
@@ -201,7 +201,7 @@ def test_a_replica_that_comes_back_is_used_again(tmp_path, tiny_folder):
 
 
 def crowd(proxy: Proxy, clients: int = 8, rounds: int = 12) -> list[tuple[int, bytes, Message]]:
-    """The answers to `clients` that ask at once for texts of about 2000 tokens."""
+    """The answers to `clients` clients that send texts of about 2000 tokens at the same time."""
     answers = []
     body = orjson.dumps({"input": "word " * 2000})
 
@@ -232,7 +232,7 @@ def test_a_stopped_replica_finishes_what_it_has(tmp_path, tiny_folder):
 
 
 def test_what_a_full_replica_refuses_another_takes(tmp_path, tiny_folder):
-    """One token may wait at the first: it refuses whatever finds anything waiting."""
+    """On the first, only one token may wait, so it refuses requests while anything waits."""
     with replicas(tmp_path, tiny_folder, {"EMBED_QUEUE_TOKENS": "1"}, {}) as (proxy, _):
         answers = crowd(proxy)
     assert Counter(status for status, _, _ in answers) == {200: 8 * 12}
@@ -259,7 +259,7 @@ def test_where_none_is_there_the_error_is_json(tmp_path, tiny_folder):
     with replicas(tmp_path, tiny_folder, {}, {}) as (proxy, servers):
         for server in servers:
             kill(server)
-        for _ in range(3):  # the first finds them dead, the next ones find them left alone
+        for _ in range(3):  # the first request finds them dead, the next ones find them marked as failed
             status, body, headers = proxy.ask("/api/embed", {"input": "a"}, **{"X-Request-ID": "id-9"})
             assert status == 502
             assert json.loads(body) == {"error": "no replica of the server can be reached", "details": {}}
@@ -288,7 +288,7 @@ def test_a_body_as_large_as_the_server_takes_gets_through(pair):
     start, end = b'{"input": "', b'"}'
     body = start + b"a " * ((room - len(start) - len(end)) // 2) + end
     status, answer, _ = proxy.ask("/api/embed", body)
-    assert status == 422, answer  # it was read: one text may not have as many characters
+    assert status == 422, answer  # it was read: a text may not have that many characters
     assert "characters" in json.loads(answer)["error"]
 
 
@@ -302,7 +302,7 @@ def test_a_larger_body_is_413_and_the_client_hears_it(pair, size):
 
 
 def test_a_large_answer_to_a_slow_reader_is_whole(pair):
-    """Tens of megabytes, never in a file of nginx's."""
+    """Tens of megabytes, which nginx never writes to a file."""
     proxy, _ = pair
     asked = {"input": ["word " * 8000, "other " * 8000, "third " * 8000], "return_colbert_vecs": True}
     request = urllib.request.Request(

@@ -1,4 +1,4 @@
-"""POST /api/score, /rerank, /v1/rerank, and the outputs of /api/embed they are made of, over HTTP."""
+"""POST /api/score, /rerank, /v1/rerank, and the outputs of /api/embed that they use, over HTTP."""
 
 import base64
 
@@ -109,7 +109,7 @@ def test_weights_change_the_hybrid_scores_only(client):
 @pytest.mark.parametrize(
     ("weights", "same"),
     [
-        ([1e308, 1e308, 1e308], [1, 1, 1]),  # more than a float holds, together
+        ([1e308, 1e308, 1e308], [1, 1, 1]),  # their sum is more than a float can hold
         ([1e308, 5e307, 0], [2, 1, 0]),
         ([5e-324, 5e-324, 5e-324], [1, 1, 1]),
         ([0, 0, 5e-324], [0, 0, 1]),
@@ -126,7 +126,7 @@ def test_only_the_ratio_of_weights_counts(client, weights, same):
 
 @pytest.mark.parametrize("number", [np.inf, np.nan])
 def test_weights_are_finite(app, number):
-    """JSON has no such numbers, and what reads it refuses one that is too large: this does not rely on it."""
+    """JSON has no such numbers, and its parser rejects too large ones; the check does not rely on that."""
     with app.app_context(), pytest.raises(ValidationError, match="three finite numbers"):
         ScorePairs.checked({"pairs": [], "weights": [1, 1, number]})
 

@@ -1,4 +1,4 @@
-"""The same ranking in the shape of whoever asks: told by the fields of the body, at every path."""
+"""The same ranking in each client's shape: at every path, the fields of the body decide which."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def test_documents_are_answered_as_jina_and_cohere_do(client, order, path):
 
 
 def test_the_second_protocol_has_documents_unasked(client):
-    """As vLLM gives them; MaxKB reads them."""
+    """vLLM returns them too, and MaxKB reads them."""
     body = {"query": QUERY, "documents": TEXTS}
     assert all(
         one["document"]["text"] in TEXTS for one in client.post("/v2/rerank", json=body).json["results"]
@@ -39,7 +39,7 @@ def test_the_second_protocol_has_documents_unasked(client):
 
 
 def test_raw_scores_are_left_as_they_are_in_either_shape(client, fake):
-    fake.heads = ()  # cosines, of which some are below 0
+    fake.heads = ()  # the scores are cosines, some of them below 0
     texts = client.post("/rerank", json={"query": QUERY, "texts": TEXTS, "raw_scores": True}).json
     found = client.post("/rerank", json={"query": QUERY, "documents": TEXTS, "raw_scores": True}).json
     raw = [one["score"] for one in texts]

@@ -1,4 +1,4 @@
-"""Cross-encoders: pairs as FlagEmbedding forms them, scores as transformers gives them, one queue."""
+"""Cross-encoders: pairs as in FlagEmbedding, scores as in transformers, one queue for both models."""
 
 import json
 import shutil
@@ -72,7 +72,7 @@ reference_tokenizer = cache(AutoTokenizer.from_pretrained)
 def as_flag_embedding(
     folder: Path, query: str, passage: str, limit: int = 512
 ) -> tuple[list[int], list[int]]:
-    """Ids and types: the query cut at three quarters, then the passage at what is left."""
+    """Ids and types: the query is cut to three quarters, then the passage to what is left."""
     tokenizer = reference_tokenizer(folder)
     first, second = (
         tokenizer(text, add_special_tokens=False, truncation=True, max_length=most)["input_ids"]
@@ -219,7 +219,7 @@ def test_what_may_not_be_cut_in_the_second_stage_has_its_own_index(reranker):
 
 @pytest.fixture
 def busy(load_encoder, tiny_folder, tiny_reranker):
-    """A reranker with room for few tokens, and an event that holds its forward up until it is set."""
+    """A reranker with room for few tokens, and an event: its forward pass waits until that is set."""
     encoder = Encoder(
         EncoderSettings(tiny_folder, engine="native", precision="fp32", max_waiting=600, timeout=0.5)
     )
@@ -255,11 +255,11 @@ def test_pairs_wait_and_are_refused_as_texts_are(busy, others):
     while not reranker._encoder.load_state.waiting["bulk"]:
         time.sleep(0.01)
     assert reranker._encoder.load_state.waiting["bulk"] == reranker._model.pairs.encode(long).total
-    with pytest.raises(Overloaded):  # the tokens of the pair, more than of the texts
+    with pytest.raises(Overloaded):  # the pair's tokens count, more than the texts'
         reranker.score(long)
     with pytest.raises(Overloaded, match="tokens are waiting"):
         reranker.rank(QUERY, ["water " * 20] * 3, 3)
-    time.sleep(0.6)  # the deadline of what waits
+    time.sleep(0.6)  # the deadline of what waits passes
     leave.set()
     assert len(running.result(10).by_name[CROSS_ENCODER]) == 1
     with pytest.raises(TooLate):
@@ -301,7 +301,7 @@ def test_info_tells_what_is_served(reranker, engine):
 
 
 def damaged(folder: Path, to: Path, **config) -> Path:
-    """A copy with other settings; its large files are links."""
+    """A copy with changed settings; its large files are links."""
     shutil.copytree(
         folder,
         to,

@@ -1,4 +1,4 @@
-"""Ranking by a cross-encoder, alone and after the hybrid score: on every path, in every shape."""
+"""Reranking by a cross-encoder, alone and after the hybrid score, on every path and in every shape."""
 
 import math
 from types import SimpleNamespace
@@ -26,7 +26,7 @@ def post(client, path, field, texts=TEXTS, **more):
 
 
 def results(client, path, field, texts=TEXTS, **more) -> list[dict]:
-    """Each with its score under `score`, whatever the shape calls it."""
+    """The results, each with its score as `score`, whatever the shape calls it."""
     answer = post(client, path, field, texts, **more)
     assert answer.status_code == 200, answer.text
     if field == "texts":
@@ -158,7 +158,7 @@ def test_no_logit_is_too_large_for_a_sigmoid(both, reranker, monkeypatch):
 
 @every_shape
 def test_two_stages(both, reranker, logits, hybrid, path, field):
-    """The best by the hybrid score, in the cross-encoder's order, then the rest in the hybrid score's."""
+    """First the best by hybrid score, in the cross-encoder's order; then the rest by hybrid score."""
     by_hybrid = list(np.argsort(-hybrid))
     for top in (1, 2, 3, 4, 1000):
         rows = results(both, path, field, rerank_top=top, raw_scores=True)
@@ -172,7 +172,7 @@ def test_two_stages(both, reranker, logits, hybrid, path, field):
 
 @every_shape
 def test_the_stages_scores_are_within_0_and_1(both, fake, path, field):
-    fake.heads = ()  # cosines, of which some are below 0
+    fake.heads = ()  # the scores are cosines, some of them below 0
     cosines = fake.score([(QUERY, text) for text in TEXTS]).by_name["dense"]
     assert min(cosines) < 0
     first, *rest = results(both, path, field, rerank_top=1)
@@ -245,7 +245,7 @@ def test_pairs_are_cut_where_asked(both, reranker, fake, path, field):
 
 @every_shape
 def test_a_query_that_may_not_be_cut_is_named(both, reranker, path, field):
-    """By the hybrid score too."""
+    """Also with the hybrid score."""
     body = {"query": "word " * 20, field: ["a", "b"], "truncate": False}
     answer = both.post(path, json=body | {"model": "fake"})
     assert answer.status_code == 400
@@ -279,7 +279,7 @@ def test_the_first_stage_keeps_to_the_limit_of_numbers(fake, reranker, path, fie
     answer = post(client, path, field, rerank_top=2)
     assert answer.status_code == 400
     assert "EMBED_MAX_OUTPUT_NUMBERS" in sentence(answer)
-    assert post(client, path, field).status_code == 200  # a pair is one number
+    assert post(client, path, field).status_code == 200  # a pair has one number in the answer
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -1,4 +1,4 @@
-"""A cross-encoder besides ranking: pairs in TEI's protocol, lists of models, metrics, start and end."""
+"""A cross-encoder beyond reranking: pairs in TEI's protocol, lists of models, metrics, start and end."""
 
 import logging
 import math
@@ -168,7 +168,7 @@ def test_the_metrics_say_what_is_served(both):
 
 
 class LoadableEncoder(FakeEncoder):
-    """One that notes when it is loaded and closed, with the reranker's steps in the same list."""
+    """Notes when it is loaded and closed, in the same list as the reranker."""
 
     def __init__(self) -> None:
         super().__init__()

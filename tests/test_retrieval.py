@@ -1,4 +1,4 @@
-"""docs/retrieval.md as it is written: its commands, on real text, through a server with two real models."""
+"""Runs the commands of docs/retrieval.md as they are written, on real text and two real models."""
 
 import os
 import re
@@ -21,12 +21,12 @@ ROW = re.compile(r"^ +1 +\d+ .* ([\w.@+-]+ \(\w\w\)):", re.MULTILINE)  # the bes
 
 
 def command(start: str) -> str:
-    """The document's command that begins so."""
+    """The document's command that begins like this."""
     return re.search(rf"^{re.escape(start)}(?:.*\\\n)*.*", DOCUMENT, re.MULTILINE)[0]
 
 
 def run(line: str, folder: Path, demo_folder: Path) -> str:
-    """A command of the document as it is written, but that its vectors are in `folder`."""
+    """Run a command of the document as it is written, except that its vectors are in `folder`."""
     paths = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-c", line.replace(OUT, str(folder))],

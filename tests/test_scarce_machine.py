@@ -1,4 +1,4 @@
-"""Memory, disks and the clock fail the server: `make test-faults`."""
+"""The server runs out of memory or disk space, or its clock is set: `make test-faults`."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ def environ(tiny_folder_of_all_words) -> dict[str, str]:
 
 
 def in_namespace(script: str) -> tuple[str, ...]:
-    """What starts a command in a mount namespace of its own, after the script's mounts."""
+    """The command line prefix for a mount namespace of its own, in which the script runs first."""
     probe = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False)
     if os.geteuid() != 0 or probe.returncode != 0:
         pytest.skip("needs root and mount namespaces")
@@ -58,7 +58,7 @@ def anonymous_bytes(group: Path) -> int:
 
 
 def test_over_the_memory_limit_a_worker_is_replaced(tmp_path, environ):
-    """One request whose answer is larger than the cgroup grants; the kernel kills the worker it is in."""
+    """The answer to one request is larger than the cgroup allows, so the kernel kills the worker."""
     body = orjson.dumps(
         {"input": [f"{'a ' * 500}{number}" for number in range(500)], "return_colbert_vecs": True}
     )
@@ -125,9 +125,9 @@ int gettimeofday(struct timeval *restrict at, void *restrict zone) {
 
 @pytest.fixture
 def clock(tmp_path) -> tuple[Path, Path]:
-    """A library that moves the time of day, as setting the clock does, by the seconds in a file.
+    """A library that shifts the time of day by the seconds in a file, as setting the clock does.
 
-    libfaketime cannot: Python's sleep fails under it.
+    libfaketime does not work here, as it breaks Python's sleep.
     """
     compiler = shutil.which("cc") or shutil.which("gcc")
     if not compiler:
@@ -159,7 +159,7 @@ def test_the_clock_may_jump(tmp_path, environ, clock, jump):
 
 
 def test_a_full_disk_under_the_export_is_one_sentence_and_leaves_nothing(tmp_path, tiny_folder_of_all_words):
-    """The model folder is read-only and the cache has no room; then it has."""
+    """The model folder is read-only and the cache is full; later the cache has room."""
     model, cache = tmp_path / "model", tmp_path / "cache"
     shutil.copytree(tiny_folder_of_all_words, model, ignore=shutil.ignore_patterns("native", "openvino"))
     cache.mkdir()
@@ -183,7 +183,7 @@ def test_a_full_disk_under_the_export_is_one_sentence_and_leaves_nothing(tmp_pat
 
 
 def test_no_room_for_metrics_does_not_stop_it(tmp_path, environ):
-    """The workers' counters are mapped files: without room the kernel kills whoever writes to them."""
+    """The workers' counters are mapped files: on a full disk, the kernel kills whoever writes to them."""
     full = tmp_path / "metrics"
     full.mkdir()
     prepare = in_namespace(
@@ -199,7 +199,7 @@ def test_no_room_for_metrics_does_not_stop_it(tmp_path, environ):
 
 
 def test_a_full_shared_memory_does_not_stop_it(tmp_path, environ):
-    """It fills up while the server runs: what the counters need was set aside."""
+    """It fills up while the server runs; the counters' space is already reserved."""
     start = tmp_path / "start"
     fill = f"while [ ! -e {start} ]; do sleep 0.1; done; cat /dev/zero > /dev/shm/filling; echo it is full"
     prepare = in_namespace(f'mount -t tmpfs -o size=16m none /dev/shm && {{ ({fill}) & exec "$@"; }}')

@@ -1,4 +1,4 @@
-"""Clients that are slow, silent, gone or broken take nothing from others: `make test-faults`."""
+"""Clients that are slow, silent, gone or broken do not affect others: `make test-faults`."""
 
 import contextlib
 import random
@@ -31,7 +31,7 @@ def server(tmp_path, environ):
 
 @pytest.fixture
 def hasty(tmp_path) -> tuple[str, str]:
-    """The flags of a server whose patience with bodies and readers ends after two seconds."""
+    """The flags of a server that waits at most two seconds for bodies and for readers."""
     return more_config(
         tmp_path,
         "import app.server.worker, app.server.connection\n"
@@ -41,7 +41,7 @@ def hasty(tmp_path) -> tuple[str, str]:
 
 @contextlib.contextmanager
 def idle_connections(server: Server, count: int):
-    """Opened without a byte sent."""
+    """Open connections and send nothing."""
     opened = []
     try:
         for number in range(count):
@@ -88,7 +88,7 @@ def _is_open(connection: socket.socket) -> bool:
 
 
 def test_more_idle_connections_than_files_may_be_open(tmp_path, environ):
-    """Those that have waited longest give way."""
+    """Those that have waited longest are closed."""
     with serving(tmp_path / "log", under=("prlimit", "--nofile=1024:1024"), **environ) as server:
         with idle_connections(server, 3000):
             waits = [server.health_ms() for _ in range(20)]
@@ -99,7 +99,7 @@ def test_more_idle_connections_than_files_may_be_open(tmp_path, environ):
 
 
 def test_more_busy_connections_than_files_may_be_open(tmp_path, environ):
-    """One that gives way may have sent something just then."""
+    """A connection that is closed for this may have sent something just then."""
     with serving(tmp_path / "log", under=("prlimit", "--nofile=1024:1024"), **environ) as server:
         (worker,) = server.workers
         for number in range(6):
@@ -150,7 +150,7 @@ def test_slow_bodies_are_refused_after_a_time(tmp_path, environ, hasty):
         wait = server.health_ms()
         assert server.ask("a quick one") == 200
         start = time.monotonic()
-        with contextlib.suppress(OSError):  # a byte now and then is no excuse
+        with contextlib.suppress(OSError):  # sending a byte now and then does not help
             while time.monotonic() < start + 4:
                 slow[0].sendall(b" ")
                 time.sleep(0.2)
@@ -186,21 +186,21 @@ def test_slow_bodies_leave_threads_to_questions_and_health_checks(tmp_path, envi
 
 
 def test_who_does_not_read_the_answer_loses_it(tmp_path, environ, hasty):
-    """Such a client holds the only thread, until the time for its answer is up."""
+    """Such a client keeps the only thread until the time for its answer is up."""
     body = orjson.dumps({"input": ["word " * 8000] * 4, "return_colbert_vecs": True})
     with serving(tmp_path / "log", *hasty, "--threads", "1", **environ) as server:
         connection = server.connect(head(len(body)) + body)
         wait_for(lambda: " 200, 4 texts" in server.log)
         wait = server.health_ms()
         print(f"one thread, an answer that nobody reads: others within {wait:.0f} ms")
-        assert wait < 25_000  # two seconds, and one for each 256 KiB that the kernel takes: 4 MiB at most
+        assert wait < 25_000  # two seconds, and one per 256 KiB that the kernel buffers: 4 MiB at most
         with connection.makefile("rb") as file:
             assert len(file.read()) < 10_000_000, "it was not cut, so nothing was held"
         assert "Traceback" not in server.log
 
 
 def test_who_reads_a_little_now_and_then_loses_the_answer_too(tmp_path, environ, hasty):
-    """The time is for all of it, a second more for each 256 KiB that are taken."""
+    """The time is for the whole answer: a second more for each 256 KiB that the client takes."""
     body = orjson.dumps({"input": ["word " * 8000] * 4, "return_colbert_vecs": True})
     with serving(tmp_path / "log", *hasty, "--threads", "1", **environ) as server:
         connection = socket.socket()
@@ -213,7 +213,7 @@ def test_who_reads_a_little_now_and_then_loses_the_answer_too(tmp_path, environ,
             while time.monotonic() < start + 40 and (piece := connection.recv(200)):
                 read += len(piece)
                 time.sleep(0.1)
-        wait = server.health_ms()  # by the only thread, while this client would go on
+        wait = server.health_ms()  # answered by the only thread, while this client would go on
         print(f"200 bytes at a time, for 40 s: others within {wait:.0f} ms then")
         connection.close()
         assert wait < 5000
@@ -265,7 +265,7 @@ def test_broken_chunks_are_the_clients_fault(server, chunks):
 
 
 def test_one_giant_request_does_not_starve_small_ones(server):
-    """Though it is larger than all that may wait."""
+    """Even if it is larger than everything that may wait."""
 
     giant = threading.Thread(
         target=server.ask, args=([f"{'a ' * 2000}{number}" for number in range(150)], 300)

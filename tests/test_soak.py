@@ -1,4 +1,4 @@
-"""Many requests of random lengths: memory stays where it was."""
+"""Memory does not grow over many requests of random lengths."""
 
 import threading
 from pathlib import Path

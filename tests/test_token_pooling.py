@@ -1,4 +1,4 @@
-"""Pooled multi-vectors: Ward's clusters of tokens beside the definition, and what a call does with them."""
+"""Pooled multi-vectors: Ward's clusters of tokens against the definition, and how calls use them."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ FACTORS = range(2, 9)
 
 
 def unit_rows(rows: int, width: int = 16, seed: int = 0) -> np.ndarray:
-    """Some of them alike, as tokens are."""
+    """Random rows of length 1; some are alike, as tokens are."""
     chance = np.random.default_rng(seed)
     centres = chance.normal(size=(rows // 4 + 1, width))
     return normalize(centres[chance.integers(len(centres), size=rows)] + chance.normal(size=(rows, width)))
@@ -28,9 +28,9 @@ def distances(rows: np.ndarray) -> np.ndarray:
 
 
 def one_by_one(given: np.ndarray, clusters: int) -> np.ndarray:
-    """The definition: the two clusters between which Ward's distance is least are merged, again and again.
+    """The definition: merge the two clusters with the least Ward distance, again and again.
 
-    Ward's distance by the means of the squares of all distances between and within both.
+    The distance is computed from the mean squares of all distances between and within both clusters.
     """
     squared = given**2
     members = [[thing] for thing in range(len(given))]
@@ -64,7 +64,7 @@ def test_clusters_are_wards(rows, seed):
 
 @pytest.mark.parametrize("clusters", [1, 7, 50, 99])
 def test_as_many_clusters_as_asked_for_where_distances_are_equal(clusters):
-    """scipy's fcluster gives 1 here."""
+    """scipy's fcluster gives one cluster here."""
     found = ward(np.zeros((100, 100)), clusters)
     assert len(set(found)) == clusters
     np.testing.assert_array_equal(found, ward(np.zeros((100, 100)), clusters))
@@ -136,7 +136,7 @@ def test_a_call_gives_the_pooled_rows_of_what_it_gives_without(tiny, factor):
     assert [list(ids) for ids, _ in found.sparse] == [list(ids) for ids, _ in whole.sparse]
     assert found.token_counts == whole.token_counts
     numbers = count_numbers(found.token_counts, tiny.width, ("dense", "sparse"))
-    before = sum(rows.size for rows in whole.multi_vector)  # in memory meanwhile
+    before = sum(rows.size for rows in whole.multi_vector)  # in memory during the call
     assert told == [numbers + before + sum(rows.size for rows in found.multi_vector)]
 
 
@@ -157,7 +157,7 @@ def test_texts_that_were_cut_are_told_of_in_every_group(reference, monkeypatch):
 
 
 def test_only_the_largest_group_is_in_memory_as_it_was(monkeypatch):
-    """So pooled answers may be of more texts than others."""
+    """So pooled answers may have more texts than others."""
     monkeypatch.setattr(token_pooling, "GROUP_TOKENS", 1000)
     counts = [101] * 100
     numbers = count_pooled(counts, 8, ("colbert",), 4)

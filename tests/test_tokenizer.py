@@ -1,4 +1,4 @@
-"""Token ids against the published ones of BGE-M3's vocabulary, and truncation."""
+"""Token ids compared with published ones of BGE-M3's vocabulary, and truncation."""
 
 import json
 import random
@@ -24,7 +24,7 @@ def tokenizer(demo_folder):
 
 @pytest.fixture(scope="module")
 def plain(demo_folder):
-    """The library's own."""
+    """The library's own tokenizer, without our code."""
     return tokenizers.Tokenizer.from_file(str(demo_folder / "tokenizer.json"))
 
 
@@ -141,7 +141,7 @@ def test_settings_saved_in_the_file_do_not_matter(tmp_path, small_tokenizer):
     ],
 )
 def test_a_giant_text_is_cut_where_any_other_is(tokenizer, plain, piece):
-    """Its end is not read, and what is kept must not show it."""
+    """Its end is not tokenised, and the tokens that are kept must not depend on that."""
     giant = piece * (600_000 // len(piece))
     ids = plain.encode_batch_fast([giant])[0].ids
     found = tokenizer.encode([giant])
@@ -155,7 +155,7 @@ GROWS = "\ufdfa"  # a word of 18 characters, four tokens, under NFKC
 
 @pytest.mark.parametrize("text", ["'the ' * 10_000_000", f"{GROWS!r} * 1_000_000", "'\u0301' * 3_000_000"])
 def test_a_giant_text_costs_little(demo_folder, text):
-    """Each in a process of its own, as its peak is what counts."""
+    """Each text has its own process, as the peak memory counts."""
     code = f"""
 import os, resource, sys
 from pathlib import Path
@@ -184,12 +184,12 @@ for truncate in ("right", "left", None):
         mib, seconds, steps = map(float, numbers)
         print(f"{truncate}: {mib:.0f} MiB, {seconds:.2f} s of processor, {steps:.0f} steps")
         assert mib < 150
-        assert seconds < 2  # of a million words that grow, whole, it is more than ten
+        assert seconds < 2  # for a million words that grow, without pieces, it takes over ten
         assert steps > 1
 
 
 def test_one_large_call_at_a_time_is_in_a_step(tokenizer):
-    """And who waits looks after its caller meanwhile."""
+    """A waiting call checks for its client meanwhile."""
     looks, inside = [], threading.Event()
     holding = tokenizer._turn.taken(lambda: None)
     with holding:
@@ -206,7 +206,7 @@ def test_one_large_call_at_a_time_is_in_a_step(tokenizer):
 
 
 def test_what_is_tokenised_already_is_told(tokenizer):
-    """Before a long text, and now and then before a short one."""
+    """Before each long text, and now and then before a short one."""
     told = []
     tokenizer.encode([words(10), words(2000), "a", *[words(98)] * 50], pause=told.append)
     assert sorted(set(told)) == [12, 3017, 4117, 5217, 6317]
@@ -219,4 +219,4 @@ def test_tokens_are_counted_before_they_are_made(tokenizer):
     start = time.perf_counter()
     with pytest.raises(TooMuchOutput):
         tokenizer.tokens([500_000 * "a "], True, 1000)
-    assert time.perf_counter() - start < 5  # whole it takes half a minute
+    assert time.perf_counter() - start < 5  # in one piece it takes half a minute

@@ -1,4 +1,4 @@
-"""W3C Trace Context, and OpenTelemetry's own exporter against a collector that stands in for a real one."""
+"""W3C Trace Context, and OpenTelemetry's own exporter with a stand-in for a collector."""
 
 import logging
 import socket
@@ -54,7 +54,7 @@ def test_a_refusal_before_flask_has_it_too(client, fake, caplog):
 
 @pytest.fixture
 def collector():
-    """Keeps what is posted to it."""
+    """A server that keeps what is posted to it."""
     got = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -108,7 +108,7 @@ def test_spans_say_where_the_time_went(fake, collector, monkeypatch, caplog, nam
 
 
 def test_a_collector_that_is_away_holds_nobody_up(fake, monkeypatch):
-    with socket.socket() as closed:  # bound, and listening to nobody
+    with socket.socket() as closed:  # bound, but not listening
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)

@@ -1,4 +1,4 @@
-"""What the worker adds to Gunicorn's, where a real server would show it by chance only."""
+"""What our worker adds to Gunicorn's, tested where a real server would show it only by chance."""
 
 import contextlib
 import io
@@ -73,7 +73,7 @@ def test_where_no_more_threads_are_to_be_had_those_there_are_take_every_request(
 
 @pytest.mark.parametrize("handler", ["handle_exit", "handle_quit"])
 def test_a_signal_while_threads_start_ends_it_after_they_have(worker, monkeypatch, handler):
-    """Raised in the middle of a start, where locks are given back and taken again, an exit can be lost."""
+    """An exit that is raised in the middle of a start, where locks are released and taken, can be lost."""
     start = threading.Thread.start
 
     def interrupted(thread: threading.Thread) -> None:
@@ -93,7 +93,7 @@ def test_a_signal_while_threads_start_ends_it_after_they_have(worker, monkeypatc
 
 @pytest.mark.parametrize("found", [True, False])
 def test_a_signal_while_it_loads_is_not_lost_where_the_exit_is(worker, found):
-    """As when it is raised in a condition's wait: what comes out is a RuntimeError of a lock."""
+    """For example, if it is raised in a condition's wait, a lock's RuntimeError comes out."""
     worker.method_queue = SimpleNamespace(defer=lambda _: None)
 
     def load() -> bool:
@@ -166,7 +166,7 @@ def test_a_file_is_sent_in_large_pieces(worker):
     ],
 )
 def test_a_head_is_whole_when_the_parser_can_decide(head, whole):
-    """However it comes."""
+    """In whatever pieces it arrives."""
     connection = _connection()
     for step in range(1, len(head) + 1):
         connection.head = bytearray()

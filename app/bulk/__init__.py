@@ -1,6 +1,6 @@
-"""A whole corpus through the encoder: rows of files in, Parquet with vectors out.
+"""Embeds a whole corpus: reads rows from files and writes Parquet with their vectors.
 
-Needs requirements-bulk.txt, except for `batches`, which the server uses: OpenAI's files and batches. The
-work is cut into parts, each a run of rows of one file that is read, embedded and written by itself, so that
-it can be done here or on any node of a cluster, and again after an interruption.
+Needs requirements-bulk.txt, except for `batches` (OpenAI's files and batches), which the server uses. The
+work is split into parts. A part is a run of rows of one file. It is read, embedded and written on its own, so
+it can run here or on any node of a cluster, and it can be repeated after an interruption.
 """

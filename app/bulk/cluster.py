@@ -1,4 +1,4 @@
-"""The same parts on a Ray cluster: Ray Data hands them to a pool of actors, each with an encoder."""
+"""Embeds the parts on a Ray cluster: Ray Data hands them to a pool of actors, each with its own encoder."""
 
 import logging
 import os
@@ -21,16 +21,16 @@ from app.folders import requirements
 
 log = logging.getLogger(__name__)
 
-MOST_CPUS = 16  # of one actor: a wider node holds several, each with weights of its own
+MOST_CPUS = 16  # per actor; a node with more runs several actors, each with its own copy of the weights
 CONNECT_SECONDS = 10
 NODE_SECONDS = 300
-BLOCKS = 10_000  # of parts that go to an actor together, at most
+BLOCKS = 10_000  # at most; Ray Data splits the parts into blocks, which it hands to the actors
 
 
 class Embedder:
-    """The actor: one encoder, parts in, counts out.
+    """The actor: holds an encoder, takes parts and returns counts.
 
-    What goes wrong for good is an answer, not an exception: Ray would try it again on every node.
+    A permanent error is returned, not raised: Ray would retry an exception on every node.
     """
 
     def __init__(self, work: Work, settings: EncoderSettings) -> None:
@@ -49,12 +49,12 @@ class Embedder:
             self.error = f"the node {self.node} cannot embed: {error}"
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """One row in, with a part; one row out, with its counts or an error."""
+        """Take a batch of one row, a part; return a batch of one row, its counts or an error."""
         part = Part(**{name: int(values[0]) for name, values in batch.items()})
         counts = Counts()
         error = self.error
         try:
-            if not error and self.work.destination.has(part.name):  # by an actor that was lost after it
+            if not error and self.work.destination.has(part.name):  # an actor wrote it and was lost
                 counts = self.work.destination.counts({part.name})
             elif not error:
                 counts = self.work.embed(self.encoder, part)
@@ -72,7 +72,7 @@ def embed_there(
 ) -> Counts:
     """Embed the parts on the cluster.
 
-    An actor or a node that is lost is replaced, and its parts done again.
+    An actor or a node that is lost is replaced, and its parts are done again.
     """
     ray = connect(cluster.address)
     try:
@@ -81,7 +81,7 @@ def embed_there(
         room = sum(size // each for size in nodes)
         if not room:
             raise BulkError(
-                f"no node has {counted(each, 'processor')}, the largest has {max(nodes)}: give fewer --cpus"
+                f"no node has {counted(each, 'processor')}, the largest has {max(nodes)}: lower --cpus"
             )
         most = cluster.actors or room
         log.info(
@@ -99,8 +99,8 @@ def embed_there(
 
 
 def connect(address: str | None) -> Any:
-    """The ray module, connected; BulkError if there is no ray or nobody at `address`."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
+    """Connect and return the ray module; raises BulkError if Ray is missing or no cluster is at `address`."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would send statistics to its makers
     try:
         import ray
         import ray.data
@@ -112,7 +112,7 @@ def connect(address: str | None) -> Any:
         _knock(address)
         ray.init(
             address=address or "local",
-            runtime_env={"py_modules": [str(package)]},  # every node runs the code that is here
+            runtime_env={"py_modules": [str(package)]},  # every node runs this copy of the code
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
@@ -123,7 +123,7 @@ def connect(address: str | None) -> Any:
 
 
 def _processors(ray: Any) -> list[int]:
-    """Of each node that has some; a cluster that is being started is given time for its first."""
+    """How many processors each node has, without nodes that have none; waits until a cluster has any."""
     end = time.monotonic() + NODE_SECONDS
     while True:
         sizes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
@@ -135,7 +135,7 @@ def _processors(ray: Any) -> list[int]:
 
 
 def _knock(address: str | None) -> None:
-    """OSError where nobody listens: Ray itself would ask again for many minutes."""
+    """Raises OSError if nobody listens at `address`: Ray itself would retry for many minutes."""
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
@@ -150,9 +150,9 @@ def _run(
     size: tuple[int, int],
     cpus: int,
 ) -> Counts:
-    """`size`: of the pool, at first and at most; `cpus`: of each actor."""
+    """`size`: how many actors the pool starts with and may have; `cpus`: processors per actor."""
     context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False  # ours tells more
+    context.enable_progress_bars = False  # ours says more
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     first, most = size
     items = ray.data.from_items([asdict(part) for part in parts], override_num_blocks=min(len(parts), BLOCKS))

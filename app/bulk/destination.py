@@ -1,4 +1,4 @@
-"""Where the parts go: a folder on any file system, each part there whole or not at all."""
+"""Where the parts go: a folder on any file system. A part is there completely or not at all."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from app.bulk.files import open_place
 from app.bulk.options import Counts
 from app.engine.embeddings import Output
 
-# Readers of folders skip names that begin with _ or a dot.
+# Programs that read a folder of Parquet files skip names that begin with _ or a dot.
 MANIFEST = "_embed.json"
 SUMMARY = "_summary.json"
 UNFINISHED = "."
@@ -25,12 +25,12 @@ UNFINISHED = "."
 
 @dataclass(frozen=True)
 class Destination:
-    """A folder of parts, and what they were made of in its manifest."""
+    """A folder of parts, with a manifest that says what they were made from."""
 
     place: str
 
     def begin(self, manifest: dict[str, Any]) -> None:
-        """Take the folder, or go on in it; BulkError if it holds something else, or other vectors."""
+        """Make the folder, or resume in it; raises BulkError if it holds other files or other vectors."""
         files, path = self._open()
         with _told(path):
             files.create_dir(path, recursive=True)
@@ -45,12 +45,12 @@ class Destination:
             if before.get(name) != value:
                 was, now = _short(before.get(name)), _short(value)
                 raise BulkError(
-                    f"{self.place} was begun with another {name.replace('_', ' ')} ({was}, now {now}): "
-                    "give another --out, or delete that one"
+                    f"{self.place} was begun with a different {name.replace('_', ' ')} ({was}, now {now}): "
+                    "give another --out, or delete that folder"
                 )
 
     def manifest(self) -> dict[str, Any]:
-        """What its parts were made of; BulkError if this is no output of this program."""
+        """What the parts were made from; raises BulkError if this is not an output folder of this program."""
         files, path = self._open()
         with _told(path):
             there = files.get_file_info(f"{path}/{MANIFEST}").type == fs.FileType.File
@@ -61,23 +61,23 @@ class Destination:
         return self._read_json(MANIFEST)
 
     def open(self, name: str) -> pq.ParquetFile:
-        """A part that is there."""
+        """Open a finished part."""
         files, path = self._open()
         with _told(f"{path}/{name}"):
             return pq.ParquetFile(files.open_input_file(f"{path}/{name}"))
 
     def done(self) -> set[str]:
-        """Names of the parts that are there."""
+        """Names of the finished parts."""
         return {name for name in self._names() if name.endswith(".parquet") and not name.startswith(".")}
 
     def has(self, name: str) -> bool:
-        """Whether this file is there."""
+        """Whether the folder has this file."""
         files, path = self._open()
         with _told(path):
             return bool(files.get_file_info(f"{path}/{name}").type == fs.FileType.File)
 
     def counts(self, names: set[str]) -> Counts:
-        """What became of the rows of these parts."""
+        """The counts of these parts, added up."""
         total = Counts()
         for name in sorted(names):
             found = self.open(name).metadata.metadata or {}
@@ -89,7 +89,7 @@ class Destination:
 
     @contextmanager
     def part(self, name: str, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
-        """Write into a part; it appears under its name when all is written."""
+        """Write a part; it appears under its name once everything is written."""
         files, path = self._open()
         unfinished = f"{path}/{UNFINISHED}{name}.{uuid.uuid4().hex}"
         others = [field.name for field in schema if field.name not in get_args(Output)]
@@ -100,7 +100,7 @@ class Destination:
                     schema,
                     filesystem=files,
                     compression="zstd",
-                    # No two vectors are the same, and none is least; texts and labels are.
+                    # Dictionaries and statistics help with texts and labels, but not with vectors.
                     use_dictionary=others,
                     write_statistics=others,
                 ) as writer:
@@ -113,7 +113,7 @@ class Destination:
                 raise
 
     def end(self, summary: dict[str, Any]) -> None:
-        """Everything is there: say so, and remove what an interruption left."""
+        """Write the summary, which marks the output as complete; remove what interrupted runs left."""
         files, path = self._open()
         for name in self._names():
             if name.startswith(tuple(UNFINISHED + ours for ours in ("part-", "stdin.", MANIFEST, SUMMARY))):
@@ -161,12 +161,12 @@ def _told(path: str) -> Iterator[None]:
 def _remove(files: fs.FileSystem, path: str) -> None:
     try:
         files.delete_file(path)
-    except OSError:  # nothing is there yet, or the disk has gone
+    except OSError:  # nothing was written yet, or the disk is gone
         return
 
 
 def _flush(files: fs.FileSystem, path: str) -> None:
-    """Onto the disk, so that a part that has its name survives a power cut."""
+    """Sync to the disk, so that a part that has its final name survives a power cut."""
     if isinstance(files, fs.LocalFileSystem):
         descriptor = os.open(path, os.O_RDONLY)
         try:

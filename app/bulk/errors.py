@@ -1,4 +1,4 @@
-"""What stops an embedding of a corpus; the message is one sentence a person can act on."""
+"""Errors that stop the embedding of a corpus; each message is one sentence a person can act on."""
 
 
 class BulkError(Exception):
@@ -6,7 +6,7 @@ class BulkError(Exception):
 
 
 class Stopped(BulkError):
-    """Somebody asked to stop; what is written stays."""
+    """Somebody asked to stop; everything written so far is kept."""
 
     def __init__(self) -> None:
         super().__init__("stopped; run the same command again to continue")

@@ -1,4 +1,4 @@
-"""Files and folders on any file system: opened by their names, and found."""
+"""Finds and opens files and folders on any file system."""
 
 import glob
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from app.bulk.formats import File
 
 
 def open_place(place: str) -> tuple[fs.FileSystem, str]:
-    """The file system that a path or a URI such as s3://bucket/folder means, and the path in it."""
+    """The file system of a path or of a URI such as s3://bucket/folder, and the path within it."""
     if "://" not in place:
         return fs.LocalFileSystem(), str(Path(place).absolute())
     try:
@@ -24,14 +24,14 @@ def open_place(place: str) -> tuple[fs.FileSystem, str]:
 
 
 def find_files(files: fs.FileSystem, path: str, place: str) -> list[File]:
-    """The files at a path, in a folder or that match a glob, which somebody named `place`, by their paths."""
+    """The files of a path, a folder or a glob, sorted by path; `place` is the name the user gave it."""
     base = path
     try:
         info = files.get_file_info(path)
         if info.type == fs.FileType.File:
             return [File(path, info.base_name, info.size, info.mtime_ns or 0)]
         if info.type == fs.FileType.NotFound and (marks := [place.index(m) for m in "*?[" if m in place]):
-            literal = path.removesuffix(place)  # the folder this runs in, whatever its name
+            literal = path.removesuffix(place)  # the current folder, whose name may look like a glob
             base = literal + place[: min(marks)].rpartition("/")[0]
             if "://" in place:
                 literal, base = "", path[: min(path.index(m) for m in "*?[" if m in path)].rpartition("/")[0]
@@ -48,7 +48,7 @@ def find_files(files: fs.FileSystem, path: str, place: str) -> list[File]:
         raise BulkError(f"{place} holds a file or folder whose name is not UTF-8: rename it") from None
     except (OSError, pa.ArrowException) as error:
         raise BulkError(f"{place} cannot be opened: {error}") from error
-    # Names with a mark in front are other programs' notes, as everywhere in this field.
+    # By convention, names that begin with a dot or _ are not data.
     found = [file for file in named if not any(name.startswith((".", "_")) for name in file.name.split("/"))]
     if not found:
         raise BulkError(f"there is no file at {place}")
@@ -56,7 +56,7 @@ def find_files(files: fs.FileSystem, path: str, place: str) -> list[File]:
 
 
 def _walk(files: fs.FileSystem, folder: str) -> Iterator[fs.FileInfo]:
-    """All below a folder. A link to a folder above it is not followed: it would have no end."""
+    """All files below a folder. A link to a folder above it is not followed, as that would never end."""
     for info in files.get_file_info(fs.FileSelector(folder, allow_not_found=True)):
         if info.type != fs.FileType.Directory:
             yield info

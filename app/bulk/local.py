@@ -1,4 +1,4 @@
-"""All parts in this process."""
+"""Embeds all parts in this process."""
 
 import threading
 from collections.abc import Iterator
@@ -17,15 +17,15 @@ AT_A_TIME = 2
 
 
 def embed_here(work: Work, encoder: Encoder, parts: list[Part], progress: Progress) -> Counts:
-    """Embed the parts with an encoder that is loaded and tells `progress` of its batches.
+    """Embed the parts with a loaded encoder, which reports its batches to `progress`.
 
-    Stopped by KeyboardInterrupt; then, and after any error, what is under way is given up.
+    Raises Stopped on KeyboardInterrupt. Then, and after any error, the parts under way are abandoned.
     """
     total, stop = Counts(), threading.Event()
 
     def embed(part: Part) -> Counts:
         counts = work.embed(encoder, part, stop.is_set)
-        # The encoder tells of the others; where it has passages, it knows of no row.
+        # The encoder reports the other rows itself. With passages it reports none, as it sees no rows.
         progress.add(counts.rows if work.options.chunk else counts.unseen, 0)
         return counts
 

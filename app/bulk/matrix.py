@@ -1,4 +1,4 @@
-"""Parts put together into one numpy array."""
+"""Joins the parts into one numpy array."""
 
 import os
 from pathlib import Path
@@ -16,11 +16,11 @@ from app.bulk.vectors import TYPES
 def write_matrix(
     folder: Path, target: Path, width: int, encoding: str, id_column: str | None, passages: bool
 ) -> None:
-    """All dense vectors of the parts in `folder` as (n, d) in `target`, in the order of the rows.
+    """Write all dense vectors of the parts in `folder` to `target`, as (n, d) in the order of the rows.
 
-    A row without a vector is NaN, or 0 where the numbers are whole. With `id_column` that column goes
-    beside it, into a file that ends in .ids.parquet. Where the rows are `passages`, all of their other
-    columns do, into one that ends in .passages.parquet.
+    A row without a vector becomes NaN, or 0 if the encoding has integers. With `id_column`, that column is
+    written next to it, to a file that ends in .ids.parquet. If the rows are `passages`, all of their other
+    columns are, to a file that ends in .passages.parquet.
     """
     parts = sorted(path for path in folder.glob("part-*.parquet"))
     rows = sum(pq.read_metadata(part).num_rows for part in parts)
@@ -28,7 +28,7 @@ def write_matrix(
     unfinished, named = target.with_suffix(".unfinished"), target.with_suffix(".ids.unfinished")
     try:
         matrix = open_memmap(unfinished, "w+", dtype, (rows, width))
-        if hasattr(os, "posix_fallocate"):  # a full disk found while writing would end the process
+        if hasattr(os, "posix_fallocate"):  # writing to a mapped file on a full disk kills the process
             with unfinished.open("r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, unfinished.stat().st_size)
         start = 0
@@ -48,7 +48,7 @@ def write_matrix(
 
 
 def _write_beside(parts: list[Path], path: Path, column: str | None) -> None:
-    """This column of all parts; None: all but the vectors."""
+    """Write this column of all parts to `path`; None means all columns but the vectors."""
     whole = pq.read_schema(parts[0]) if parts else pa.schema([])
     schema = pa.schema([field for field in whole if field.name == (column or field.name) != "dense"])
     with path.open("wb") as file:

@@ -1,4 +1,4 @@
-"""What is asked of an embedding of a corpus, and what is written down about it."""
+"""The options for embedding a corpus, and what is recorded about the result."""
 
 import json
 from dataclasses import asdict, dataclass, fields
@@ -18,21 +18,21 @@ OnError = Literal["null", "skip", "fail"]
 
 @dataclass(frozen=True)
 class Options:
-    """Whatever changes what is written."""
+    """Everything that changes the output."""
 
     outputs: tuple[Output, ...]
     encoding: str  # of dense and multi-vectors: float32, float16, int8, binary, ubinary
-    truncate: bool  # else a text that is too long is a fault
+    truncate: bool  # if not, a text that is too long is a fault
     on_error: OnError
     part_rows: int
     limit: int | None
     id_column: str | None
-    colbert_pool: int | None = None  # tokens that share a row of a multi-vector, on average
-    chunk: Chunking | None = None  # texts of any length are cut into passages, and each is a row
+    colbert_pool: int | None = None  # how many tokens share a row of a multi-vector, on average
+    chunk: Chunking | None = None  # cut texts of any length into passages, one row each
 
     @property
     def record(self) -> dict[str, Any]:
-        """For the manifest."""
+        """The options as the manifest has them."""
         record = as_record(self)
         chunk = record.pop("chunk") or {}
         return record | {f"chunk_{name}": chunk.get(name) for name in ("tokens", "overlap", "late")}
@@ -40,16 +40,16 @@ class Options:
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where to do it, if not in this process."""
+    """The Ray cluster to use, if the work is not done in this process."""
 
     address: str | None = None  # None: RAY_ADDRESS, else a cluster on this machine alone
-    actors: int | None = None  # at most; None: as many as there is room for
-    cpus: int | None = None  # of each actor; None: those of the smallest node
+    actors: int | None = None  # at most; None: as many as fit
+    cpus: int | None = None  # per actor; None: as many as the smallest node has
 
 
 @dataclass(frozen=True)
 class Model:
-    """What the vectors come from; two files with the same can be searched together."""
+    """The model that made the vectors; files from the same model can be searched together."""
 
     name: str
     version: str  # sha256 that changes with the weights
@@ -60,23 +60,23 @@ class Model:
     max_tokens: int
 
     def check(self, found: Checkpoint, where: str) -> None:
-        """BulkError unless the model folder at `where` holds the same weights."""
+        """Raises BulkError unless the model folder at `where` holds the same weights."""
         if found.fingerprint != self.version:
             raise BulkError(
-                f"the model on {where} has the version {found.fingerprint[:12]}, "
-                f"here it is {self.version[:12]}: copy the same model folder to every node"
+                f"the model on {where} has version {found.fingerprint[:12]}, "
+                f"but here it is {self.version[:12]}: copy the same model folder to every node"
             )
 
 
-UNREAD = ("encrypted", "broken", "only_images", "too_large")  # documents that have no text
+UNREAD = ("encrypted", "broken", "only_images", "too_large")  # why a document has no text
 
 
 @dataclass
 class Counts:
-    """What became of rows of the source; those of several parts add up."""
+    """What became of the source's rows; the counts of several parts can be added."""
 
     rows: int = 0
-    passages: int = 0  # with vectors, where the texts were cut into some
+    passages: int = 0  # that have vectors, if the texts were cut into passages
     null: int = 0
     empty: int = 0
     not_text: int = 0
@@ -89,7 +89,7 @@ class Counts:
     too_large: int = 0
     truncated: int = 0
     tokens: int = 0  # that were computed
-    reused: int = 0  # whose vectors are from an earlier output
+    reused: int = 0  # rows whose vectors come from an earlier output
 
     def add(self, other: "Counts") -> None:
         for field in fields(self):
@@ -109,7 +109,7 @@ class Counts:
 
 
 def chunking(tokens: int, overlap: int | None, late: bool, model: Model) -> Chunking:
-    """How to cut; 0 `tokens` and no `overlap` mean the usual ones. BulkError for what cannot be."""
+    """How to cut texts; 0 `tokens` and no `overlap` mean the defaults. Raises BulkError if out of range."""
     if late and model.pooling != "mean":
         raise BulkError(str(LateNeedsMean()))
     try:
@@ -117,7 +117,7 @@ def chunking(tokens: int, overlap: int | None, late: bool, model: Model) -> Chun
     except ChunkOutOfRange as error:
         if error.name == "overlap":
             raise BulkError(
-                f"--overlap takes up to half of a passage, {error.most} tokens, not {overlap}"
+                f"--overlap takes at most half of a passage, {error.most} tokens, not {overlap}"
             ) from None
         raise BulkError(
             f"--chunk takes {error.least} to {error.most} tokens with this model, not {tokens}"
@@ -125,7 +125,7 @@ def chunking(tokens: int, overlap: int | None, late: bool, model: Model) -> Chun
 
 
 def metadata(model: Model, options: Options) -> dict[str, str]:
-    """For the schema of every file: what its vectors are, as one JSON object under `embedding`."""
+    """Metadata for every file's schema: a JSON object under `embedding` that describes the vectors."""
     found = {**told(model), "outputs": options.outputs, "encoding": options.encoding}
     if options.colbert_pool:
         found["colbert_pool"] = options.colbert_pool
@@ -135,12 +135,12 @@ def metadata(model: Model, options: Options) -> dict[str, str]:
 
 
 def told(model: Model) -> dict[str, Any]:
-    """The model as files tell of it."""
+    """The model as files describe it."""
     record = as_record(model)
     return {"model": record.pop("name"), "model_version": record.pop("version"), **record}
 
 
 def as_record(value: Any) -> dict[str, Any]:
-    """A data class as JSON gives it back."""
+    """A data class as plain values, as they are when read back from JSON."""
     record: dict[str, Any] = json.loads(json.dumps(asdict(value)))
     return record

@@ -1,4 +1,4 @@
-"""Texts of any length as passages: a row for each, in windows that fit into memory."""
+"""Cuts texts of any length into passages, one row each, and embeds them in windows that fit into memory."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
@@ -19,9 +19,9 @@ from app.engine.embeddings import Embeddings, IntArray
 from app.engine.encoder import Encoder
 from app.engine.passages import piece_end
 
-# Of texts that are embedded together; a longer one is cut before it is cut into passages.
+# How many characters are embedded together. A longer text is split before it is cut into passages.
 WINDOW_CHARACTERS = 1 << 22
-# What a row of the source has besides its text stands beside each of its passages: so much at a time.
+# The source's other columns are repeated for every passage: how much of that is in memory at a time.
 REPEATED_BYTES = 1 << 28
 
 
@@ -29,8 +29,8 @@ REPEATED_BYTES = 1 << 28
 class Place:
     """A row to write: a passage, or a row of the source that has no text to embed."""
 
-    row: int  # of those that were read
-    chunk: int | None = None  # of the row, from 0
+    row: int  # its index among the rows that were read
+    chunk: int | None = None  # number of the passage in its row, from 0
     start: int | None = None  # in the row's text, in code points
     stop: int | None = None
     fault: str | None = None
@@ -41,12 +41,12 @@ class Window:
     """n rows to write."""
 
     places: list[Place]  # (n,)
-    valid: NDArray[np.bool_]  # (n,) whether it has vectors
-    vectors: list[pa.Array]  # a column (n rows) per output
+    valid: NDArray[np.bool_]  # (n,) which of them have vectors
+    vectors: list[pa.Array]  # one column (n rows) per output
     counts: Counts
 
     def slices(self, rows: int) -> Iterator["Window"]:
-        """The same in windows of up to so many rows; the first has the counts."""
+        """Split this into windows of up to `rows` rows; the first has the counts."""
         for start in range(0, len(self.places), rows):
             run = slice(start, start + rows)
             vectors = [column.slice(start, rows) for column in self.vectors]
@@ -54,7 +54,7 @@ class Window:
 
 
 def passage_fields(pages: bool) -> list[pa.Field]:
-    """The columns that say where a passage is from; they stand between the source's and the vectors."""
+    """The columns that say where a passage comes from. They go between the source's and the vectors."""
     page = [("page", pa.int32())] if pages else []
     types = [("document", pa.string()), (SHA256, pa.string()), ("chunk", pa.int32())]
     return [*map(pa.field, *zip(*types, strict=True)), *PLACES, *(pa.field(*one) for one in page)]
@@ -67,14 +67,14 @@ def encode_passages(
     gone: Callable[[], bool] | None = None,
     earlier: Earlier | None = None,
 ) -> Iterator[Window]:
-    """Window after window; what `earlier` has is not computed.
+    """Yield window after window; what `earlier` has is not computed again.
 
-    RowFault where a text has a fault and `on_error` is `fail`.
+    Raises RowFault if a text has a fault and `on_error` is `fail`.
     """
     chunks = [0] * len(texts)
     seen: set[int] = set()
     faulty: set[int] = set()
-    reused: set[int] = set()  # of which nothing has been computed
+    reused: set[int] = set()  # rows for which nothing has been computed
     known = earlier.runs([_sha256(text) for text in texts]) if earlier else np.zeros((len(texts), 2), int)
     for pieces in _windows(texts, _most_characters(encoder, options)):
         places, vectors = _take(earlier, known, texts, pieces) if earlier else ({}, None)
@@ -91,7 +91,7 @@ def encode_passages(
                     raise RowFault(piece.row, sentence(piece.fault, texts[piece.row]))
                 setattr(counts, piece.fault, getattr(counts, piece.fault) + 1)
                 faulty.add(piece.row)
-        taken = list(places)  # their vectors are before those that are computed, and are put in order
+        taken = list(places)  # their vectors come before the computed ones; all are sorted below
         places |= zip(rest, _places(left, done), strict=True)
         fine = np.array([place.fault is None for index in rest for place in places[index]], bool)
         columns = vector_columns(done, list(range(len(done.passages))), fine, options)
@@ -110,7 +110,7 @@ def encode_passages(
 
 
 def documents(rows: Rows, names: list[str], column: str) -> pa.Table:
-    """What all passages of a row of the source have in common: its columns, its name, its text's hash."""
+    """What all passages of a source row share: its other columns, its name, and the hash of its text."""
     digests = [_sha256(text) for text in rows.texts]
     common = rows.table.drop_columns([column])
     common = common.append_column("document", pa.array(names, pa.string()))
@@ -118,13 +118,13 @@ def documents(rows: Rows, names: list[str], column: str) -> pa.Table:
 
 
 def rows_at_a_time(common: pa.Table) -> int:
-    """How many passages hold REPEATED_BYTES of what rows have in common, at most, whatever the rows."""
+    """How many passages can be written at once so that what they repeat stays within REPEATED_BYTES."""
     widest = max((common.slice(row, 1).nbytes for row in range(common.num_rows)), default=0)
     return max(1, REPEATED_BYTES // max(1, widest))
 
 
 def passage_table(window: Window, rows: Rows, common: pa.Table, column: str, schema: pa.Schema) -> pa.Table:
-    """n rows with the columns of `schema`: what the rows have in `common`, and what is each passage's own."""
+    """n rows with the columns of `schema`: those from `common`, and those that each passage has itself."""
     places = window.places
     taken = common.take(pa.array([place.row for place in places], pa.int64()))
     texts = pa.array([_passage(place, rows, column) for place in places], pa.string())
@@ -142,7 +142,7 @@ def passage_table(window: Window, rows: Rows, common: pa.Table, column: str, sch
 
 
 def _sha256(text: object) -> str | None:
-    """None where there is nothing to embed."""
+    """The hash of a text; None if there is nothing to embed."""
     return sha256(text.encode()).hexdigest() if isinstance(text, str) and fault_of(text) is None else None
 
 
@@ -160,7 +160,7 @@ def _passage(place: Place, rows: Rows, column: str) -> str | None:
 
 
 def _most_characters(encoder: Encoder, options: Options) -> int:
-    """Of a window: a text seldom has more tokens than characters, and with multi-vectors each is a vector."""
+    """How many characters fit into a window; a text seldom has more tokens, each a row of a multi-vector."""
     return WINDOW_NUMBERS // encoder.width if "colbert" in options.outputs else WINDOW_CHARACTERS
 
 
@@ -180,7 +180,7 @@ def _windows(texts: list[object], most: int) -> Iterator[list[Place]]:
 
 
 def _pieces(row: int, text: object, most: int) -> Iterator[Place]:
-    """What of a text is embedded at a time: all, or up to the last paragraph, line or word that fits."""
+    """Split a text that is too long for a window after the last paragraph, line or word that fits."""
     if (fault := fault_of(text)) is not None:
         yield Place(row, fault=fault)
         return
@@ -202,7 +202,7 @@ def _encode(
     options: Options,
     gone: Callable[[], bool] | None,
 ) -> tuple[Embeddings, list[Place]]:
-    """What the pieces without a fault give, and all of them with the faults that only the model can tell."""
+    """Encode the pieces without a fault; also return all pieces, with faults that only the model finds."""
     given = [str(texts[piece.row])[piece.start : piece.stop] for piece in pieces]
     faults = [piece.fault for piece in pieces]
     done, _ = encode_good(encoder, given, faults, options, gone)
@@ -210,7 +210,7 @@ def _encode(
 
 
 def _places(pieces: list[Place], done: Embeddings) -> Iterator[list[Place]]:
-    """The passages of each piece, in the row's whole text; a piece with a fault is a row of its own."""
+    """The passages of each piece, located in the row's whole text; a piece with a fault is its own row."""
     passages = iter(done.passages)
     passage = next(passages, None)
     number = 0
@@ -230,7 +230,7 @@ def _places(pieces: list[Place], done: Embeddings) -> Iterator[list[Place]]:
 def _take(
     earlier: Earlier, known: IntArray, texts: list[object], pieces: list[Place]
 ) -> tuple[dict[int, list[Place]], pa.Table]:
-    """The passages of the pieces that an earlier output has, by the index of each, and their vectors."""
+    """The passages that an earlier output has for these pieces, by a piece's index, and their vectors."""
     asked = [(str(texts[piece.row]), piece.start or 0, piece.stop or 0) for piece in pieces]
     found, vectors = earlier.passages(asked, known[[piece.row for piece in pieces]])
     places = {

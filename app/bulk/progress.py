@@ -1,4 +1,4 @@
-"""How far it is: a bar on a terminal, a line every half minute elsewhere."""
+"""Shows the progress: a bar on a terminal, or else a log line every half minute."""
 
 import logging
 import sys
@@ -17,12 +17,12 @@ LINE_SECONDS = 30
 
 
 class Progress:
-    """Rows and tokens of this run. Told of them from any thread."""
+    """Rows and tokens of this run; any thread may report them."""
 
     def __init__(
         self, total: int, before: int = 0, line_seconds: float = LINE_SECONDS, passages: bool = False
     ) -> None:
-        """Of `total` rows `before` were there already; with `passages` what is computed is parts of rows."""
+        """`before` of `total` rows were done already; with `passages` the encoder sees parts of rows."""
         self.tokens = 0
         self.padded = 0
         self.rows = 0
@@ -34,7 +34,7 @@ class Progress:
         self._bar: tqdm[NoReturn] | None = None
 
     def __enter__(self) -> "Progress":
-        """From here on: what the encoder did to warm up is no progress."""
+        """Start counting here, because the encoder's warm-up is not progress."""
         self.tokens = self.padded = self.rows = 0
         self._start = self._told = time.monotonic()
         if sys.stderr.isatty():
@@ -54,17 +54,17 @@ class Progress:
 
     @property
     def padding(self) -> float:
-        """Share of what was computed."""
+        """The share of the computed tokens that is padding."""
         return 1 - self.tokens / max(1, self.padded)
 
     def watch(self, batch: BatchStats) -> None:
-        """What the encoder tells of every batch."""
+        """What the encoder calls after every batch."""
         with self._lock:
             self.padded += batch.padded
         self.add(0 if self._passages else batch.texts, batch.tokens)
 
     def add(self, rows: int, tokens: int) -> None:
-        """So many more rows are done, of so many tokens."""
+        """Report that more rows are done, and how many tokens they have."""
         with self._lock:
             self.rows += rows
             self.tokens += tokens
@@ -89,6 +89,6 @@ def counted(number: int, noun: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """As a clock shows it: 1:02:03."""
+    """Seconds as hours, minutes and seconds: 1:02:03."""
     whole = round(seconds)
     return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"

@@ -1,4 +1,4 @@
-"""Vectors of an earlier output, for the rows and documents whose texts have not changed."""
+"""Reuses vectors from an earlier output for rows and documents whose texts have not changed."""
 
 import hashlib
 import logging
@@ -23,32 +23,30 @@ from app.engine.encoder import Encoder
 
 log = logging.getLogger(__name__)
 
-# What two outputs may differ in though the vectors of a text are the same in both. Of `outputs` those that
-# are asked for must be there; `model` is a name, the weights have `model_version`.
+# Two outputs may differ in these and still have the same vectors for the same text. Each output that is asked
+# for must be there. `model` is only a name; `model_version` identifies the weights.
 MAY_DIFFER = {
     *("source", "column", "text_encoding", "delimiter", "on_error", "part_rows", "limit", "id_column"),
     *("model", "outputs"),
 }
-SHA256 = "document_sha256"  # column of passages: the hash of their document's whole text
-PLACES = pa.schema([("start", pa.int64()), ("end", pa.int64())])  # of a passage in that text, in code points
+SHA256 = "document_sha256"  # column of passages: the hash of the whole document's text
+PLACES = pa.schema([("start", pa.int64()), ("end", pa.int64())])  # where a passage is in it, in code points
 NO_ROWS = np.empty((0, 2), np.int64)
 
 
 class Earlier:
-    """The rows of an earlier output by the hashes of their texts, 24 bytes for each row.
+    """An index of an earlier output: its rows by the hashes of their texts, 24 bytes per row.
 
-    Of one that holds passages the documents by the hashes of theirs, 40 bytes for each document.
+    If the output holds passages, its documents by the hashes of their texts, 40 bytes per document.
     """
 
     def __init__(self, place: str, manifest: dict[str, Any], out: str, fields: list[pa.Field]) -> None:
-        """Of the output at `place`, for one in the folder `out` with that manifest and columns of vectors.
+        """Index the output at `place` for one in the folder `out` with this manifest and vector columns.
 
-        BulkError unless its vectors are those that would be computed.
+        Raises BulkError unless its vectors are those that would be computed.
         """
         if place.rstrip("/") == out or ("://" not in place and Path(place).resolve() == Path(out).resolve()):
-            raise BulkError(
-                "--reuse and --out name the same folder: the command goes on in it without --reuse"
-            )
+            raise BulkError("--reuse and --out name the same folder: to go on in it, leave out --reuse")
         if place.endswith(".npy"):
             raise BulkError(f"{place} holds no texts: --reuse takes a folder of Parquet files")
         self._old = Destination(place)
@@ -58,7 +56,7 @@ class Earlier:
         self._parts = sorted(self._old.done())
         if not self._old.has(SUMMARY):
             log.warning("%s is not finished: the vectors that it has are reused", place)
-        # Of each part its first row in the whole.
+        # The index of each part's first row in the whole output.
         self._starts = np.cumsum([0, *(self._old.open(name).metadata.num_rows for name in self._parts)])
         chunked = bool(manifest["chunk_tokens"])
         column = SHA256 if chunked else found["column"]
@@ -74,16 +72,16 @@ class Earlier:
             runs.append(inside + np.array([start, 0]))
         self._high, self._low = (np.concatenate([part[:, half] for part in keys]) for half in range(2))
         self._order = np.argsort(self._high)
-        # Of each document its first row and how many it has; the last stands for one that is not there.
+        # Each document's first row and number of rows. `find` gives -1, the last, for one that is not there.
         self._runs = np.concatenate([*runs, [[0, 0]]])
 
     @property
     def size(self) -> int:
-        """How many rows, or documents."""
+        """How many rows or documents the index has."""
         return len(self._order)
 
     def find(self, texts: Sequence[object]) -> NDArray[np.int64]:
-        """The row of each of n texts (n,), or the document of each of n hashes; -1 where there is none."""
+        """The row of each of n texts (n,), or the document of each of n hashes; -1 if there is none."""
         wanted = [text.encode() if isinstance(text, str) and is_text(text) else None for text in texts]
         found = np.full(len(wanted), -1)
         if len(self._order):
@@ -97,9 +95,9 @@ class Earlier:
         return found
 
     def read(self, rows: NDArray[np.int64], schema: pa.Schema) -> pa.Table:
-        """The vectors of n rows in the columns of `schema`: null where the row has none.
+        """The columns of `schema` for n rows; vectors are null for a row that has none.
 
-        Rows that stand together are read together, a row group at a time.
+        Rows of the same row group are read together, one group at a time.
         """
         order = np.argsort(rows)
         wanted, tables = rows[order], [schema.empty_table()]
@@ -123,16 +121,17 @@ class Earlier:
             raise BulkError(f"{self._old.place}/{name} cannot be read: {error}") from error
 
     def runs(self, hashes: Sequence[str | None]) -> IntArray:
-        """The first row and the number of rows (n, 2) of n documents by the hashes of their texts."""
+        """The first row and the number of rows (n, 2) of n documents, given the hashes of their texts."""
         return self._runs[self.find(hashes)]
 
     def passages(
         self, pieces: Sequence[tuple[str, int, int]], runs: IntArray
     ) -> tuple[list[IntArray], pa.Table]:
-        """Passages of n pieces of documents: the whole text, where the piece starts and ends; `runs` (n, 2).
+        """The passages of n pieces, each given as its document's text and where it starts and ends in that.
 
-        Of each piece where its k passages start and end in the text (k, 2), and the vectors of all of them.
-        A piece has none if one of its passages or their vectors is missing.
+        `runs` (n, 2) are those of the documents. Returns where the k passages of each piece start and end in
+        the text (k, 2), and the vectors of all passages. If a passage or its vectors are missing, its whole
+        piece has no passages.
         """
         rows = [np.arange(first, first + number) for first, number in runs.tolist()]
         table = self.read(np.concatenate(rows), PLACES)
@@ -141,7 +140,7 @@ class Earlier:
         for index, (text, start, stop) in enumerate(pieces):
             here = (places[index][:, 0] >= start) & (places[index][:, 0] < stop)
             rows[index], places[index] = rows[index][here], places[index][here]
-            if not _covers(text, start, stop, places[index]):  # --on-error skip leaves faulty ones out
+            if not _covers(text, start, stop, places[index]):  # --on-error skip leaves out faulty passages
                 rows[index], places[index] = rows[index][:0], places[index][:0]
         vectors = self.read(np.concatenate(rows), self.vectors)
         has = vectors.column(0).is_valid().to_numpy()
@@ -158,7 +157,7 @@ class Earlier:
         options: Options,
         gone: Callable[[], bool] | None = None,
     ) -> Iterator[tuple[NDArray[np.bool_], list[pa.Array], Counts]]:
-        """As `vectors.encode_rows`, which computes what is not found here."""
+        """Like `vectors.encode_rows`, which computes what is not found here."""
         schema, row = self.vectors, 0
         for window in windows(texts, encoder, options):
             places = self.find(window)
@@ -199,9 +198,9 @@ def _rows(part: pq.ParquetFile, column: str) -> NDArray[np.uint64]:
 
 
 def _documents(part: pq.ParquetFile) -> tuple[NDArray[np.uint64], IntArray]:
-    """Of n documents the hash (n, 2), and the first row in this part and the number of rows (n, 2).
+    """The hashes of n documents (n, 2), and their first row in this part and number of rows (n, 2).
 
-    A document is rows of one hash that are numbered from 0 on.
+    A document is a run of rows with the same hash, numbered from 0.
     """
     table = part.read(columns=[SHA256, "chunk"])
     hashes = table.column(SHA256).combine_chunks()
@@ -214,7 +213,7 @@ def _documents(part: pq.ParquetFile) -> tuple[NDArray[np.uint64], IntArray]:
 
 
 def _covers(text: str, start: int, stop: int, places: IntArray) -> bool:
-    """Whether passages in their order (k, 2) begin and end with the text between these characters."""
+    """Whether passages in order (k, 2) leave out only white space at the start and end of this piece."""
     if not len(places):
         return False
     first, last = int(places[0, 0]), int(places[-1, 1])
@@ -222,7 +221,7 @@ def _covers(text: str, start: int, stop: int, places: IntArray) -> bool:
 
 
 def _hashes(texts: Sequence[bytes | None]) -> NDArray[np.uint64]:
-    """128 bits of each of n texts (n, 2); 0 for none. Texts of equal hashes are taken for equal."""
+    """A 128-bit hash of each of n texts (n, 2); 0 for None. Texts with equal hashes are taken to be equal."""
     none = bytes(16)
     digests = [none if text is None else hashlib.blake2b(text, digest_size=16).digest() for text in texts]
     return np.frombuffer(b"".join(digests), np.uint64).reshape(-1, 2)

@@ -1,4 +1,4 @@
-"""An embedding of a corpus from the source to the last file."""
+"""Embeds a corpus, from the source to the last file."""
 
 import logging
 import shutil
@@ -25,7 +25,7 @@ from app.engine.errors import MissingHead
 
 log = logging.getLogger(__name__)
 
-# Names that end so are those of files; a folder that has one already may be gone on with.
+# --out may not end like the name of a file, unless a folder with that name exists already.
 FILES = (
     *(".parquet", ".pq", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".txt", ".md", ".npz", ".h5", ".hdf5"),
     *(".arrow", ".feather", ".pkl", ".pickle", ".pt", ".bin", ".safetensors", ".xlsx", ".db", ".sqlite"),
@@ -36,9 +36,9 @@ FILES = (
 
 @dataclass(frozen=True)
 class Reading:
-    """How the source is read; what is None is found out."""
+    """How to read the source; a value of None is detected."""
 
-    column: str | None = None  # of the texts
+    column: str | None = None  # that holds the texts
     format: str | None = None
     encoding: str | None = None  # of characters
     delimiter: str | None = None  # of CSV
@@ -46,7 +46,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line says."""
+    """What the command line asks for."""
 
     source: str  # `-`: standard input
     out: str
@@ -59,13 +59,13 @@ class Request:
 def embed_corpus(
     request: Request, settings: EncoderSettings, checkpoint: Checkpoint, model: Model, stdin: BinaryIO
 ) -> Counts:
-    """Do it, or what is left of it; the counts of all rows. BulkError says what stopped it."""
+    """Embed the corpus, or what is left of it; return the counts of all rows. Raises BulkError."""
     for output in request.options.outputs:
         if output != "dense" and output not in checkpoint.heads:
             raise BulkError(str(MissingHead(output)))
     if request.options.colbert_pool and "colbert" not in request.options.outputs:
         raise BulkError(
-            "--colbert-pool makes multi-vectors shorter: add colbert to --outputs, or leave it out"
+            "--colbert-pool shortens multi-vectors: add colbert to --outputs, or leave out --colbert-pool"
         )
     _check_name(request.out)
     target = Path(request.out) if request.out.endswith(".npy") else None
@@ -73,7 +73,7 @@ def embed_corpus(
     if target is not None:
         _check_matrix(target, Path(folder), request.options)
     if "://" not in folder:
-        folder = str(Path(folder).absolute())  # the nodes of a cluster run elsewhere
+        folder = str(Path(folder).absolute())  # the nodes of a cluster have other working folders
     destination = Destination(folder)
     spooled: Path | None = None
     reading = request.reading
@@ -83,7 +83,7 @@ def embed_corpus(
         place = str(spooled)
     try:
         source = find_source(place, reading.column, kind, reading.encoding, reading.delimiter)
-        if spooled:  # told by its name, which is that of its content: it may be written anew
+        if spooled:  # its name has a hash of its content, so its time does not matter
             source = replace(source, files=(replace(source.files[0], modified=0),))
         work = Work(source, destination, request.options, model)
         size = PASSAGES_BYTES if request.options.chunk else PART_BYTES
@@ -167,7 +167,7 @@ def _earlier(request: Request, manifest: dict[str, Any], folder: str, work: Work
 
 
 def _check_name(out: str) -> None:
-    """BulkError for a name as files have it: it would become a folder."""
+    """Raises BulkError for a name that looks like a file's: a folder would get it."""
     if out.endswith(".npy"):
         return
     stem = out.rstrip("/")
@@ -187,5 +187,5 @@ def _check_matrix(target: Path, parts: Path, options: Options) -> None:
         )
     if ":/" in str(target):
         raise BulkError("a .npy file can be written on this machine only: give a folder for Parquet files")
-    if target.exists() and not parts.exists():  # else killed between the two
+    if target.exists() and not parts.exists():  # if both exist, it was killed in between
         raise BulkError(f"{target} already exists: delete it, or give another --out")

@@ -1,4 +1,4 @@
-"""Where the texts come from: files found, their kind told, their rows cut into parts."""
+"""Where the texts come from: finds the files, detects their format and cuts their rows into parts."""
 
 import hashlib
 import logging
@@ -32,7 +32,7 @@ FORMATS: dict[str, type[Format]] = {
     "lines": Lines,
     "documents": Documents,
 }
-WHOLE = ("text", "documents")  # in which every file is a row
+WHOLE = ("text", "documents")  # formats in which every file is a row
 SUFFIXES = {
     "parquet": "parquet",
     "pq": "parquet",
@@ -47,7 +47,7 @@ SUFFIXES = {
     "xhtml": "documents",
     "pdf": "documents",
 }
-BY_LINE = ("csv", "jsonl", "lines")  # whose characters have to be known before they are cut
+BY_LINE = ("csv", "jsonl", "lines")  # formats whose encoding must be known before they are cut
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ class Source:
     place: str
     format: str
     files: tuple[File, ...]
-    column: str  # of the texts
+    column: str  # that holds the texts
     schema: Any  # pyarrow.Schema of the columns that are kept
-    partitions: tuple[str, ...] = ()  # the last of them, which folders tell
+    partitions: tuple[str, ...] = ()  # the last columns, which the folders' names give
 
     @property
     def fingerprint(self) -> str:
@@ -70,7 +70,7 @@ class Source:
         return hashlib.sha256(repr((self.format, listed)).encode()).hexdigest()
 
     def parts(self, rows: int, limit: int | None = None, size: int = PART_BYTES) -> Iterator[Part]:
-        """The source in parts of at most `rows` rows and about `size` bytes, the first `limit` rows of it."""
+        """The first `limit` rows, in parts of at most `rows` rows and about `size` bytes."""
         files, _ = open_place(self.place)
         left = limit
         for part in FORMATS[self.format]().parts(files, list(self.files), rows, size):
@@ -108,7 +108,7 @@ class Source:
         )
 
     def file(self, part: Part, row: int) -> File:
-        """Which a row of a part is from."""
+        """The file that a row of a part comes from."""
         return self.files[part.row + row if self.format in WHOLE else part.file]
 
 
@@ -119,10 +119,10 @@ def find_source(
     encoding: str | None = None,
     delimiter: str | None = None,
 ) -> Source:
-    """Look at a file, a folder or a glob; BulkError says what is wrong with it.
+    """Examine a file, a folder or a glob; raises BulkError if it cannot be used.
 
-    `kind` is one of FORMATS, told by the names of the files if None; `column` holds the texts. `encoding`
-    of characters and `delimiter` of CSV are found out if None.
+    `kind` is one of FORMATS; if it is None, the names of the files decide. `column` holds the texts. The
+    character `encoding` and the `delimiter` of CSV are detected if None.
     """
     files, path = open_place(place)
     found = [replace(file, encoding=encoding) for file in find_files(files, path, place)]
@@ -152,7 +152,7 @@ def find_source(
 def _look(
     files: fs.FileSystem, found: list[File], kind: str, column: str, delimiter: str | None
 ) -> list[File]:
-    """The files with their encoding, and their delimiter; says what is not UTF-8 with commas."""
+    """Detect the files' encodings and delimiters; log which files are not UTF-8 with commas."""
     looked: list[File] = []
     told: dict[tuple[str, str | None], list[str]] = {}
     for file in found:

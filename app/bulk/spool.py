@@ -1,4 +1,4 @@
-"""Standard input as a file, so that it can be looked at before and gone back to."""
+"""Copies standard input to a file, so that it can be examined first and read again."""
 
 import hashlib
 import logging
@@ -11,15 +11,18 @@ from app.bulk.errors import BulkError
 
 log = logging.getLogger(__name__)
 
-MARKS = {b"PAR1": "parquet", b"{": "jsonl"}  # how a format begins; what begins otherwise is lines
-SKIPPED = b" \t\r\n\0\xef\xbb\xbf\xff\xfe"  # in front of them: blanks, and marks of encodings
+MARKS = {b"PAR1": "parquet", b"{": "jsonl"}  # how a format begins; anything else is lines
+SKIPPED = b" \t\r\n\0\xef\xbb\xbf\xff\xfe"  # what may come first: blanks and byte order marks
 CHUNK = 1 << 20
 
 
 def spool(stdin: BinaryIO, folder: str, kind: str | None) -> tuple[Path, str]:
-    """All of it in a file in `folder`, named after its content, and its format unless `kind` says that."""
+    """Copy it to a file in `folder` that is named after its content; return the file and its format.
+
+    The format is `kind` if that is given; else the first bytes decide.
+    """
     if "://" in folder:
-        raise BulkError("standard input can only be embedded into a folder of this machine")
+        raise BulkError("standard input can only be embedded into a folder on this machine")
     unfinished = Path(folder) / f".stdin.{uuid.uuid4().hex}"
     digest = hashlib.sha256()
     first = b""

@@ -1,4 +1,4 @@
-"""Vectors as Arrow columns, in windows of rows that fit into memory."""
+"""Embeds texts into Arrow columns of vectors, in windows of rows that fit into memory."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -16,8 +16,9 @@ from app.engine.encoder import Encoder
 from app.engine.encodings import QUANTIZED
 from app.engine.errors import NotFinite
 
-# Rows are embedded together up to here: sorted by length, so many leave next to no padding.
-WINDOW_NUMBERS = 1 << 27  # of multi-vectors, float32
+# Rows are embedded together until their multi-vectors have this many numbers. The encoder sorts texts by
+# length, and in this many there is almost no padding.
+WINDOW_NUMBERS = 1 << 27  # float32
 TYPES = {
     "float32": pa.float32(),
     "float16": pa.float16(),
@@ -28,7 +29,7 @@ TYPES = {
 
 
 def vector_fields(model: Model, options: Options) -> list[pa.Field]:
-    """The columns that are added to the source's."""
+    """The vector columns, which are added to the source's columns."""
     width = model.width // 8 if "binary" in options.encoding else model.width
     vector = pa.list_(TYPES[options.encoding], width)
     sparse = pa.struct([("indices", pa.list_(pa.int32())), ("values", pa.list_(pa.float32()))])
@@ -42,9 +43,9 @@ def encode_rows(
     options: Options,
     gone: Callable[[], bool] | None = None,
 ) -> Iterator[tuple[NDArray[np.bool_], list[pa.Array], Counts]]:
-    """Window after window of n rows: which have vectors (n,), a column (n rows) per output, counts.
+    """Yield for each window of n rows which have vectors (n,), one column (n rows) per output, and counts.
 
-    A row that is null, empty or no text has none; RowFault where `on_error` is `fail`.
+    A row that is null, empty or not text has no vectors. Raises RowFault for it if `on_error` is `fail`.
     """
     row = 0
     for window in windows(texts, encoder, options):
@@ -64,13 +65,13 @@ def encode_rows(
 
 
 def windows(texts: Sequence[object], encoder: Encoder, options: Options) -> Iterator[Sequence[object]]:
-    """The texts in runs whose vectors fit into memory."""
+    """Split the texts into runs whose vectors fit into memory."""
     if "colbert" not in options.outputs:
         yield texts
         return
     start, numbers = 0, 0
     for index, value in enumerate(texts):
-        # A text seldom has more tokens than characters, and mostly a quarter; two are around it.
+        # A text seldom has more tokens than characters, mostly a quarter as many; 2 special tokens are added.
         tokens = min(len(value) + 2, encoder.max_tokens) if isinstance(value, str) else 0
         if numbers and numbers + tokens * encoder.width > WINDOW_NUMBERS:
             yield texts[start:index]
@@ -80,13 +81,13 @@ def windows(texts: Sequence[object], encoder: Encoder, options: Options) -> Iter
 
 
 def sentence(fault: str, value: object) -> str:
-    """The fault of a text for those who have to mend it."""
+    """A text's fault in words, for those who have to fix it."""
     reason = f": {value.reason}" if isinstance(value, Malformed) else ""
     return fault.replace("_", " ") + reason
 
 
 def fault_of(value: object) -> str | None:
-    """Why this is no text to embed, as Counts calls it; None if it is one."""
+    """Why this value cannot be embedded, as Counts names it; None if it can."""
     if value is None:
         return "null"
     if isinstance(value, Malformed):
@@ -105,7 +106,7 @@ def encode_good(
     options: Options,
     gone: Callable[[], bool] | None,
 ) -> tuple[Embeddings, list[int]]:
-    """What the texts without a fault give, and which those are; adds faults that only the model can tell."""
+    """Encode the texts without a fault; also return their indices. Adds faults that only the model finds."""
     while True:
         places = [index for index, fault in enumerate(faults) if fault is None]
         try:
@@ -130,14 +131,14 @@ def encode_good(
 def vector_columns(
     done: Embeddings, kept: list[int], valid: NDArray[np.bool_], options: Options
 ) -> list[pa.Array]:
-    """A column (n rows) per output, null where `valid` (n,) is false; the others are `kept` of `done`."""
+    """One column (n rows) per output, null where `valid` (n,) is false; the rest are `kept` of `done`."""
     return [_column(output, done, kept, valid, options) for output in options.outputs]
 
 
 def _column(
     output: Output, done: Embeddings, kept: list[int], valid: NDArray[np.bool_], options: Options
 ) -> pa.Array:
-    """Of as many rows as `valid`, null where that is false; the others are those `kept` of the texts."""
+    """The column of one output, see `vector_columns`."""
     null = pa.array(~valid)
     if output == "dense":
         found = _encoded(done.dense[kept], options.encoding)

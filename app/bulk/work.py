@@ -1,4 +1,4 @@
-"""The work on one part: read, embed, write. The same here and on every node of a cluster."""
+"""The work on one part: read, embed, write. It is the same here and on every node of a cluster."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -20,21 +20,21 @@ from app.bulk.vectors import encode_rows, vector_fields
 from app.engine.encoder import Encoder
 from app.engine.errors import Abandoned, EngineError
 
-Embedded = tuple[pa.Table, pa.Array, Counts]  # n rows, (n,) whether they have vectors, what became of them
+Embedded = tuple[pa.Table, pa.Array, Counts]  # n rows, (n,) which of them have vectors, their counts
 
 
 @dataclass(frozen=True)
 class Work:
-    """Everything a part's embedding depends on but the encoder; goes to every node."""
+    """Everything that a part's embedding depends on except the encoder; it is sent to every node."""
 
     source: Source
     destination: Destination
     options: Options
     model: Model
-    earlier: Earlier | None = None  # where vectors of the same texts may be
+    earlier: Earlier | None = None  # which may have vectors of the same texts
 
     def __post_init__(self) -> None:
-        """BulkError if the source has a column that the vectors need."""
+        """Raises BulkError if the source has a column with an output's name, or no id column."""
         for added in self._added:
             if added.name in self.source.schema.names:
                 raise BulkError(f"{self.source.place} already has a column {added.name!r}: rename or drop it")
@@ -47,7 +47,7 @@ class Work:
 
     @property
     def schema(self) -> pa.Schema:
-        """The source's columns, where passages are, a column per output; in its metadata what they are."""
+        """The source's columns, those of passages, and one per output; the metadata describes the vectors."""
         source = self.source.schema
         if self.options.chunk:
             column = source.names.index(self.source.column)
@@ -61,10 +61,10 @@ class Work:
         return [*passages, *vector_fields(self.model, self.options)]
 
     def embed(self, encoder: Encoder, part: Part, gone: Callable[[], bool] | None = None) -> Counts:
-        """Write the file of a part; Stopped once `gone` says so, BulkError for whatever goes wrong."""
+        """Write a part's file; raises Stopped once `gone()` is true, BulkError for whatever goes wrong."""
         found = self.source.read(part)
         if found.table.num_rows != part.rows:
-            raise BulkError(f"{self.source.place} has changed while it was read")
+            raise BulkError(f"{self.source.place} changed while it was read")
         total = Counts()
         embedded = self._passages if self.options.chunk else self._rows
         try:
@@ -110,22 +110,22 @@ class Work:
                 yield table, pa.array(window.valid), window.counts
 
     def _name(self, part: Part, table: pa.Table, index: int) -> str:
-        """Of a row of a part, for those who cite it: by its id, else its file, else its place in that."""
+        """A name to cite a row by: its id, else its file, with its row number if the file has many."""
         if (told := self._id(table, index)) is not None:
             return told
         file = self.source.file(part, index).name
         return file if self.source.format in WHOLE else f"{file}#{part.row + index + 1}"
 
     def _id(self, table: pa.Table, index: int) -> str | None:
-        """What stands in the column that names rows, if it says anything."""
+        """The row's value in the id column, if there is one."""
         name = self.options.id_column
         if name and (value := table.column(name)[index]).is_valid:
-            with suppress(UnicodeDecodeError):  # Parquet may hold bytes that are no UTF-8
+            with suppress(UnicodeDecodeError):  # Parquet may hold bytes that are not UTF-8
                 return str(value)
         return None
 
     def _where(self, part: Part, table: pa.Table, index: int) -> str:
-        """A row of a part, as its owner knows it."""
+        """A row, named as its owner knows it, for an error message."""
         if (told := self._id(table, index)) is not None:
             return f"the text of {told if len(told) < 80 else told[:80] + '...'}"
         if self.source.format in WHOLE:

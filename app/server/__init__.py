@@ -1,1 +1,1 @@
-"""The process: connections, deadlines, room for counters. The only room that imports Gunicorn."""
+"""The server process: connections, deadlines, disk space for counters. Only this package imports Gunicorn."""

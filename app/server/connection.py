@@ -1,4 +1,4 @@
-"""A client's connection: a socket with deadlines, and what has come so far of the request's head."""
+"""A client's connection: a socket with deadlines, and the part of the request's head that has arrived."""
 
 import errno
 import select
@@ -12,25 +12,25 @@ from gunicorn.http.errors import ParseException
 from gunicorn.http.wsgi import FileWrapper
 from gunicorn.workers.gthread import TConn
 
-# A client may keep us waiting for so long while it takes its answer, and a second more for each SEND_RATE
-# bytes that it has taken: a slow line is served, one that takes a byte now and then is not.
+# How long a client may keep us waiting while it receives its answer, plus a second for each SEND_RATE bytes
+# that it has received. A slow line is served; a client that takes a byte now and then is not.
 SEND_SECONDS = 60.0
 SEND_RATE = 1 << 18
 SEND_BYTES = 1 << 16  # at a time
-# Threads that receive at a time: hundreds of them would leave no processor to the loop.
+# How many threads receive at the same time: hundreds of them would leave no processor to the loop.
 RECEIVING = threading.BoundedSemaphore(2)
 
 
 class Client(socket.socket):
-    """A connection that ends, as if the client had closed it, where the client keeps us waiting too long."""
+    """A socket that ends, as if the client had closed it, once the client keeps us waiting too long."""
 
-    deadline = 0.0  # by time.monotonic(), until when what is read now must be there
-    late = False  # whether it was not
+    deadline = 0.0  # by time.monotonic(), when what is being read must have arrived
+    late = False  # whether something missed the deadline
     _sent = 0
-    _waited = 0.0  # seconds, for what was sent to be taken
+    _waited = 0.0  # seconds spent waiting for the client to take what was sent
 
     def arrived(self, size: int) -> bytes | None:
-        """Without waiting, what is there: None if nothing is yet, empty if nothing will ever be."""
+        """What has arrived, without waiting: None if nothing has yet, empty if nothing ever will."""
         self.setblocking(False)
         try:
             return super().recv(size)
@@ -53,7 +53,7 @@ class Client(socket.socket):
                 return b""
 
     def sendall(self, data: Any, flags: int = 0) -> None:
-        """Raises BrokenPipeError where the client has used up its time."""
+        """Send everything; raises BrokenPipeError once the client has used up its time."""
         rest = memoryview(data)
         while rest:
             left = SEND_SECONDS + self._sent / SEND_RATE - self._waited
@@ -70,20 +70,20 @@ class Client(socket.socket):
     def gone(self) -> bool:
         """Whether the client has closed its side.
 
-        One that only closed its sending half cannot be told from one that left, and counts as gone, as it
-        does for most proxies.
+        A client that closed only its sending half looks like one that left, and counts as gone, as it does
+        for most proxies.
         """
         closed = select.poll()
-        closed.register(self, getattr(select, "POLLRDHUP", 0))  # Linux's own; POLLHUP is always told
+        closed.register(self, getattr(select, "POLLRDHUP", 0))  # Linux only; POLLHUP is always reported
         return bool(closed.poll(0))
 
 
 class TLSClient(Client, ssl.SSLSocket):  # type: ignore[misc]
-    """The same under TLS, where Gunicorn itself does that."""
+    """The same with TLS, if Gunicorn itself does TLS."""
 
 
 class Input:
-    """A request's body, whose chunks may be malformed: that is an OSError, as if the client had gone."""
+    """A request's body. Malformed chunks raise OSError, as if the client had gone."""
 
     def __init__(self, body: Any) -> None:
         self._body = body
@@ -96,7 +96,7 @@ class Input:
 
 
 class File(FileWrapper):  # type: ignore[misc]
-    """A file to send, in larger pieces than asked for: each piece has to wait for the interpreter."""
+    """A file to send, in larger pieces than asked for: each piece has to wait for the interpreter's lock."""
 
     def __init__(self, file: Any, size: int = 0) -> None:
         super().__init__(file, max(size, SEND_BYTES))
@@ -110,10 +110,10 @@ class Connection(TConn):  # type: ignore[misc]
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.head = bytearray()  # of its request, as far as it has come
+        self.head = bytearray()  # the part of the request's head that has arrived
         self.initialized = self.data_ready = True  # the loop reads, so no thread need wait for anything
 
     def is_whole(self, looked: int) -> bool:
-        """Whether the head ends, or has a bare line feed, on which the parser gives up, after `looked`."""
+        """Whether the head ends after `looked`, or has a bare line feed there, which the parser rejects."""
         lines = self.head.count(b"\r\n", max(0, looked - 1))
         return lines != self.head.count(b"\n", looked) or self.head.find(b"\r\n\r\n", max(0, looked - 3)) >= 0

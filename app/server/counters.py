@@ -1,7 +1,7 @@
-"""A folder for the counters of all workers, with room set aside.
+"""A folder for the counters of all workers, with disk space reserved for them.
 
-A worker's counters are files mapped into its memory; one that had to grow on a full disk would end the
-process. The names are prometheus-client's, which reads PROMETHEUS_MULTIPROC_DIR when it is imported.
+A worker's counters are files mapped into its memory. If one had to grow on a full disk, that would kill the
+process. The files' names come from prometheus-client, which reads PROMETHEUS_MULTIPROC_DIR on import.
 """
 
 import contextlib
@@ -17,13 +17,13 @@ from collections.abc import Callable
 FILES = ("counter", "histogram", "gauge_liveall", "gauge_livemax", "gauge_livesum")
 BYTES = 1 << 18
 PREFIX = "embed-metrics-"
-OLD_SECONDS = 60.0  # a folder gets its lock right after it is made
+OLD_SECONDS = 60.0  # a younger folder may not be locked yet: that comes right after it is made
 
 
 def make_room(place: str | None, warn: Callable[[str], None]) -> None:
-    """Set aside room for this process's counters, in this server's folder or in a new one.
+    """Reserve disk space for this process's counters, in this server's folder or in a new one.
 
-    A new one is within the folder that the variable names at first, else within `place`.
+    A new folder is made within the one that the variable names at first, else within `place`.
     """
     asked = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     for within in [asked] * bool(asked) + [place, None]:
@@ -41,7 +41,7 @@ def make_room(place: str | None, warn: Callable[[str], None]) -> None:
 
 
 def _new_folder(place: str | None) -> str:
-    """A folder that is locked as long as a process of this server runs; those of dead ones are removed."""
+    """Make a folder that is locked while a process of this server runs; remove those of ended servers."""
     for old in glob.glob(os.path.join(glob.escape(place or tempfile.gettempdir()), f"{PREFIX}*")):
         with contextlib.suppress(OSError):
             if os.stat(old).st_mtime < time.time() - OLD_SECONDS:
@@ -53,7 +53,7 @@ def _new_folder(place: str | None) -> str:
 
 
 def _lock(folder: str) -> None:
-    """For good: the lock goes with the last process that has inherited it."""
+    """Lock a folder until the last process that has inherited the lock ends."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -75,17 +75,17 @@ def _take_room(path: str) -> None:
 
 
 def retire(pid: int) -> None:
-    """Keep what a worker that has ended counted, in no more room than that takes."""
+    """Keep the counts of a worker that has ended, in files no larger than they need."""
     from prometheus_client.mmap_dict import MmapedDict
     from prometheus_client.multiprocess import mark_process_dead
 
     mark_process_dead(pid)  # type: ignore[no-untyped-call]
     for path in glob.glob(os.path.join(glob.escape(os.environ["PROMETHEUS_MULTIPROC_DIR"]), f"*_{pid}.db")):
-        with contextlib.suppress(Exception), open(path, "r+b") as file:  # it may have died in the middle
+        with contextlib.suppress(Exception), open(path, "r+b") as file:  # it may have died while it wrote
             counts = MmapedDict.read_all_values_from_file(path)  # type: ignore[no-untyped-call]
             if any(value for _, value, *_ in counts):
-                file.truncate(*struct.unpack("i", file.read(4)))  # how much is used
-            else:  # such as of one that could not load, which is tried again and again
+                file.truncate(*struct.unpack("i", file.read(4)))  # how many bytes are used
+            else:  # such as for a worker that could not load, and is tried again and again
                 os.unlink(path)
 
 

@@ -1,10 +1,11 @@
-"""Gunicorn's threaded worker, whose loop never waits for a slow client; its threads wait up to a deadline.
+"""Gunicorn's threaded worker, with a loop that never waits for a slow client and threads with deadlines.
 
-Gunicorn's own gives every connection a thread before it has sent a byte, lets a thread wait for the rest of
-a head or a body without end, and closes in its accepting loop, for up to two seconds, until the client does
-so too. Here a connection is in one of three places: watched by the loop until its head is there, with a
-thread, and watched again until the client has closed. Seen in Gunicorn 27.0: a version whose loop reads heads
-and lingers, with deadlines, makes most of this file unnecessary.
+Gunicorn's own worker gives every connection a thread before it has sent a byte, and lets a thread wait
+forever for the rest of a head or a body. When it closes a connection, its accept loop blocks for up to two
+seconds until the client closes too. Here a connection is in one of three states: watched by the loop until
+its head is complete, handled by a thread, and watched again until the client has closed. This describes
+Gunicorn 27.0. Once a version's loop reads heads and waits for clients to close, with deadlines, most of this
+file is unnecessary.
 """
 
 import contextlib
@@ -30,20 +31,20 @@ from gunicorn.workers.gthread import ThreadWorker
 from app.server import listening
 from app.server.connection import Client, Connection, File, Input, TLSClient
 
-LOAD_SECONDS = 3600  # an export included; a worker that takes longer hangs: it says where, and is replaced
+LOAD_SECONDS = 3600  # including an export; a worker that takes longer prints its stack and is replaced
 RETRY_SECONDS = 5.0  # between two attempts to load
 HEAD_SECONDS = 10.0  # from the connection to the end of its head
 HEAD_BYTES = 1 << 15
-HEADS_BYTES = 1 << 25  # of all heads that are not whole yet
+HEADS_BYTES = 1 << 25  # of all incomplete heads together
 BODY_SECONDS = 120.0  # from the head to the end of the body: 32 MiB on a slow line
 CLOSE_SECONDS = 2.0  # from the answer's end to the client's own close
-LOOK_SECONDS = 0.5  # between two looks for who has had its time
-LATE = 100  # of those so many in a turn of the loop
-AT_ONCE = 32  # so many give way where there are too many
-SWITCH_SECONDS = 0.0005  # the loop waits so long at most for each thread that runs Python before it
-SPARE_FILES = 256  # what a worker may open besides connections
+LOOK_SECONDS = 0.5  # how often to look for connections that have used up their time
+LATE = 100  # how many of those are ended per turn of the loop
+AT_ONCE = 32  # how many are closed at once when there are too many
+SWITCH_SECONDS = 0.0005  # how long at most the loop waits for each thread that runs Python before it
+SPARE_FILES = 256  # how many files a worker may open besides connections
 
-# By what Gunicorn's parser says, the first that fits; two of them are said of an answer of ours.
+# By the error of Gunicorn's parser; the first that fits counts. The first two are about our own answer.
 STATUSES: dict[type[Exception], int] = {
     errors.InvalidResponseHeader: 500,
     errors.InvalidResponseHeaderName: 500,
@@ -57,15 +58,15 @@ STATUSES: dict[type[Exception], int] = {
 
 
 class Service(Protocol):
-    """What a worker asks of its application, a Flask with one among its `extensions`."""
+    """What a worker needs from its application: a Flask app has one in its `extensions`."""
 
     threads: int  # how many requests can be answered at a time
-    broken: bool  # there is nothing left to answer with
+    broken: bool  # it can no longer answer, so the worker must end
     hangs: bool  # it will never answer again
     about: str  # what it serves, in a few words, once it is loaded
 
     def load(self) -> bool:
-        """Make ready to answer; where it cannot be, log why: False."""
+        """Make ready to answer; if that fails, log why and return False."""
 
     def close(self) -> None: ...
 
@@ -84,9 +85,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     worker_connections: int
 
     def start(self, arbiter: Arbiter) -> None:
-        """Right after the fork: hear signals, and do not hang unnoticed while loading."""
-        # The master's handlers, which a fork inherits, would take these for orders to the master, and what
-        # came since the fork is in a copy of its queue.
+        """Called right after the fork: handle signals, and make sure that a hang while loading is noticed."""
+        # A fork inherits the master's handlers, which would take these signals for orders to the master.
+        # Signals that came since the fork are in the copy of the master's queue.
         ends = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
         for number in ends:
             signal.signal(number, lambda *_: sys.exit(0))
@@ -98,22 +99,22 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             faulthandler.dump_traceback_later(LOAD_SECONDS, exit=True)
         except Exception as error:
             self.log.warning("nobody will notice if this worker hangs while it loads: %s", error)
-        if not self.cfg.accesslog:  # its lines would be made, for nobody to see
+        if not self.cfg.accesslog:  # else its lines would be formatted, but never written
             self.log.access = lambda *_: None
 
     def init_process(self) -> None:
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        with contextlib.suppress(OSError, ValueError):  # macOS calls it unlimited and refuses to set that
+        with contextlib.suppress(OSError, ValueError):  # macOS reports "unlimited", and refuses to set that
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES
         self.worker_connections = max(1, min(self.worker_connections, files))
         self.watched: set[Connection] = set()
-        self.heads_bytes = 0  # of those watched
+        self.heads_bytes = 0  # of the watched connections
         self.looked = 0.0
         self.tls = ssl_context(self.cfg) if self.cfg.is_ssl else None
         if self.tls:
             self.tls.sslsocket_class = TLSClient
-        self.cfg.set("keepalive", 0)  # a kept connection would stay with its worker, however busy
+        self.cfg.set("keepalive", 0)  # a kept connection would stay with its worker, even a busy one
         sys.setswitchinterval(SWITCH_SECONDS)
         super().init_process()
 
@@ -127,9 +128,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self.service = self.application.extensions["service"]
 
     def load(self) -> None:
-        """Make the application ready; nothing is accepted before."""
+        """Make the application ready; no connection is accepted before."""
         loaded = self.service.load()
-        if not self.alive:  # told to end, and something took the SystemExit for a failure of its own
+        if not self.alive:  # told to end, and something caught the SystemExit as a failure of its own
             sys.exit(0)
         if not loaded:
             self._give_up()
@@ -141,13 +142,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             self.log.info("ready: %s  (%s)", where, self.service.about)
 
     def _start_threads(self) -> None:
-        """Now, as it takes long where others keep the processors busy."""
+        """Start all threads now: later, on busy processors, that would take long."""
         pool: ThreadPoolExecutor = self.tpool
         ready = threading.Event()
         try:
             for _ in range(self.cfg.threads):
                 pool.submit(ready.wait)
-        except RuntimeError:  # no more are to be had
+        except RuntimeError:  # the system allows no more
             self.log.error("only %d threads of %d can be had", len(pool._threads), self.cfg.threads)
             if not pool._threads:
                 self._give_up()
@@ -155,14 +156,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         pool._max_workers = self.service.threads = len(pool._threads)
 
     def close(self) -> None:
-        """Give back what `load` made, if it came so far."""
+        """Release what `load` made, if it got that far."""
         with contextlib.suppress(AttributeError):
             self.service.close()
 
     def _give_up(self) -> NoReturn:
         """End a process that cannot load, and the server with it if it has just started.
 
-        Later there are others, which go on, and it is tried again.
+        If the server has run for a while, its other workers go on, and Gunicorn replaces this one.
         """
         if self.age <= self.cfg.workers:
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
@@ -178,7 +179,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         super().handle_exit(sig, frame)
-        if self.loading:  # which may take minutes, and nothing was accepted
+        if self.loading:  # that may take minutes, and no connection was accepted
             sys.exit(0)
 
     def handle_quit(self, sig: int, frame: Any) -> None:
@@ -206,20 +207,20 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         except OSError:  # gone already
             accepted.close()
             return
-        if self.nr_conns + 1 >= self.worker_connections:  # with as many, Gunicorn would stop to accept
+        if self.nr_conns + 1 >= self.worker_connections:  # at the limit, Gunicorn would stop accepting
             self._make_room()
         self.nr_conns += 1
         connection = Connection(self.cfg, client, address, listener.getsockname())
         self._watch(connection, HEAD_SECONDS)
-        self._read(connection, client)  # most often it is there
+        self._read(connection, client)  # most often the head has arrived already
 
     def _read(self, connection: Connection, client: Client) -> None:
-        """What has come on a connection that is watched."""
-        while connection in self.watched:  # else it gave way to one that came in the same turn of the loop
+        """Read what has arrived on a watched connection."""
+        while connection in self.watched:  # else it was closed to make room, in this turn of the loop
             arrived = client.arrived(HEAD_BYTES - len(connection.head))
             if arrived == b"":
                 self._close(connection)
-            if not arrived or connection.closing:  # what comes too late is dropped, a piece in a turn
+            if not arrived or connection.closing:  # what comes too late is dropped, one piece per turn
                 return
             looked = len(connection.head)
             connection.head += arrived
@@ -232,7 +233,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
                 self._make_room()
 
     def _begin(self, connection: Connection) -> None:
-        """Give a connection whose head is there a thread."""
+        """Hand a connection whose head is complete to a thread."""
         self._forget(connection)
         connection.parser = get_parser(self.cfg, connection.sock, connection.client)
         connection.parser.unreader.unread(bytes(connection.head))
@@ -254,7 +255,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         return self.application(environ, start_response)
 
     def handle_error(self, req: Any, client: Client, addr: Any, exc: Exception) -> None:
-        """Answer as everywhere else, and log nothing of what came: it may be a key."""
+        """Answer in the usual form, and log nothing of the request: it may hold a key."""
         status = next((status for kind, status in STATUSES.items() if isinstance(exc, kind)), 500)
         if status == 500:
             self.log.error("a request failed outside of the application", exc_info=exc)
@@ -267,9 +268,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._end(connection)
 
     def _end(self, connection: Connection) -> None:
-        """All is sent: wait for the client to close.
+        """Wait for the client to close, after everything is sent.
 
-        Closed with bytes unread it would be reset, and the end of the answer lost with it.
+        Closing with unread bytes would reset the connection, and the client would lose the answer's end.
         """
         self._forget(connection)
         connection.head.clear()
@@ -283,14 +284,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             self._watch(connection, CLOSE_SECONDS)
 
     def murder_pending(self) -> None:
-        """What has not sent its head, or not closed, in time."""
+        """End connections whose client has not sent its head, or not closed, in time."""
         now = time.monotonic()
         if now < self.looked + LOOK_SECONDS:
             return
         late = [connection for connection in self.watched if connection.deadline <= now]
         if len(late) <= LATE:
             self.looked = now
-        else:  # others are next, then this goes on, though nothing comes that would wake the loop
+        else:  # let others go first, then go on, even if nothing arrives that would wake the loop
             self.method_queue.defer(lambda: None)
         for connection in late[:LATE]:
             if connection.head:
@@ -316,6 +317,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         connection.close()
 
     def _make_room(self) -> None:
-        """Close some that have waited longest: those that only have to close have the least time left."""
+        """Close those with the least time left, mostly ones that only wait for the client to close."""
         for connection in heapq.nsmallest(AT_ONCE, self.watched, key=lambda each: each.deadline):
             self._close(connection)

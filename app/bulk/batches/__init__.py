@@ -1,6 +1,6 @@
-"""Files and batches of OpenAI's API: kept in a folder, worked off across restarts.
+"""Files and batches of OpenAI's API: kept in a folder, and processed across restarts.
 
-    lock                 held by the one runner that works
+    lock                 held by the one runner that is active
     records.lock         held while a record is written, or a file moved or removed
     files/<id>           a file's content
     files/<id>.json      its record; without it the file does not exist
@@ -8,7 +8,7 @@
     unfinished/<id>/     results of a batch so far; removed when the batch is finished
     incoming/<id>        an upload under way, locked by the process that writes it
 
-The folder must be on one file system. Needs no more than requirements.txt.
+The folder must be on one file system. Needs only requirements.txt.
 """
 
 from app.bulk.batches.errors import FileTooLarge, InUse, Unknown

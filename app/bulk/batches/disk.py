@@ -1,4 +1,4 @@
-"""Writes that are there whole or not at all, and locks that end with the process that holds them."""
+"""Atomic writes, and locks that are released when the process that holds them ends."""
 
 import fcntl
 import os
@@ -38,7 +38,7 @@ def create_locked(path: Path) -> BinaryIO:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove files of `create_locked` whose process has ended."""
+    """Remove files that `create_locked` made in a process that has ended."""
     for path in list(folder.iterdir()):
         # A living process may hold the lock, or may just have moved the file.
         with suppress(BlockingIOError, FileNotFoundError), path.open("rb") as file:
@@ -65,7 +65,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Make sure that the names in it survive a power cut."""
+    """Make sure that the names in a folder survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

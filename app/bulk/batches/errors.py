@@ -1,10 +1,10 @@
-"""What can go wrong with files and batches; the message is one sentence a person can act on."""
+"""What can go wrong with files and batches; each message is one sentence a person can act on."""
 
 from typing import Any
 
 from app.bulk.errors import BulkError
 
-SHOWN = 80  # characters of an id from a client
+SHOWN = 80  # characters of a client's id in a message
 
 
 class Unknown(BulkError):
@@ -41,7 +41,7 @@ class BatchFault(BulkError):
         self.param = param
 
     def listed(self, line: int | None = None) -> dict[str, Any]:
-        """As OpenAI lists it in a batch."""
+        """This fault as OpenAI lists it in a batch."""
         return fault(self.code, str(self), self.param, line)
 
 

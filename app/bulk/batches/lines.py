@@ -1,4 +1,4 @@
-"""The lines of a batch's input: read within bounds of memory, and checked as OpenAI does."""
+"""The lines of a batch's input: read with bounded memory, and checked as OpenAI does."""
 
 import codecs
 import hashlib
@@ -10,18 +10,18 @@ import orjson
 from app.bulk.batches.errors import BatchFault, fault
 from app.bulk.errors import Stopped
 
-LINE_BYTES = 4 << 20  # of one line at most
-# JSON values in a line at most: each takes some hundred bytes, and no other thread runs until all are parsed.
+LINE_BYTES = 4 << 20  # the longest line
+# The most JSON values in a line: each takes about 100 bytes, and no other thread runs while they are parsed.
 LINE_VALUES = 200_000
-# Lines that are answered together: enough to keep an encoder busy, few enough to fit into memory, to end soon
-# after a batch is cancelled, and to be repeated after a restart.
+# How many lines are answered together: enough to keep an encoder busy, but few enough to fit into memory, to
+# end soon after a batch is cancelled, and to be repeated after a restart.
 GROUP_LINES = 64
-GROUP_BYTES = 1 << 17  # after this many no line is added: they are some 30 000 tokens
-GROUP_QUOTES = 1 << 12  # nor after so many quotation marks: a text has two, and its vector takes kilobytes
-MOST_LINES = 50_000  # of a batch, OpenAI's limit
-MOST_INPUTS = 50_000  # texts of all its lines, OpenAI's limit for embeddings
+GROUP_BYTES = 1 << 17  # a group with this many takes no more lines; they are about 30,000 tokens
+GROUP_QUOTES = 1 << 12  # nor with this many quotation marks: a text has two, and its vector takes kilobytes
+MOST_LINES = 50_000  # in a batch, OpenAI's limit
+MOST_INPUTS = 50_000  # texts in all of its lines, OpenAI's limit for embeddings
 MOST_BLANK = 100_000  # lines without a request
-MOST_FAULTS = 100  # that are listed
+MOST_FAULTS = 100  # that a batch lists
 BLANK = b" \t\r\n"
 
 
@@ -45,7 +45,7 @@ def read_line(file: BinaryIO, gone: Callable[[], bool]) -> bytes | None:
 
 
 def read_group(file: BinaryIO, gone: Callable[[], bool]) -> list[bytes]:
-    """The next lines that are not blank, without their ends; none after the last. Stopped once `gone()`."""
+    """The next lines that are not blank, without their ends; [] at the end. Raises Stopped once `gone()`."""
     lines: list[bytes] = []
     size = quotes = 0
     while len(lines) < GROUP_LINES and size < GROUP_BYTES and quotes < GROUP_QUOTES:
@@ -98,17 +98,17 @@ def check(file: BinaryIO, endpoint: str, gone: Callable[[], bool]) -> tuple[int,
 
 
 def _stripped(line: bytes) -> bytes:
-    """Without blanks and the mark that some editors begin a file with."""
+    """The line without blanks around it, and without the byte order mark that some editors write."""
     return line.removeprefix(codecs.BOM_UTF8).strip(BLANK)
 
 
 def _is_complex(line: bytes) -> bool:
-    """Whether it may have more JSON values than are parsed; those in strings count as well."""
+    """Whether a line may have more than LINE_VALUES JSON values; punctuation in strings counts too."""
     return sum(map(line.count, (b",", b":", b"[", b"{"))) > LINE_VALUES
 
 
 def _request(line: bytes, endpoint: str, seen: set[bytes]) -> dict[str, Any]:
-    """What a line asks for, BatchFault if it is no request; `seen` collects digests of the ids."""
+    """Parse a line; raises BatchFault if it is not a request. `seen` collects digests of the ids."""
     if _is_complex(line):
         raise BatchFault(
             "line_too_complex", f"This line has more than {LINE_VALUES} commas, colons and opening brackets."
@@ -144,6 +144,6 @@ def _request(line: bytes, endpoint: str, seen: set[bytes]) -> dict[str, Any]:
 
 
 def _inputs(request: dict[str, Any]) -> int:
-    """How many texts it has, as far as that can be seen."""
+    """How many texts a request seems to have; it is not validated yet."""
     texts = request["body"].get("input")
     return len(texts) if isinstance(texts, list) else 1

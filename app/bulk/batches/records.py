@@ -1,4 +1,4 @@
-"""What is recorded of files and batches: OpenAI's objects, and how far a batch has come."""
+"""The records of files and batches: OpenAI's objects, and how far the work on a batch has come."""
 
 import json
 import re
@@ -18,12 +18,12 @@ MOMENTS = ("in_progress", "finalizing", "completed", "failed", "expired", "cance
 
 
 def new_id(prefix: str) -> str:
-    """An id that cannot be guessed; ids of one prefix sort as they were made."""
+    """An id that cannot be guessed; ids with the same prefix sort by the time they were made."""
     return f"{prefix}{time.time_ns():016x}{secrets.token_hex(8)}"
 
 
 def new_file(id: str, name: str, purpose: str, size: int) -> dict[str, Any]:
-    """OpenAI's object of a file that has `size` bytes."""
+    """OpenAI's object for a file of `size` bytes."""
     return {
         "id": id,
         "object": "file",
@@ -38,7 +38,7 @@ def new_file(id: str, name: str, purpose: str, size: int) -> dict[str, Any]:
 def new_batch(
     id: str, input_file_id: str, endpoint: str, window: str, metadata: dict[str, str] | None
 ) -> dict[str, Any]:
-    """OpenAI's object of a batch that waits; ValueError if `window` is none of WINDOWS."""
+    """OpenAI's object for a new batch; raises ValueError if `window` is not one of WINDOWS."""
     if window not in WINDOWS:
         raise ValueError(f"the completion window must be one of {', '.join(WINDOWS)}")
     now = int(time.time())
@@ -69,7 +69,7 @@ class Progress:
     error_bytes: int = 0  # of the part with failed lines
     expired: int = 0  # lines that got no answer in time
     ending: str | None = None  # the status it is about to get; the results are complete
-    output_file_id: str | None = None  # of the files that the parts become
+    output_file_id: str | None = None  # ids of the files that the parts become
     error_file_id: str | None = None
 
 
@@ -93,6 +93,6 @@ class Record:
 
     @staticmethod
     def from_json(content: bytes) -> "Record":
-        """ValueError, KeyError or TypeError if it was not written by `as_json`."""
+        """Raises ValueError, KeyError or TypeError if `content` was not written by `as_json`."""
         found = json.loads(content)
         return Record(found["batch"], Progress(**found["progress"]))

@@ -1,4 +1,4 @@
-"""The thread that works off the batches of a folder, in one of the processes that share it."""
+"""The thread that runs the batches of a folder, in one of the processes that share it."""
 
 import logging
 import threading
@@ -10,23 +10,23 @@ from app.bulk.batches.work import FIRST_WAIT, LONGEST_WAIT, Answer, BatchWork
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 1.0  # between two looks for a batch, or whether another process has given up the lock
-STOP_SECONDS = 5.0  # to wait for the thread; an answer that ignores `gone` may take longer
+LOOK_SECONDS = 1.0  # how often to check for a batch, and whether another process has released the lock
+STOP_SECONDS = 5.0  # how long to wait for the thread; an answer that ignores `gone` may take longer
 
 
 class Runner:
-    """Works off the batches, the oldest first and one at a time, while no other process does."""
+    """Runs the batches, the oldest first and one at a time, while no other process does."""
 
     def __init__(self, store: Store, answer: Answer) -> None:
         self._store = store
         self._answer = answer
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="batches", daemon=True)
-        self._wait = FIRST_WAIT  # seconds until the next attempt, where the last one failed
-        self._troubled = False  # whether it did
+        self._wait = FIRST_WAIT  # seconds until the next attempt after a failure
+        self._troubled = False  # whether the last attempt failed
 
     def start(self) -> None:
-        """Begin, in a thread; call it once and after the fork, which a thread does not survive."""
+        """Start the thread; call this once, and after the fork, because threads do not survive it."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -70,9 +70,9 @@ class Runner:
     def _report(self, error: Exception) -> None:
         """Log it; a failing disk only once until it works again."""
         if not isinstance(error, OSError):
-            log.exception("the work on batches failed, it is retried")
+            log.exception("the work on batches failed and will be retried")
         elif not self._troubled:
             log.error(
-                "batches are paused and retried later, their folder cannot be read or written: %s", error
+                "batches are paused and will be retried, their folder cannot be read or written: %s", error
             )
         self._troubled = True

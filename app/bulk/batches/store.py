@@ -35,7 +35,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         """Make the folder if it is missing."""
         folder = folder.absolute()  # Flask looks for relative paths in its package
-        self.lock = folder / "lock"  # of the runner that works
+        self.lock = folder / "lock"  # held by the active runner
         self._records = folder / "records.lock"
         self._files = folder / "files"
         self._batches = folder / "batches"
@@ -45,7 +45,7 @@ class Store:
             place.mkdir(parents=True, exist_ok=True)
 
     def add_file(self, name: str, purpose: str, chunks: Iterable[bytes], most: int) -> dict[str, Any]:
-        """Store the chunks as a file; FileTooLarge over `most` bytes. If anything fails, nothing is left."""
+        """Store the chunks as a file, completely or not at all; raises FileTooLarge over `most` bytes."""
         id = new_id("file-")
         incoming = self._incoming / id
         try:
@@ -70,7 +70,7 @@ class Store:
             raise
 
     def file(self, id: str) -> dict[str, Any]:
-        """Unknown if there is none."""
+        """A file's record; raises Unknown if there is none."""
         if not FILE_ID.fullmatch(id):
             raise Unknown("file", id)
         try:
@@ -90,7 +90,7 @@ class Store:
         ascending: bool = False,
         purpose: str | None = None,
     ) -> tuple[list[dict[str, Any]], bool]:
-        """Up to `limit` of them, those that come after an id, and whether there are more.
+        """Up to `limit` files that come after the id `after`, and whether there are more.
 
         The newest come first, unless `ascending`.
         """
@@ -98,12 +98,12 @@ class Store:
         return _page(ids, self.file, limit, lambda file: purpose in (None, file["purpose"]))
 
     def content(self, id: str) -> Path:
-        """Where a file's content is; Unknown if there is no such file."""
+        """Where a file's content is; raises Unknown if there is no such file."""
         self.file(id)
         return self._files / id
 
     def delete_file(self, id: str) -> None:
-        """Unknown if there is none, InUse if a batch that is not finished needs it."""
+        """Delete a file; raises Unknown if there is none, InUse if a batch that is not finished needs it."""
         with locked(self._records):
             self.file(id)
             if batch_id := self._used().get(id):
@@ -114,7 +114,7 @@ class Store:
     def add_batch(
         self, input_file_id: str, endpoint: str, window: str, metadata: dict[str, str] | None
     ) -> dict[str, Any]:
-        """Queue a batch; Unknown if there is no such file, ValueError if `window` is not "24h"."""
+        """Queue a batch; raises Unknown if there is no such file, ValueError if `window` is not "24h"."""
         id = new_id("batch_")
         batch = new_batch(id, input_file_id, endpoint, window, metadata)
         with locked(self._records):
@@ -122,7 +122,7 @@ class Store:
             folder = self._unfinished / id
             folder.mkdir()
             try:
-                flush_folder(self._unfinished)  # a record without this folder would never be worked off
+                flush_folder(self._unfinished)  # a record without this folder would never be processed
                 write_whole(self._batch_record(id), Record(batch).as_json())
             except OSError:
                 self._batch_record(id).unlink(missing_ok=True)
@@ -131,19 +131,19 @@ class Store:
         return batch
 
     def batch(self, id: str) -> dict[str, Any]:
-        """Unknown if there is none."""
+        """A batch; raises Unknown if there is none."""
         return self.record(id).batch
 
     def batches(
         self, after: str | None = None, limit: int = MOST_LISTED, *, ascending: bool = False
     ) -> tuple[list[dict[str, Any]], bool]:
-        """As `files`."""
+        """Like `files`."""
         return _page(_ids(self._batches, BATCH_ID, after, ascending), self.batch, limit)
 
     def cancel(self, id: str) -> dict[str, Any]:
-        """Cancel at once if it is not in progress yet, else as soon as whoever works on it looks.
+        """Cancel a batch: at once if it has not begun, else as soon as its runner checks for that.
 
-        A batch that is finished, or about to be, is not changed. Unknown if there is none.
+        A batch that is finished, or about to be, is not changed. Raises Unknown if there is none.
         """
         with self.changing(id) as record:
             if record.finished or record.progress.ending or record.batch["status"] == "cancelling":
@@ -154,10 +154,10 @@ class Store:
                 record.become("cancelled")
         return record.batch
 
-    # What the runner needs
+    # For the runner
 
     def record(self, id: str) -> Record:
-        """A batch and how far it has come; Unknown if there is none."""
+        """A batch and how far it has come; raises Unknown if there is none."""
         if not BATCH_ID.fullmatch(id):
             raise Unknown("batch", id)
         path = self._batch_record(id)
@@ -171,7 +171,7 @@ class Store:
 
     @contextmanager
     def changing(self, id: str) -> Iterator[Record]:
-        """A batch's record, to be changed while nobody else can; written unless the block raises."""
+        """Change a batch's record while nobody else can; it is written unless the block raises."""
         with locked(self._records):
             record = self.record(id)
             before = record.as_json()
@@ -188,7 +188,7 @@ class Store:
         return self._unfinished / id / kind
 
     def adopt(self, part: Path, size: int, id: str, name: str) -> bool:
-        """Turn the first `size` bytes of a part into a file, unless that is done; False if they are lost."""
+        """Turn the first `size` bytes of a part into a file, if not done yet; False if they are lost."""
         with locked(self._records):
             if part.exists() and part.stat().st_size >= size:
                 os.truncate(part, size)
@@ -254,7 +254,7 @@ class Store:
 
 
 def _ids(folder: Path, ids: re.Pattern[str], after: str | None, ascending: bool) -> list[str]:
-    """Those that a folder has records of, the newest first unless `ascending`, from `after` on."""
+    """The ids after `after` that a folder has records of, the newest first unless `ascending`."""
     names = (name.removesuffix(".json") for name in os.listdir(folder) if name.endswith(".json"))
     found = [id for id in names if ids.fullmatch(id)]
     if after is not None:

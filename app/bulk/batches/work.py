@@ -27,43 +27,43 @@ from app.engine.errors import Abandoned, EngineError, NotLoaded, Overloaded, Too
 
 log = logging.getLogger(__name__)
 
-SAVE_SECONDS = 1.0  # between two records of the progress; a killed process loses what came after the last
-LOOK_SECONDS = 1.0  # between two looks whether the batch is cancelled
+SAVE_SECONDS = 1.0  # how often the progress is recorded; a killed process loses what came since
+LOOK_SECONDS = 1.0  # how often to check whether the batch is cancelled
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds before a retry; each doubles the one before
-MOST_IGNORED = 16  # names of fields that are logged for a batch
+MOST_IGNORED = 16  # how many unknown fields are logged per batch
 
 
 @dataclass(frozen=True)
 class Result:
-    """What becomes of a request: a line of JSON for the file of results, or for that of errors."""
+    """The answer to a request: a line of JSON for the file of results, or for that of errors."""
 
     line: bytes  # without its end
     failed: bool
-    ignored: dict[str, str] = field(default_factory=dict)  # fields of the request -> those they are close to
+    ignored: dict[str, str] = field(default_factory=dict)  # unknown fields -> the fields that they resemble
 
 
-# Lines of the input -> a result for each, in their order. The second argument, `gone`, tells whether to give
-# up; the answer then raises Abandoned. After Overloaded, TooLate or NotLoaded it is called again later.
+# Takes lines of the input and returns a result for each, in order. The second argument, `gone`, says whether
+# to give up; it then raises Abandoned. After Overloaded, TooLate or NotLoaded it is called again later.
 Answer = Callable[[list[bytes], Callable[[], bool]], list[Result]]
 
 
 class BatchWork:
-    """One batch, from where it stands to its end."""
+    """Runs one batch, from where it stands to its end."""
 
     def __init__(self, store: Store, id: str, answer: Answer, stopped: threading.Event) -> None:
-        """Unknown if there is no such batch."""
+        """Raises Unknown if there is no such batch."""
         self._store = store
         self._id = id
         self._answer = answer
         self._stopped = stopped
         self._record = store.record(id)  # its counts are ahead of those on disk
         self._cancelled = False
-        self._looked = -LOOK_SECONDS  # when, whether it is
+        self._looked = -LOOK_SECONDS  # when that was last checked
         self._waits = False  # whether the last group had to be tried again
-        self._ignored: dict[str, str] = {}  # what the log has of them
+        self._ignored: dict[str, str] = {}  # unknown fields that the log has already
 
     def run(self) -> None:
-        """Return when the batch is finished or `stopped` is set; OSError if the disk fails or is full."""
+        """Work until the batch is finished or `stopped` is set; raises OSError if the disk fails."""
         if not self._record.finished and self._record.progress.ending is None:
             try:
                 self._end(*self._work())
@@ -86,7 +86,7 @@ class BatchWork:
             self._log("continues")
 
     def _work(self) -> tuple[str, list[dict[str, Any]]]:
-        """Answer the lines that are left; the status to end with, and what is wrong with the input."""
+        """Answer the lines that are left; return the status to end with, and what is wrong with the input."""
         with ExitStack() as stack:
             source = stack.enter_context(self._source())
             if self._record.batch["status"] == "validating":
@@ -111,7 +111,7 @@ class BatchWork:
                 self._save(*parts)
 
     def _answer_all(self, source: BinaryIO, output: BinaryIO, error: BinaryIO) -> str:
-        """Answer group after group; the status to end with."""
+        """Answer group after group; return the status to end with."""
         progress, counts = self._record.progress, self._record.batch["request_counts"]
         saved = time.monotonic()
         while lines := read_group(source, self._gone):
@@ -138,12 +138,12 @@ class BatchWork:
         now = time.monotonic()
         if not self._cancelled and now >= self._looked + LOOK_SECONDS:
             self._looked = now
-            with suppress(Unknown, OSError):  # which the next record of the progress meets
+            with suppress(Unknown, OSError):  # saving the progress will raise it again
                 self._cancelled = self._store.batch(self._id)["status"] in ("cancelling", "cancelled")
         return self._cancelled or self._stopped.is_set()
 
     def _results(self, lines: list[bytes]) -> list[Result]:
-        """A result for each line, however long that takes; Stopped once it is not to go on."""
+        """A result for each line, however long that takes; raises Stopped once the batch must not go on."""
         wait = FIRST_WAIT
         while not self._gone():
             try:
@@ -172,13 +172,13 @@ class BatchWork:
         raise Stopped
 
     def _pause(self, seconds: float) -> None:
-        """Return after so long, or once the batch is not to go on."""
+        """Wait, but return early if the batch must not go on."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and not self._gone():
             self._stopped.wait(min(left, FIRST_WAIT))
 
     def _log_ignored(self, results: list[Result]) -> None:
-        """Name the fields that look misspelt, each once."""
+        """Log the fields that look misspelt, each once."""
         found = {name: near for result in results for name, near in result.ignored.items()}
         new = ((name, near) for name, near in found.items() if name not in self._ignored)
         if told := dict(islice(new, MOST_IGNORED - len(self._ignored))):
@@ -198,7 +198,7 @@ class BatchWork:
         )
 
     def _save(self, *parts: BinaryIO) -> None:
-        """Record the progress, once the results that it counts are on the disk."""
+        """Sync the results to the disk, then record the progress that counts them."""
         for part in parts:
             part.flush()
             os.fsync(part.fileno())
@@ -235,7 +235,7 @@ class BatchWork:
         return id if id and self._store.adopt(part, size, id, f"{self._id}_{kind}.jsonl") else None
 
     def _part(self, kind: str, size: int) -> BinaryIO:
-        """The results so far, cut to what is recorded of them; BatchFault if there are fewer."""
+        """Open the results so far, cut to their recorded length; raises BatchFault if there are fewer."""
         file = self._store.part(self._id, kind).open("ab")
         if file.tell() < size:
             file.close()
@@ -244,7 +244,7 @@ class BatchWork:
         return file
 
     def _source(self) -> BinaryIO:
-        """The input, as it was when it came; BatchFault if it is gone or damaged."""
+        """Open the input; raises BatchFault if it is gone, or if its size is not that of the upload."""
         id = self._record.batch["input_file_id"]
         try:
             size = self._store.file(id)["bytes"]
@@ -258,7 +258,7 @@ class BatchWork:
 
 
 def _append(file: BinaryIO, results: list[Result]) -> int:
-    """Write the lines; how many bytes that were."""
+    """Write the lines; return how many bytes they have."""
     for result in results:
         file.write(result.line)
         file.write(b"\n")

@@ -12,7 +12,7 @@ from app.bulk.formats import PART_BYTES, File, Malformed, Part, Rows, cut_files
 from app.bulk.formats.decoding import UTF8, decode
 from app.bulk.formats.lines import bare, lines, storable
 
-csv.field_size_limit(PART_BYTES)  # of the whole process; its own, 128 KiB, is less than a long document
+csv.field_size_limit(PART_BYTES)  # for the whole process; the default is 128 KiB, which long documents exceed
 
 DELIMITERS = (",", ";", "\t", "|")
 JUDGED_LINES = 200
@@ -53,9 +53,9 @@ class Csv:
 
 
 def find_delimiter(files: fs.FileSystem, file: File, column: str) -> str:
-    """What stands between columns: with it the header names the column of the texts, and rows are as wide.
+    """The delimiter with which the header names the texts' column and most rows have the header's length.
 
-    Where none does better, it is the comma; a tab in .tsv.
+    If none is better, it is the comma, or the tab in a .tsv file.
     """
     usual = "\t" if bare(file.name).lower().endswith(".tsv") else ","
     head = [decode(line, file.encoding or UTF8) for line in islice(lines(files, file), JUDGED_LINES)]
@@ -72,13 +72,13 @@ def find_delimiter(files: fs.FileSystem, file: File, column: str) -> str:
 
 
 class _Records:
-    """Rows of a file from a byte that one starts at, each with its own; empty lines are none."""
+    """The rows of a file, each with the byte that it starts at; empty lines are skipped."""
 
     def __init__(self, files: fs.FileSystem, file: File, start: int = 0) -> None:
         self.file = file
-        self.place = start  # of the byte after the row that came last
+        self.place = start  # the byte after the last row that was read
         self._lines = lines(files, file, start)
-        self._row: list[bytes] = []  # its lines
+        self._row: list[bytes] = []  # the lines of the row that is being read
 
     def _decoded(self) -> Iterator[str]:
         for line in self._lines:
@@ -98,7 +98,7 @@ class _Records:
                     place = self.place
                 ended = True
             except csv.Error as error:
-                # A quote that is never closed costs its line, not all that follow.
+                # A quote that is never closed spoils its line, but not the lines that follow.
                 first, *rest = self._row
                 self._row.clear()
                 self._lines = chain(rest, self._lines)

@@ -1,4 +1,4 @@
-"""JSON Lines: an object a line. Its columns take the narrowest type that holds all of their values."""
+"""JSON Lines: one object per line. A column has the narrowest type that holds all of its values."""
 
 import json
 from collections.abc import Iterator
@@ -15,21 +15,21 @@ from app.bulk.formats.decoding import UTF8, decode
 from app.bulk.formats.lines import is_text, lines, placed, storable
 
 INT64 = range(-(2**63), 2**63)
-EXACT = range(-(2**53), 2**53 + 1)  # whole numbers that a float holds
+EXACT = range(-(2**53), 2**53 + 1)  # integers that a float represents exactly
 BOM = b"\xef\xbb\xbf"
 BLANK = b" \t\r\n\0"  # in UTF-16 too
 DEEP = Malformed("it is nested too deeply")
 
 
 class _Large:
-    """Kind of a whole number beyond EXACT."""
+    """The kind of an integer outside EXACT."""
 
 
 TYPES = {bool: pa.bool_(), int: pa.int64(), _Large: pa.int64(), float: pa.float64(), str: pa.string()}
 
 
 class JsonLines:
-    """Values that have no common type, lists and objects become their JSON text."""
+    """Lists, objects and values without a common type become their JSON text."""
 
     def columns(self, files: fs.FileSystem, found: list[File]) -> pa.Schema:
         kinds: dict[str, set[type]] = {}
@@ -42,12 +42,12 @@ class JsonLines:
                 for name, value in row.items():
                     kinds.setdefault(name, set()).add(_kind(value))
         if wrong and not kinds:
-            raise BulkError(f"no row is a JSON object with columns, the first is {wrong}")
+            raise BulkError(f"no row is a JSON object with columns, the first one is {wrong}")
         return pa.schema([(name, _common(of)) for name, of in kinds.items()])
 
     def parts(self, files: fs.FileSystem, found: list[File], rows: int, size: int) -> Iterator[Part]:
         def sizes(file: File) -> Iterator[tuple[int, int]]:
-            # Blank lines, which editors leave at the end, are no rows.
+            # Blank lines, which editors leave at the end, are not rows.
             return ((place, len(line)) for place, line in placed(lines(files, file)) if line.strip(BLANK))
 
         return cut_files(found, rows, size, sizes)
@@ -82,10 +82,10 @@ def _parse(line: bytes, encoding: str) -> dict[str, Any] | Malformed:
         try:
             row = orjson.loads(line.removeprefix(BOM) if encoding == UTF8 else decode(line, encoding))
         except orjson.JSONDecodeError:
-            # This one takes half a surrogate pair, and what stands for bytes that are no text.
+            # Unlike orjson, json accepts lone surrogates, also those that stand for undecodable bytes.
             row = json.loads(decode(line, encoding))
             if isinstance(row, dict) and not all(map(is_text, row)):
-                return Malformed("the name of a column is no text")
+                return Malformed("the name of a column is not text")
     except ValueError as error:
         return Malformed(f"it is not valid JSON: {error}")
     except RecursionError:

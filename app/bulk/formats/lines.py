@@ -1,4 +1,4 @@
-"""Bytes of a file that are read a line at a time, from its beginning or from a place in it."""
+"""Reads the bytes of a file line by line, from its beginning or from a place in it."""
 
 import io
 from collections.abc import Iterable, Iterator
@@ -17,7 +17,7 @@ COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
 
 @contextmanager
 def opened(files: fs.FileSystem, file: File, start: int = 0) -> Iterator[BinaryIO]:
-    """Its bytes from `start`; a compressed file is unpacked, and counted, as it comes."""
+    """Open a file at byte `start`; a compressed file is decompressed, and `start` counts those bytes."""
     try:
         if file.path.endswith(COMPRESSED):
             with files.open_input_stream(file.path) as packed, io.BufferedReader(packed, BUFFER) as stream:
@@ -34,14 +34,14 @@ def opened(files: fs.FileSystem, file: File, start: int = 0) -> Iterator[BinaryI
 
 
 def lines(files: fs.FileSystem, file: File, start: int = 0) -> Iterator[bytes]:
-    """Lines with their ends, from byte `start`, where one begins."""
+    """The lines with their ends, from byte `start` on; a line must begin there."""
     end = "\n".encode(file.encoding or UTF8)
     with opened(files, file, start) as stream:
         yield from stream if len(end) == 1 else _wide(stream, end)
 
 
 def _wide(stream: BinaryIO, end: bytes) -> Iterator[bytes]:
-    """Lines in UTF-16 or UTF-32, where a byte that ends lines elsewhere may be part of any character."""
+    """Lines in UTF-16 or UTF-32, where the byte of a line feed may be part of any character."""
     line = bytearray()
     while piece := stream.readline():
         line += piece
@@ -54,7 +54,7 @@ def _wide(stream: BinaryIO, end: bytes) -> Iterator[bytes]:
 
 
 def bare(name: str) -> str:
-    """Without the ending that tells how it is compressed."""
+    """The name without the suffix of its compression."""
     for suffix in COMPRESSED:
         name = name.removesuffix(suffix)
     return name
@@ -69,7 +69,7 @@ def placed(found: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 def is_text(value: object) -> bool:
-    """Whether this is a text that every reader can read."""
+    """Whether this is a string that can be encoded as UTF-8, so that every reader can read it."""
     if not isinstance(value, str):
         return False
     try:
@@ -80,5 +80,5 @@ def is_text(value: object) -> bool:
 
 
 def storable(value: str) -> str:
-    """The text with a replacement character for what is no UTF-8."""
+    """The text with replacement characters for what cannot be encoded as UTF-8."""
     return value if is_text(value) else value.encode("utf-8", "surrogatepass").decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""Parquet: rows by their number."""
+"""Parquet: rows are found by their number."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from app.bulk.formats.decoding import decode
 
 
 class Parquet:
-    """Columns keep their types, but views are large strings: Arrow cannot filter or take rows of views."""
+    """Columns keep their types, but views become large strings: Arrow cannot filter or take rows of views."""
 
     def columns(self, files: fs.FileSystem, found: list[File]) -> pa.Schema:
         first = _open(files, found[0]).schema_arrow.remove_metadata()
@@ -21,7 +21,7 @@ class Parquet:
         for file in found[1:]:
             other = _open(files, file).schema_arrow.remove_metadata()
             if not other.equals(first):
-                raise BulkError(f"{file.path} has other columns, or of other types, than {found[0].path}")
+                raise BulkError(f"{file.path} has other columns or types than {found[0].path}")
         return pa.schema([field.with_type(_without_views(field.type)) for field in first])
 
     def parts(self, files: fs.FileSystem, found: list[File], rows: int, size: int) -> Iterator[Part]:
@@ -61,7 +61,7 @@ def _without_views(column: pa.DataType) -> pa.DataType:
 
 
 def _slice(source: pq.ParquetFile, file: File, part: Part) -> pa.Table:
-    """Rows of the file from `part.start`; of the row groups only those are read that hold some."""
+    """The rows of a part; only the row groups that hold some of them are read."""
     before, groups = 0, []
     skipped: int | None = None
     for group in range(source.metadata.num_row_groups):
@@ -88,7 +88,7 @@ def _slice(source: pq.ParquetFile, file: File, part: Part) -> pa.Table:
 def _texts(column: pa.ChunkedArray) -> list[object]:
     try:
         return [*column.to_pylist()]
-    except UnicodeDecodeError:  # Parquet may hold bytes that are no UTF-8
+    except UnicodeDecodeError:  # Parquet may hold bytes that are not UTF-8
         return [
             None if value is None else decode(value) for value in column.cast(pa.large_binary()).to_pylist()
         ]

@@ -37,7 +37,7 @@ class Lines:
 
 
 class TextFiles:
-    """Every file is a text; its row says where it was."""
+    """Every file is a text; its row also has the file's path."""
 
     def columns(self, files: fs.FileSystem, found: list[File]) -> pa.Schema:
         return pa.schema([("path", pa.string()), ("text", pa.string())])
@@ -65,7 +65,7 @@ class TextFiles:
 
 
 def _read(files: fs.FileSystem, file: File) -> tuple[str, str]:
-    """Its text and encoding."""
+    """The file's text and encoding."""
     with opened(files, file) as stream:
         content = stream.read()
     encoding = find_encoding(io.BytesIO(content), file.encoding)

@@ -1,4 +1,4 @@
-"""Documents: every file of a folder, plain text, Markdown, HTML or PDF, with its title."""
+"""Documents: every file of a folder is a text with a title: plain text, Markdown, HTML or PDF."""
 
 import io
 import logging
@@ -18,18 +18,18 @@ from app.folders import requirements
 
 log = logging.getLogger(__name__)
 
-# What reads a file with this ending; with any other it is plain text.
+# The reader for each suffix; a file with any other suffix is plain text.
 KINDS = {"md": "markdown", "html": "html", "htm": "html", "xhtml": "html", "pdf": "pdf"}
 LIBRARIES = {"markdown": "markdown_it", "html": "selectolax", "pdf": "pypdfium2"}
-MOST_BYTES = 1 << 29  # of a file
-BEGINNING = 1 << 16  # characters of Markdown in which the title is looked for
+MOST_BYTES = 1 << 29  # the largest file
+BEGINNING = 1 << 16  # how many characters of Markdown are searched for the title
 
 
 class Documents:
-    """Every file is a text. What cannot be read is a row all the same, and why is its fault.
+    """Every file is a row. A file that cannot be read is a row too, and its fault says why.
 
-    The text of Markdown is the file's own, so that it means the same beside other files and places in it can
-    be looked up; its headings are those of HTML too.
+    The text of a Markdown file is kept as it is, so that places in the text are places in the file. The
+    headings of HTML are written as Markdown's, so that both kinds of file look alike.
     """
 
     def columns(self, files: fs.FileSystem, found: list[File]) -> pa.Schema:
@@ -72,14 +72,14 @@ def _kind(file: File) -> str | None:
 
 
 def _read(reader: Reader, files: fs.FileSystem, file: File, others: dict[str, list[str]]) -> Document:
-    """What is in a file; notes its name under its encoding in `others` where that is found to be another."""
+    """Read a file; if its encoding is detected and not UTF-8, its name is added to `others`."""
     try:
         with opened(files, file) as stream:
             content = stream.read(MOST_BYTES + 1)
     except BulkError:
         if not file.path.endswith(COMPRESSED):
             raise
-        return Document(fault="broken")  # what was packed, most likely
+        return Document(fault="broken")  # most likely the compressed data are damaged
     if len(content) > MOST_BYTES:
         return Document(fault="too_large")
     kind = _kind(file)
@@ -89,7 +89,7 @@ def _read(reader: Reader, files: fs.FileSystem, file: File, others: dict[str, li
     if encoding != UTF8 and not file.encoding:
         others.setdefault(encoding, []).append(file.name)
     text = decode(content, encoding)
-    if kind == "html":  # its mark says more than what the page says of itself
+    if kind == "html":  # a byte order mark counts more than the encoding that the page declares
         return reader.read(kind, f"\ufeff{text}".encode("utf-8", "replace"))
     if kind is None:
         return Document(text)

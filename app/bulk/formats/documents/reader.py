@@ -1,4 +1,4 @@
-"""A process that takes documents apart, so that none can end, hang or fill the one that embeds."""
+"""Parses documents in a process of its own, so that none can crash, hang or fill the one that embeds."""
 
 import json
 import signal
@@ -15,16 +15,16 @@ PROGRAM = Path(__file__).with_name("taking_apart.py")
 
 @dataclass(frozen=True)
 class Document:
-    """What is in a file, or why nothing could be read."""
+    """What is in a file, or why it could not be read."""
 
     text: str = ""
     title: str | None = None
-    pages: list[int] | None = None  # the character at which each page begins; None: it has none
+    pages: list[int] | None = None  # the character at which each page begins; None: no pages
     fault: str | None = None  # encrypted, broken, only_images or too_large
 
 
 class Reader:
-    """One process for all documents of a part; after one that ended it, the next gets a new one."""
+    """One process for all documents of a part; if a document ends it, the next one gets a new process."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -38,7 +38,7 @@ class Reader:
         self._end()
 
     def read(self, kind: str, content: bytes) -> Document:
-        """A document, of which `kind` is one of taking_apart.READERS."""
+        """Parse a document; `kind` is one of taking_apart.READERS."""
         process = self._process = self._process or _start()
         assert process.stdin
         assert process.stdout
@@ -52,7 +52,7 @@ class Reader:
             return Document(text, found["title"], found["pages"], found["fault"])
         except (BrokenPipeError, EOFError):
             process.wait()
-            # Out of time, or of memory; by anything else a document that is not as it should be.
+            # These mean that it ran out of time or memory; anything else means that the document is broken.
             limits = (-signal.SIGXCPU, -signal.SIGABRT, -signal.SIGKILL)
             fault = "too_large" if process.returncode in limits else "broken"
             self._end()
@@ -66,7 +66,8 @@ class Reader:
 
 
 def _start() -> subprocess.Popen[bytes]:
-    # -P: names beside the program are not those of the standard library. Ctrl-C is for the one that embeds.
+    # -P: files next to the program must not shadow the standard library. A new session: Ctrl-C is only for
+    # the process that embeds.
     return subprocess.Popen(
         [sys.executable, "-P", str(PROGRAM)],
         stdin=subprocess.PIPE,

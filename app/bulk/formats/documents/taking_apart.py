@@ -1,7 +1,8 @@
-"""Text, title and pages of HTML, PDF and Markdown. A program of its own: documents in, what is in them out.
+"""Extracts text, title and pages from HTML, PDF and Markdown.
 
-Imports nothing of ours: it starts in a moment. PDFium and Lexbor are C and C++, and documents come from
-anywhere; a document that takes too long or too much memory ends this process and no other.
+This is a program of its own: it reads documents from standard input and writes what is in them to standard
+output. It imports nothing else of ours, so that it starts at once. PDFium and Lexbor are C and C++, and
+documents come from anywhere: one that takes too much time or memory ends only this process.
 """
 
 import json
@@ -16,7 +17,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
-SECONDS = 30  # of a processor for one document
+SECONDS = 30  # of CPU time for one document
 MEMORY = 1 << 30  # bytes
 MOST_CHARACTERS = 1 << 25  # of a document's text
 MOST_TITLE = 500
@@ -24,7 +25,7 @@ MOST_TITLE = 500
 ASKED = struct.Struct("!8sQ")  # kind, bytes of the document that follows
 ANSWER = struct.Struct("!QQ")  # bytes of JSON and of text that follow
 
-# Characters that no text has, for what has to survive while spaces are made one.
+# Characters that no text has: they mark what must survive while white space is collapsed.
 PARAGRAPH, LINE, SPACE = "\ufdd0", "\ufdd1", "\ufdd2"
 HEADINGS = {f"h{level}": "#" * level + " " for level in range(1, 7)}
 BLOCKS = {
@@ -34,16 +35,16 @@ BLOCKS = {
 }
 LINES = {"br", "dd", "dt", "li", "tr"}
 CELLS = {"td", "th"}
-# What is no part of what the page tells.
+# Elements that are not part of a page's content.
 ASIDE = {
     *("button", "head", "iframe", "nav", "noscript", "object", "script", "select", "style", "svg"),
     *("template", "textarea"),
 }
 ASIDE_TOO = "[hidden], [role=navigation], body > footer"
 
-# Where PDFium has found a hyphen at a line's end it puts one of these, and the rest of the word behind it.
+# PDFium replaces a hyphen at a line's end with one of these, and puts the rest of the word after it.
 NO_CHARACTER = re.compile("[\0-\x08\x0b\x0e-\x1f\ufffe\uffff]")
-# Between a heading and its page in a table of contents: as many tokens as a sentence.
+# The dots between a heading and its page in a table of contents; they have as many tokens as a sentence.
 LEADER = re.compile(r" ?(?:[.·…_]\ ?){6,}")
 
 Found = tuple[str, str | None, list[int] | None]  # text, title, where each page begins
@@ -54,12 +55,12 @@ class Fault(Exception):
 
 
 def read_html(content: bytes) -> Found:
-    """The text as a browser shows it, headings as Markdown has them; of <main> where there is one."""
+    """The text as a browser shows it, with headings as in Markdown; only <main>, if there is exactly one."""
     from selectolax.lexbor import LexborHTMLParser, SelectolaxError
 
     try:
         tree = LexborHTMLParser(content, encoding=True)
-    except SelectolaxError:  # any bytes are HTML, so it is memory that there is too little of
+    except SelectolaxError:  # any bytes are HTML, so there was too little memory
         raise Fault("too_large") from None
     titles = (tree.css_first(name) for name in ("title", "h1"))
     title = next((text for node in titles if node and (text := node.text().strip())), None)
@@ -72,7 +73,7 @@ def read_html(content: bytes) -> Found:
 
 
 def _texts(root: Any, aside: set[int]) -> Iterator[str]:
-    """Texts and markers below an element, without recursion: a page may be nested as deep as it likes."""
+    """Texts and markers below an element, without recursion, as a page may be nested to any depth."""
     node, preformatted = root, 0
     while True:
         tag = node.tag
@@ -101,7 +102,7 @@ def _texts(root: Any, aside: set[int]) -> Iterator[str]:
 
 
 def _spaced(text: str) -> str:
-    """One space for many, as browsers do it, and line ends where markers are."""
+    """Collapse white space as browsers do, and turn markers into line ends."""
     text = re.sub(r"[ \t\n\r\f]+", " ", text)
     text = re.sub(rf" ?{LINE} ?", "\n", text)
     text = re.sub(rf"[ \n]*{PARAGRAPH}[ \n{PARAGRAPH}]*", "\n\n", text)
@@ -109,7 +110,7 @@ def _spaced(text: str) -> str:
 
 
 def read_pdf(content: bytes) -> Found:
-    """The text of all pages, each on lines of its own; words that were parted at a line's end are whole."""
+    """The text of all pages, each on lines of its own; words that were hyphenated are whole again."""
     import pypdfium2
     from pypdfium2 import raw
 
@@ -141,7 +142,7 @@ def read_pdf(content: bytes) -> Found:
 
 
 def read_markdown(content: bytes) -> Found:
-    """The title alone: of the front matter, else the first heading."""
+    """Only the title: that of the front matter, else the first heading."""
     text = content.decode("utf-8", "replace").removeprefix("\ufeff")
     if front := re.match(r"---[ \t]*\r?\n(.*?\n)(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)", text, re.S):
         text = text[front.end() :]
@@ -179,18 +180,18 @@ def _answer(kind: str, content: bytes) -> tuple[dict[str, Any], bytes]:
         text, pages, fault = "", None, str(found)
     except MemoryError:
         text, pages, fault = "", None, "too_large"
-    except Exception:  # whatever a library makes of a broken document
+    except Exception:  # a library may raise anything on a broken document
         text, pages, fault = "", None, "broken"
     title = " ".join((title or "").split())[:MOST_TITLE].encode("utf-8", "replace").decode() or None
     return {"title": title, "pages": pages, "fault": fault}, text.encode("utf-8", "replace")
 
 
 def main() -> None:
-    """Documents from standard input until it ends."""
+    """Answer documents from standard input until it ends."""
     documents, answers = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with suppress(OSError):  # where memory runs out all the same, Linux ends this process and not the encoder
+    with suppress(OSError):  # if the machine runs out of memory, Linux kills this process, not the encoder
         Path("/proc/self/oom_score_adj").write_text("1000")
     while head := documents.read(ASKED.size):
         kind, length = ASKED.unpack(head)
