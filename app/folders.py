@@ -31,12 +31,24 @@ def requirements(extra: str) -> str:
     return f"pip install {' '.join(wanted)}"
 
 
+def no_model(folder: Path) -> str:
+    """That a model folder does not exist, and how to get one."""
+    if IN_CLONE:
+        demo = "`make run` serves"
+    else:
+        demo = "`bge-m3 serve` serves" if COMMAND == "bge-m3" else "`flask model demo` makes"
+    return (
+        f"there is no model folder {folder}. {demo} a small demo model, {DEMO}; "
+        f"`{GET_MODEL}` downloads BGE-M3 (2.3 GB), and EMBED_MODEL_PATH names another folder"
+    )
+
+
 def models_folder() -> Path:
     """`models` in the current folder where it is there or this is no installed package, else the user's."""
     here = Path("models")
-    return (
-        here if here.is_dir() or COMMAND == "flask" else _of_user("XDG_DATA_HOME", ".local/share") / "models"
-    )
+    if here.is_dir() or COMMAND == "flask":
+        return here
+    return _of_user("XDG_DATA_HOME", ".local/share") / "models"
 
 
 def find_model() -> Path | None:

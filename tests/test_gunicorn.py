@@ -25,6 +25,7 @@ from gunicorn.config import KNOWN_SETTINGS
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
 import app.config
+import app.folders
 import app.logs
 import app.processors
 from app.processors import thread_budget
@@ -55,7 +56,7 @@ def test_every_setting_in_the_configuration_exists():
     """Gunicorn silently ignores a misspelt setting."""
     known = {setting.name for setting in KNOWN_SETTINGS}
     own = {name for name, value in CONF.items() if name.islower() and not name.startswith("_")}
-    of = (app.config, app.logs, app.processors)
+    of = (app.config, app.folders, app.logs, app.processors)
     imported = {
         name
         for name in own
@@ -336,11 +337,18 @@ def test_make_run_takes_a_port(words, flags):
 
 def test_a_missing_model_stops_the_server_with_one_line(tmp_path):
     server = Server(tmp_path / "log", EMBED_MODEL_PATH=str(tmp_path / "nothing"))
+    assert server.process.wait(60) == 1
+    (line,) = server.log.splitlines()
+    assert f"[CRITICAL] there is no model folder {tmp_path / 'nothing'}. `make run` serves a small" in line
+    assert "`make model` downloads BGE-M3 (2.3 GB), and EMBED_MODEL_PATH names another folder" in line
+
+
+def test_a_folder_that_is_no_model_stops_it_and_says_which_file_is_missing(tmp_path):
+    server = Server(tmp_path / "log", EMBED_MODEL_PATH=str(tmp_path))
     assert server.process.wait(60) == 3
-    critical = [line for line in server.log.splitlines() if "[CRITICAL]" in line]
-    assert len(critical) == 1
-    for words in (str(tmp_path / "nothing"), "config.json", "flask model download", "EMBED_MODEL_PATH"):
-        assert words in critical[0]
+    (critical,) = [line for line in server.log.splitlines() if "[CRITICAL]" in line]
+    for words in (str(tmp_path), "config.json", "flask model download", "EMBED_MODEL_PATH"):
+        assert words in critical
     assert "Traceback" not in server.log
 
 

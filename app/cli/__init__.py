@@ -10,14 +10,14 @@ from flask import Flask, current_app
 from flask.cli import AppGroup
 
 from app.cli.embed import embed
-from app.cli.report import no_model, place_of, rows, told, warn_of_unknown
+from app.cli.report import place_of, rows, told, warn_of_unknown
 from app.config import Settings
 from app.engine.backends import AskedPrecision
 from app.engine.checkpoint import read_checkpoint
 from app.engine.embeddings import Precision
 from app.engine.errors import ModelError
 from app.engine.prepare import compare, prepare
-from app.folders import models_folder
+from app.folders import models_folder, no_model
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 

@@ -14,7 +14,6 @@ from app.engine.loading import load_tokenizer
 from app.engine.measure import quality
 from app.engine.pairs import PairTokenizer
 from app.engine.processor import kind_of
-from app.folders import COMMAND, DEMO, GET_MODEL, IN_CLONE
 from app.processors import thread_budget
 
 
@@ -27,16 +26,6 @@ def warn_of_unknown() -> None:
     """A line for each variable that looks like a setting and is none."""
     for warning in unknown_variables():
         click.echo(f"Warning: {warning}", err=True)
-
-
-def no_model(folder: Path) -> str:
-    """That a model folder does not exist, and how to get one."""
-    serve = "make run" if IN_CLONE else "bge-m3 serve" if COMMAND == "bge-m3" else f"{COMMAND} model demo"
-    does = "makes" if COMMAND == "flask" and not IN_CLONE else "serves"
-    return (
-        f"there is no model folder {folder}. `{serve}` {does} a small demo model, {DEMO}; "
-        f"`{GET_MODEL}` downloads BGE-M3 (2.3 GB), and EMBED_MODEL_PATH names another folder"
-    )
 
 
 def rows(found: Checkpoint, settings: Settings) -> dict[str, str]:
