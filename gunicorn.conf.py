@@ -11,9 +11,10 @@ import sys
 import tempfile
 
 from app.config import ConfigError, Settings, unknown_variables
+from app.folders import no_model
 from app.logs import log_config
 from app.processors import thread_budget
-from app.server import counters
+from app.server import counters, listening
 
 wsgi_app = "wsgi:app"
 worker_class = "app.server.worker.Worker"  # gthread that slow clients cannot stop
@@ -44,10 +45,15 @@ if __name__ == "__config__":  # true when Gunicorn loads this file, and not when
 def on_starting(server):
     """In the master, before anything listens: refuse wrong settings, in one sentence."""
     try:
-        _ = Settings.from_env().keys
-    except ConfigError as error:
+        settings = Settings.from_env()
+        _ = settings.keys
+        if not settings.model_path.exists():
+            raise ConfigError(no_model(settings.model_path))
+        listening.check(server.cfg)
+    except (ConfigError, listening.CannotListen) as error:
         server.log.critical("%s", error)
         sys.exit(1)
+    server.countdown = listening.Countdown(server.cfg.workers)
     for warning in unknown_variables():
         server.log.warning("%s", warning)
 

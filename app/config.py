@@ -30,9 +30,9 @@ def _names(value: str) -> tuple[str, ...]:
 def _keys(names: Iterable[str]) -> tuple[str, ...]:
     keys = tuple(name.strip() for name in names if name.strip())
     if not keys:
-        raise ValueError("holds no key: leave it unset to serve without keys")
+        raise ValueError("contains no key: leave it unset to serve without keys")
     if not all(key.isascii() and key.isprintable() for key in keys):
-        raise ValueError("holds a key with other characters than ASCII's, which no client can send")
+        raise ValueError("contains a key with characters other than ASCII's, which no client can send")
     return keys
 
 
@@ -198,7 +198,7 @@ class Settings:
     def keys(self) -> tuple[str, ...]:
         """Every key that opens the server; none: it is open. Their file is read each time.
 
-        ConfigError if it cannot be read, or holds no key or an unusable one.
+        ConfigError if it cannot be read, or contains no key or an unusable one.
         """
         file = self.api_keys_file
         if file is None:
@@ -241,13 +241,19 @@ class Settings:
                 )
 
 
+def set_default(variable: str, value: object, override: bool = False) -> None:
+    """Give a variable that is unset or empty a value, for this process and those that it starts."""
+    if override or not os.environ.get(variable):
+        os.environ[variable] = str(value)
+
+
 def plain_name(model: str) -> str:
     """A model's name in small letters, without a tag that says nothing."""
     return model.lower().removesuffix(":latest")
 
 
 def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
-    """A sentence for each variable that looks like a setting and is none, such as a misspelt one."""
+    """A sentence for each variable that looks like a setting but is not one, such as a misspelt name."""
     prefix = "EMBED_"
     known = [setting.metadata["env"].removeprefix(prefix) for setting in fields(Settings)]
     found = []
@@ -255,6 +261,6 @@ def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
         name = variable.removeprefix(prefix)
         if variable.startswith(prefix) and name not in known:
             near = difflib.get_close_matches(name, known, 1)
-            hint = f", but {prefix}{near[0]} is one" if near else ""
-            found.append(f"{variable} is no setting{hint}: it changes nothing")
+            hint = f": did you mean {prefix}{near[0]}?" if near else ""
+            found.append(f"{variable} is not a setting and has no effect{hint}")
     return found

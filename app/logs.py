@@ -1,10 +1,20 @@
 """One format for every line the server prints, ours and Gunicorn's."""
 
+import logging
 from typing import Any
 
 TEXT = "%(asctime)s [%(process)d] [%(levelname)s] %(message)s"
 FIELDS = "%(asctime)s %(process)d %(levelname)s %(name)s %(message)s"
 NAMES = {"asctime": "time", "process": "pid", "levelname": "level", "name": "logger"}
+
+
+# What Gunicorn says of its own start, in the place of which `ready: ...` stands.
+OWN_START = ("Starting gunicorn", "Listening at", "Using worker", "Booting worker")
+
+
+def not_gunicorns_start(record: logging.LogRecord) -> bool:
+    """A filter of log records."""
+    return not str(record.msg).startswith(OWN_START)
 
 
 def log_config(format: str) -> dict[str, Any]:
@@ -24,7 +34,8 @@ def log_config(format: str) -> dict[str, Any]:
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {format: formatters[format]},
+        "filters": {"start": {"()": lambda: not_gunicorns_start}},
         "handlers": {"stderr": handler},
         "root": {"level": "WARNING", "handlers": ["stderr"]},
-        "loggers": {"gunicorn.error": ours, "app": ours},
+        "loggers": {"gunicorn.error": ours | {"filters": ["start"]}, "app": ours},
     }

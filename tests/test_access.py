@@ -88,7 +88,7 @@ def test_keys_come_from_a_file_too(tmp_path, settings, fake):
     assert client.post("/api/embed", json={"input": "a"}, headers=headers).status_code == 200
     assert client.post("/api/embed", json={"input": "a"}).status_code == 401
     file.write_text("\n")
-    with pytest.raises(ConfigError, match="holds no key"):
+    with pytest.raises(ConfigError, match="contains no key"):
         _ = replace(settings, api_keys_file=file).keys
     with pytest.raises(ConfigError, match="EMBED_API_KEYS_FILE cannot be read"):
         _ = replace(settings, api_keys_file=tmp_path / "absent").keys

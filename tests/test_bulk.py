@@ -374,7 +374,7 @@ def test_what_cannot_be_embedded_is_said_in_a_sentence(run, tmp_path):
         ((tmp_path / "both",), "holds files of several formats"),
         ((good, "--colbert-pool", "4"), "add colbert to --outputs"),
         ((good, "--outputs", "colbert", "--colbert-pool", "9"), "2<=x<=8"),
-        ((good, "--outputs", "dense,rank"), "'rank' is none of dense, sparse, colbert"),
+        ((good, "--outputs", "dense,rank"), "'rank' is not one of dense, sparse, colbert"),
     ]
     for arguments, words in cases:
         done = run(*arguments, "--out", out)

@@ -136,7 +136,7 @@ def test_encoding_and_delimiter_can_be_said(run, tmp_path):
         (("--encoding", "latin17"), "'latin17' is neither float32, float16, int8, binary, ubinary"),
         (("--encoding", "cp037"), "'cp037' is neither"),
         (("--encoding", "base64"), "'base64' is neither"),
-        (("--encoding", "int8", "--encoding", "binary"), "not two of a kind"),
+        (("--encoding", "int8", "--encoding", "binary"), "give at most one for numbers"),
         (("--delimiter", "::"), "one character, or tab"),
     ):
         done = run(tmp_path / "a.csv", "--out", tmp_path / "no", *wrong)

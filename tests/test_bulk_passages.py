@@ -187,12 +187,12 @@ def test_what_cannot_be_cut_is_said_in_a_sentence(run, tmp_path):
         ((good, "--chunk", "--late", "--pooling", "cls"), "late chunking averages the tokens"),
         ((good, "--chunk", "9000"), "--chunk takes 32 to 8190 tokens with this model, not 9000"),
         ((good, "--chunk", "31"), "--chunk takes 32 to"),
-        ((good, "--chunk", "0"), "0 tokens are no passage"),
-        ((good, "--chunk", "1" * 5000), "111111111111 tokens are no passage"),
+        ((good, "--chunk", "0"), "a passage cannot have 0 tokens"),
+        ((good, "--chunk", "1" * 5000), "a passage cannot have 111111111111 tokens"),
         ((good, "--chunk", "64", "--overlap", "33"), "half of a passage, 32 tokens, not 33"),
         ((good, "--overlap", "3"), "give --chunk too"),
         ((good, "--late"), "give --chunk too"),
-        (("--chunk", good), "b.jsonl' is no number of tokens: without one, put --chunk behind SOURCE"),
+        (("--chunk", good), "b.jsonl' is not a number of tokens: to give none, put --chunk after SOURCE"),
         ((place, "--chunk"), "already has a column 'start'"),
     ):
         done = run(*arguments, "--out", tmp_path / "out")

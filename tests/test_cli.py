@@ -2,21 +2,27 @@
 
 import importlib
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tokenizers
+from click.testing import CliRunner
 
-from app import create_app
+from app import create_app, folders
 from app.cli.demo.encoder import _write_tokenizer
 from app.cli.demo.folder import DemoError, new_folder
 from app.cli.demo.reranker import make_reranker
+from app.cli.main import main
 from app.config import Settings
 from app.engine.embeddings import CROSS_ENCODER
 from app.engine.reranker import Reranker, RerankerSettings
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -55,6 +61,74 @@ def test_info_of_no_model_is_one_sentence(run, tmp_path):
     status, output = run("info", tmp_path)
     assert status == 1
     assert output == f"Error: the model folder {tmp_path} has no config.json\n"
+
+
+def test_without_a_model_info_says_how_to_get_one(run, tmp_path):
+    status, output = run("info", tmp_path / "nothing")
+    assert status == 1
+    (line,) = output.splitlines()
+    assert line.startswith(
+        f"Error: there is no model folder {tmp_path}/nothing. `make run` serves a small demo"
+    )
+    assert "`make model` downloads BGE-M3 (2.3 GB)" in line
+
+
+def test_info_says_why_auto_chose(run, tiny_folder):
+    _, output = run("info")
+    (line,) = [line for line in output.splitlines() if line.startswith("precision")]
+    assert re.fullmatch(r"precision     auto: (fp32|bf16|w8a16), because the processor .*", line)
+    assert "asked for" not in output
+
+
+@pytest.mark.parametrize("words", [("model", "info"), ("embed", "-", "--out", "/dev/null/x")])
+def test_every_command_warns_of_an_unknown_variable(fake, tiny_folder, monkeypatch, words):
+    monkeypatch.setenv("EMBED_POOLNG", "cls")
+    runner = create_app(Settings(model_path=tiny_folder), fake).test_cli_runner()
+    output = runner.invoke(args=list(words)).output
+    warning = "Warning: EMBED_POOLNG is not a setting and has no effect: did you mean EMBED_POOLING?"
+    assert output.splitlines()[0] == warning
+
+
+def test_a_wrong_setting_is_one_sentence_of_the_flask_command(tmp_path):
+    flask = Path(sys.executable).with_name("flask")
+    environ = {"PATH": "/usr/bin:/bin", "EMBED_POOLING": "max"}
+    done = subprocess.run([flask, "model", "info"], cwd=ROOT, env=environ, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "Error: EMBED_POOLING is 'max', it must be mean or cls\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "flags"),
+    [
+        ((), []),
+        (("--port", "9000"), ["--bind", "127.0.0.1:9000"]),
+        (("--host", "::", "--port", "9000"), ["--bind", "[::]:9000"]),
+        (("--host", "0.0.0.0"), ["--bind", "0.0.0.0:8000"]),
+    ],
+)
+def test_serve_starts_gunicorn_with_the_model_that_is_there(monkeypatch, demo_folder, words, flags):
+    """BGE-M3 where it is, else the demo model; nothing is asked then."""
+    monkeypatch.delenv("EMBED_MODEL_PATH", raising=False)
+    monkeypatch.setattr("app.cli.serve.find_model", lambda: demo_folder)
+    seen = []
+    monkeypatch.setattr("os.execv", lambda program, command: seen.append(command))
+    with monkeypatch.context() as environment:
+        environment.setattr(os, "environ", environ := dict(os.environ))
+        done = CliRunner().invoke(main, ["serve", *words])
+    assert done.exit_code == 0, done.output
+    assert seen == [[sys.executable, "-P", "-m", "app.server.run", *flags]]
+    assert environ["EMBED_MODEL_PATH"] == str(demo_folder)
+
+
+def test_models_are_found_here_or_in_the_users_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("app.folders.COMMAND", "bge-m3")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    assert folders.models_folder() == tmp_path / "data" / "bge-m3" / "models"
+    assert folders.find_model() is None
+    for name in ("multilingual-e5-small", "bge-m3"):  # the latter is the better one
+        (model := Path("models") / name).mkdir(parents=True)
+        (model / "config.json").touch()
+        assert folders.find_model() == model
 
 
 def test_info_of_a_reranker(run, tiny_bert_reranker):
@@ -118,14 +192,14 @@ def test_a_download_is_of_the_model_that_is_named(run, monkeypatch, words, repos
 def test_a_model_that_nobody_knows_is_not_downloaded(run):
     status, output = run("download", "rerankers", "models/bge-reranker-v2-m3")
     assert status == 2
-    assert "'rerankers' is none of bge-m3, reranker" in output
+    assert "'rerankers' is not one of bge-m3, reranker" in output
 
 
 def test_the_demo_model_is_made_once(run, demo_folder):
     before = (demo_folder / "config.json").stat().st_mtime_ns
     status, output = run("demo", demo_folder)
     assert status == 0
-    assert "is there already" in output
+    assert "exists already" in output
     assert (demo_folder / "config.json").stat().st_mtime_ns == before
 
 

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import logging
 import os
 import platform
 import shutil
@@ -340,6 +341,16 @@ def test_what_int8_would_give_is_measured_beside_auto(folder, caplog):
     assert f"int8 is {found['times_as_fast']:.1f} times as fast as {found['than']} here" in caplog.text
 
 
+def test_an_export_says_how_far_it_is(folder, exporter, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "app")
+    monkeypatch.setattr("app.engine.export.TOLD_SECONDS", 0.0)
+    ensure_export(read_checkpoint(folder), exporter, "int8", None)
+    told = [record.getMessage() for record in caplog.records]
+    assert "once: this may take minutes" in told[0]
+    assert told[1:3] == ["exporting: 1 of 2 layers are done", "exporting: 2 of 2 layers are done"]
+    assert told[-1].startswith("exported ")
+
+
 def test_what_cannot_be_measured_is_not_compared(folder, monkeypatch):
     """A read-only export from another kind of processor: half a measurement is not reported."""
     checkpoint, place = read_checkpoint(folder), Place(threads=2)
@@ -371,14 +382,20 @@ AVX2, AVX512 = frozenset({"avx2", "fma"}), frozenset({"avx2", "fma", "avx512f", 
 def test_the_choice_by_processor_and_precision(features, asked, precision, engine):
     found, reason = resolve_precision("auto", asked, features)
     assert (found, candidates("auto", found, features)[0]) == (precision, engine)
-    assert reason
+    assert bool(reason) == (precision != asked)
+
+
+NO_BF16 = "the processor does not support bf16 in hardware"
 
 
 def test_what_auto_chooses_is_said():
-    assert resolve_precision("auto", "auto", AVX2 | {"amx_bf16"}) == ("bf16", "the processor has amx_bf16")
-    assert resolve_precision("auto", "auto", AVX2) == ("fp32", "the processor has no bf16")
+    assert resolve_precision("auto", "auto", AVX2 | {"amx_bf16"}) == (
+        "bf16",
+        "the processor supports bf16 in hardware (amx_bf16)",
+    )
+    assert resolve_precision("auto", "auto", AVX2) == ("fp32", NO_BF16)
     assert "does not support it in hardware" in resolve_precision("auto", "bf16", AVX2)[1]
-    assert resolve_precision("openvino", "auto", AVX512) == ("fp32", "the processor has no bf16")
+    assert resolve_precision("openvino", "auto", AVX512) == ("fp32", NO_BF16)
 
 
 def test_an_engine_that_is_asked_for_keeps_its_own_bf16():

@@ -1,5 +1,6 @@
 """The real server: how it starts, its limits, how it ends. One process with a real (tiny) model."""
 
+import errno
 import os
 import re
 import runpy
@@ -24,12 +25,13 @@ from gunicorn.config import KNOWN_SETTINGS
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
 import app.config
+import app.folders
 import app.logs
 import app.processors
 from app.processors import thread_budget
-from app.server import counters
+from app.server import counters, listening
 from app.server.worker import Worker
-from tests.server import ROOT, Server, free_port, serving, wait_for
+from tests.server import ROOT, Server, free_port, serving, starting, wait_for
 
 CONF = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
 
@@ -54,7 +56,7 @@ def test_every_setting_in_the_configuration_exists():
     """Gunicorn silently ignores a misspelt setting."""
     known = {setting.name for setting in KNOWN_SETTINGS}
     own = {name for name, value in CONF.items() if name.islower() and not name.startswith("_")}
-    of = (app.config, app.logs, app.processors)
+    of = (app.config, app.folders, app.logs, app.processors)
     imported = {
         name
         for name in own
@@ -260,13 +262,93 @@ def test_over_tls_too_requests_may_take_a_while_and_only_so_many_wait(tmp_path, 
         server.process.kill()
 
 
+def test_once_it_can_answer_it_says_where_in_one_line(server):
+    """And what it is; nothing of what Gunicorn says of its own start."""
+    (line,) = [line for line in server.log.splitlines() if "ready: " in line]
+    model = "tiny: 64 dimensions, dense, lexical and multi-vectors, mean pooling, fp32"
+    assert line.endswith(f"ready: {server.url}  ({model})")
+    assert line.split("ready: ")[0].endswith("[INFO] ")
+    for noise in ("Starting gunicorn", "Listening at", "Using worker", "Booting worker"):
+        assert noise not in server.log
+
+
+def test_of_several_workers_the_last_says_it_for_every_address(tmp_path, tiny_folder):
+    path, port = tmp_path / "socket", free_port()
+    binds = ("--bind", f"0.0.0.0:{port}", "--bind", f"unix:{path}")
+    environ = {"EMBED_MODEL_PATH": str(tiny_folder), "EMBED_LOG_FORMAT": "json", "WEB_CONCURRENCY": "2"}
+    with starting(tmp_path / "log", *binds, **environ) as server:
+        wait_for(lambda: "ready: " in server.log)
+        lines = [orjson.loads(line) for line in server.log.splitlines()]
+        said = [line["message"] for line in lines]
+        assert said[-1].startswith(f"ready: {server.url}, http://127.0.0.1:{port}, unix:{path}  (tiny: ")
+        loaded = [line["pid"] for line in lines if line["message"].startswith("loaded ")]
+        assert len(loaded) == 2
+        os.kill(loaded[0], signal.SIGKILL)
+        wait_for(lambda: server.log.count("loaded ") == 3)
+        wait_for(lambda: server.ask("one") == 200)
+        assert server.log.count("ready: ") == 1
+
+
+def test_a_port_that_is_taken_is_one_sentence_that_says_what_to_type(tmp_path, tiny_folder):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        start = time.monotonic()
+        server = Server(tmp_path / "log", "--bind", f"127.0.0.1:{port}", EMBED_MODEL_PATH=str(tiny_folder))
+        assert server.process.wait(30) == 1
+    (line,) = server.log.splitlines()
+    found = re.search(
+        rf"port {port} is in use by another program: choose another one with `make run PORT=(\d+)`", line
+    )
+    assert f"`gunicorn --bind 127.0.0.1:{found[1]}`" in line
+    assert time.monotonic() - start < 15
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "number", "advice"),
+    [
+        ("0.0.0.0", 80, errno.EACCES, "port 80 needs rights that this user does not have: choose another"),
+        ("10.9.8.7", 8000, errno.EADDRNOTAVAIL, "this machine cannot listen at 10.9.8.7:8000 (Cannot assign"),
+        ("::1", 8000, errno.EADDRINUSE, "port 8000 is in use by another program"),
+    ],
+)
+def test_what_keeps_it_from_listening_is_told(host, port, number, advice):
+    assert listening._advice(host, port, OSError(number, os.strerror(number))).startswith(advice)
+
+
+def test_a_socket_where_none_can_be_made_is_one_sentence(tmp_path, tiny_folder):
+    bind = ("--bind", f"unix:{tmp_path}/nowhere/socket")
+    server = Server(tmp_path / "log", *bind, EMBED_MODEL_PATH=str(tiny_folder))
+    assert server.process.wait(30) == 1
+    (line,) = server.log.splitlines()
+    assert line.endswith(
+        f"no socket can be made in {tmp_path}/nowhere, which does not exist: give --bind another place"
+    )
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="no make")
+@pytest.mark.parametrize(("words", "flags"), [((), ""), (("PORT=9000",), " --bind 127.0.0.1:9000")])
+def test_make_run_takes_a_port(words, flags):
+    old = [word for target in (".venv/serve", "models/multilingual-e5-small") for word in ("-o", target)]
+    done = subprocess.run(
+        ["make", "-n", *old, "run", *words], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1].rstrip() == f"exec .venv/bin/gunicorn{flags}"
+
+
 def test_a_missing_model_stops_the_server_with_one_line(tmp_path):
     server = Server(tmp_path / "log", EMBED_MODEL_PATH=str(tmp_path / "nothing"))
+    assert server.process.wait(60) == 1
+    (line,) = server.log.splitlines()
+    assert f"[CRITICAL] there is no model folder {tmp_path / 'nothing'}. `make run` serves a small" in line
+    assert "`make model` downloads BGE-M3 (2.3 GB), and EMBED_MODEL_PATH names another folder" in line
+
+
+def test_a_folder_that_is_no_model_stops_it_and_says_which_file_is_missing(tmp_path):
+    server = Server(tmp_path / "log", EMBED_MODEL_PATH=str(tmp_path))
     assert server.process.wait(60) == 3
-    critical = [line for line in server.log.splitlines() if "[CRITICAL]" in line]
-    assert len(critical) == 1
-    for words in (str(tmp_path / "nothing"), "config.json", "flask model download", "EMBED_MODEL_PATH"):
-        assert words in critical[0]
+    (critical,) = [line for line in server.log.splitlines() if "[CRITICAL]" in line]
+    for words in (str(tmp_path), "config.json", "flask model download", "EMBED_MODEL_PATH"):
+        assert words in critical
     assert "Traceback" not in server.log
 
 

@@ -14,17 +14,19 @@ from app.api.metrics import announce
 from app.api.protocol import registered
 from app.api.request_log import HEADERS, record, request_id
 from app.engine.errors import EngineError, NotExported
+from app.folders import COMMAND, GET_MODEL
 
 log = logging.getLogger(__name__)
 
 NO_ENCODER = (
-    "%s. Run `flask model download` for BGE-M3 or `flask model demo` for the small demo model, "
+    f"%s. Run `{COMMAND} model download` for BGE-M3 or `{COMMAND} model demo` for the small demo model, "
     "or set EMBED_MODEL_PATH to a model folder"
 )
 NO_RERANKER = (
-    "%s. Run `flask model download reranker` for bge-reranker-v2-m3, or set EMBED_RERANKER_PATH to a "
+    f"%s. Run `{COMMAND} model download reranker` for bge-reranker-v2-m3, or set EMBED_RERANKER_PATH to a "
     "cross-encoder's folder, or leave it unset to serve none"
 )
+HEADS = {"dense": "dense", "sparse": "lexical", "colbert": "multi-vectors"}
 
 
 class Service:
@@ -71,6 +73,23 @@ class Service:
             self._reranker.close()
         self._encoder.close()
         tracing.close(self._app)
+
+    @property
+    def about(self) -> str:
+        """What is served, in a few words."""
+        info, settings = self._encoder.info, self._app.config["EMBED"]
+        outputs = [HEADS[output] for output in ("dense", *info.heads)]
+        many = f"{', '.join(outputs[:-1])} and {outputs[-1]}" if outputs[1:] else "dense only"
+        if info.demo:
+            model = (
+                f"demo model {settings.served_name}: {info.width} dimensions, {many}; {GET_MODEL} for BGE-M3"
+            )
+        else:
+            model = (
+                f"{settings.served_name}: {info.width} dimensions, {many}, "
+                f"{info.pooling} pooling, {info.precision}"
+            )
+        return f"{model}; reranker {settings.reranker_served_name}" if self._reranker else model
 
     @property
     def broken(self) -> bool:

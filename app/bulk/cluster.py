@@ -17,6 +17,7 @@ from app.bulk.work import Work
 from app.engine.checkpoint import read_checkpoint
 from app.engine.encoder import Encoder, EncoderSettings
 from app.engine.errors import EngineError
+from app.folders import requirements
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +105,7 @@ def connect(address: str | None) -> Any:
         import ray
         import ray.data
     except ImportError as error:
-        raise BulkError(f"Ray is not installed ({error}): pip install -r requirements-bulk.txt") from error
+        raise BulkError(f"Ray is not installed ({error}): {requirements('bulk')}") from error
     package = Path(sys.modules["app"].__file__ or "").parent
     address = address or os.environ.get("RAY_ADDRESS")
     try:

@@ -10,12 +10,14 @@ import click
 from flask import current_app
 from flask.cli import with_appcontext
 
+from app.cli.report import warn_of_unknown
 from app.config import Settings
 from app.engine.backends import Place, choose
 from app.engine.checkpoint import read_checkpoint
 from app.engine.embeddings import CHUNK_TOKENS, POOL_FACTORS, Output, Pooling
 from app.engine.encoder import EncoderSettings
 from app.engine.errors import EngineError
+from app.folders import requirements
 
 if TYPE_CHECKING:
     from app.bulk.options import Counts
@@ -37,7 +39,7 @@ class _Encodings(NamedTuple):
 def _outputs(context: click.Context, parameter: click.Parameter, value: str) -> tuple[Output, ...]:
     names = tuple(dict.fromkeys(name.strip() for name in value.split(",")))
     if wrong := [name for name in names if name not in get_args(Output)]:
-        raise click.BadParameter(f"{wrong[0]!r} is none of {', '.join(get_args(Output))}")
+        raise click.BadParameter(f"{wrong[0]!r} is not one of {', '.join(get_args(Output))}")
     return tuple(output for output in get_args(Output) if output in names)
 
 
@@ -57,7 +59,7 @@ def _encodings(context: click.Context, parameter: click.Parameter, values: tuple
                 "such as cp1252, utf-16, shift_jis"
             ) from None
     if len(numbers) > 1 or len(characters) > 1:
-        raise click.BadParameter("one for numbers and one for characters can be given, not two of a kind")
+        raise click.BadParameter("give at most one for numbers and one for characters")
     names = [codecs.lookup(value).name.removesuffix("-sig") for value in characters]
     return _Encodings(next(iter(numbers), "float32"), next(iter(names), None))
 
@@ -65,15 +67,19 @@ def _encodings(context: click.Context, parameter: click.Parameter, values: tuple
 def _delimiter(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     value = "\t" if value in ("tab", "\\t") else value
     if value is not None and (len(value) != 1 or value in '"\r\n\0'):
-        raise click.BadParameter("one character, or tab")
+        raise click.BadParameter("must be one character, or tab")
     return value
 
 
 def _tokens(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
     if value and not (value.isascii() and value.isdecimal()):
-        raise click.BadParameter(f"{value!r} is no number of tokens: without one, put --chunk behind SOURCE")
+        raise click.BadParameter(
+            f"{value!r} is not a number of tokens: to give none, put --chunk after SOURCE"
+        )
     if value and (len(value) > 9 or not int(value)):
-        raise click.BadParameter(f"{value[:12]} tokens are no passage: without a number it is {CHUNK_TOKENS}")
+        raise click.BadParameter(
+            f"a passage cannot have {value[:12]} tokens: leave the number out for {CHUNK_TOKENS}"
+        )
     return None if value is None else int(value or DEFAULT)
 
 
@@ -86,7 +92,7 @@ def _tokens(context: click.Context, parameter: click.Parameter, value: str | Non
     "--format",
     "kind",
     type=click.Choice(["parquet", "jsonl", "csv", "text", "lines", "documents"]),
-    help="What SOURCE holds, where its names do not tell; text: a text a file, lines: a text a line, "
+    help="What SOURCE holds, if its names do not tell; text: one text per file, lines: one text per line, "
     "documents: text, Markdown, HTML and PDF, with their titles.",
 )
 @click.option("--outputs", default="dense", show_default=True, callback=_outputs, help="dense,sparse,colbert")
@@ -96,16 +102,18 @@ def _tokens(context: click.Context, parameter: click.Parameter, value: str | Non
     multiple=True,
     callback=_encodings,
     metavar="NAME",
-    help="Of the numbers in vectors: float32, float16, int8, binary or ubinary.  [default: float32]  "
-    "Or of the characters in SOURCE: cp1252, utf-16, ...  [default: found out]  May be given for each.",
+    help="The numbers in vectors: float32, float16, int8, binary or ubinary.  [default: float32]  "
+    "Or the characters in SOURCE: cp1252, utf-16, ...  [default: detected]  Can be given for each.",
 )
 @click.option(
-    "--delimiter", callback=_delimiter, help="Between the columns of CSV, or tab.  [default: found out]"
+    "--delimiter",
+    callback=_delimiter,
+    help="The character between columns of CSV, or tab.  [default: detected]",
 )
 @click.option(
     "--colbert-pool",
     type=click.IntRange(POOL_FACTORS[0], POOL_FACTORS[-1]),
-    help="Multi-vectors so many times shorter: tokens that are alike share a row.",
+    help="Make multi-vectors so many times shorter: similar tokens share a row.",
 )
 @click.option(
     "--pooling", type=click.Choice(["mean", "cls"]), help="Of dense vectors.  [default: EMBED_POOLING]"
@@ -116,8 +124,8 @@ def _tokens(context: click.Context, parameter: click.Parameter, value: str | Non
     flag_value="",
     callback=_tokens,
     metavar="[TOKENS]",
-    help="Cut texts of any length into passages of up to so many tokens (256), and make each a row. "
-    "Without a number put it behind SOURCE.",
+    help="Cut texts of any length into passages of up to this many tokens (256), one row each. "
+    "Without a number, put it after SOURCE.",
 )
 @click.option(
     "--overlap",
@@ -127,7 +135,7 @@ def _tokens(context: click.Context, parameter: click.Parameter, value: str | Non
 @click.option(
     "--late", is_flag=True, help="With --chunk: pool passages out of one pass over the text (late chunking)."
 )
-@click.option("--limit", type=click.IntRange(min=1), help="Only the first so many rows.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first N rows.")
 @click.option(
     "--truncate/--no-truncate", default=True, show_default=True, help="Cut texts that are too long."
 )
@@ -136,14 +144,14 @@ def _tokens(context: click.Context, parameter: click.Parameter, value: str | Non
     type=click.Choice(["null", "skip", "fail"]),
     default="null",
     show_default=True,
-    help="What becomes of a row that has no text to embed.",
+    help="What to do with a row that has no text to embed.",
 )
 @click.option(
     "--part-rows",
     type=click.IntRange(min=1),
     default=2048,
     show_default=True,
-    help="Rows a file; what is lost at most, twice, when it is killed.",
+    help="Rows per file. If it is killed, the work on at most two files is lost.",
 )
 @click.option(
     "--reuse",
@@ -159,8 +167,8 @@ def _tokens(context: click.Context, parameter: click.Parameter, value: str | Non
     metavar="[ADDRESS]",
     help="On a Ray cluster; without an address RAY_ADDRESS, else this machine alone. Put it last.",
 )
-@click.option("--actors", type=click.IntRange(min=1), help="With --ray: at most so many encoders.")
-@click.option("--cpus", type=click.IntRange(min=1), help="With --ray: processors of each encoder.")
+@click.option("--actors", type=click.IntRange(min=1), help="With --ray: the most encoders to run.")
+@click.option("--cpus", type=click.IntRange(min=1), help="With --ray: processors for each encoder.")
 @with_appcontext
 def embed(
     source: str,
@@ -182,19 +190,20 @@ def embed(
     """Embed a corpus: Parquet, JSON Lines, CSV, a folder or glob of text, Markdown, HTML and PDF files,
     or - for standard input.
 
-    Interrupted, the same command goes on where it was. Exit status 0: every row has its vectors,
-    3: some rows have none, 1: it was not possible, and a sentence says why.
+    If it is interrupted, the same command continues where it stopped. Exit status 0: every row has its
+    vectors, 3: some rows have none, 1: it failed, and a sentence says why.
     """
     if chunk is None and (overlap is not None or late):
-        raise click.UsageError("--overlap and --late say how passages are cut: give --chunk too")
+        raise click.UsageError("--overlap and --late say how to cut passages: give --chunk too")
     try:
         from app.bulk.errors import BulkError, Stopped
         from app.bulk.options import Cluster, Model, Options, chunking
         from app.bulk.run import Reading, Request, embed_corpus
     except ImportError as error:
         raise click.ClickException(
-            f"this needs more libraries ({error}): pip install -r requirements-bulk.txt"
+            f"embedding a corpus needs more libraries ({error}): {requirements('bulk')}"
         ) from error
+    warn_of_unknown()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     settings: Settings = current_app.config["EMBED"]
     served: EncoderSettings = current_app.extensions["encoder"].settings
@@ -203,6 +212,8 @@ def embed(
         # What `auto` means here, so that it means the same on every node.
         place = Place(served.cache, instructions=served.instructions)
         chosen = choose(checkpoint, served.engine, served.precision, place)
+        if chosen.auto:
+            logging.info("%s", chosen.told)
         # No queue of strangers here: what the server limits, a corpus may have.
         encoder = replace(
             served,

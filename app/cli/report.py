@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from app.config import Settings
+import click
+
+from app.config import Settings, unknown_variables
 from app.engine.backends import PRECISIONS, Place, choose, exporter_for
 from app.engine.checkpoint import HEADS, Checkpoint
 from app.engine.embeddings import Precision
@@ -18,6 +20,12 @@ from app.processors import thread_budget
 def place_of(settings: Settings) -> Place:
     threads = settings.threads or thread_budget(workers=1)
     return Place(settings.cache_dir, threads, instructions=settings.native_isa)
+
+
+def warn_of_unknown() -> None:
+    """A line for each variable that looks like a setting and is none."""
+    for warning in unknown_variables():
+        click.echo(f"Warning: {warning}", err=True)
 
 
 def rows(found: Checkpoint, settings: Settings) -> dict[str, str]:
@@ -63,7 +71,7 @@ def _engine(found: Checkpoint, settings: Settings) -> dict[str, str]:
     rows = {
         "processor": kind,
         "engine": chosen.engine,
-        "precision": f"{chosen.precision}, {chosen.reason}",
+        "precision": chosen.told,
     }
     if chosen.engine == "torch":
         return rows

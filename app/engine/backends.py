@@ -95,8 +95,16 @@ class Chosen:
 
     engine: Engine
     precision: Precision
-    reason: str  # for the precision
+    reason: str  # for the precision; "" where it was asked for by name
     better: str = ""  # why no better engine runs; "" if this is the best one
+    auto: bool = False  # nobody asked for a precision
+
+    @property
+    def told(self) -> str:
+        """The precision and the reason."""
+        if self.auto:
+            return f"auto: {self.precision}, because {self.reason}"
+        return f"{self.precision}, {self.reason or 'as asked for'}"
 
 
 def choose(checkpoint: Checkpoint, engine: AskedEngine, asked: AskedPrecision, place: Place) -> Chosen:
@@ -108,14 +116,17 @@ def choose(checkpoint: Checkpoint, engine: AskedEngine, asked: AskedPrecision, p
         if missing := _missing(candidate, possible, checkpoint, place):
             why = why or f"the {candidate} engine cannot run here: {missing}"
             continue
-        return Chosen(candidate, possible, reason, why)
+        return Chosen(candidate, possible, reason, why, auto=asked == "auto")
     raise ModelError(why)
 
 
 def resolve_precision(
     engine: AskedEngine, asked: AskedPrecision, features: frozenset[str]
 ) -> tuple[Precision, str]:
-    """The precision to run in, and the reason; raises ModelError if the engine does not support it."""
+    """The precision to run in, and the reason; the reason is "" where it was asked for.
+
+    Raises ModelError if the engine does not support it.
+    """
     known = FALLBACKS if engine == "auto" else (engine,)
     has_bf16 = next((name for of in known for name in BF16[of] if name in features), "")
     fast_w8a16 = next((name for name in FAST_W8A16 if name in features), "")
@@ -125,14 +136,14 @@ def resolve_precision(
             raise ModelError(f"the {engine} engine runs in {runs}, not in {asked}: set EMBED_ENGINE=auto")
         if asked == "bf16" and not has_bf16:
             return "fp32", "bf16 was asked for, but the processor does not support it in hardware"
-        return asked, "asked for"
+        return asked, ""
     if engine == "torch":
         return "fp32", "the torch engine supports no other"
     if has_bf16:
-        return "bf16", f"the processor has {has_bf16}"
+        return "bf16", f"the processor supports bf16 in hardware ({has_bf16})"
     if fast_w8a16 and "native" in known:
-        return "w8a16", f"the processor has {fast_w8a16} and no bf16"
-    return "fp32", "the processor has no bf16"
+        return "w8a16", f"the processor has {fast_w8a16}, but does not support bf16 in hardware"
+    return "fp32", "the processor does not support bf16 in hardware"
 
 
 def candidates(engine: AskedEngine, precision: Precision, features: frozenset[str]) -> list[Engine]:
@@ -169,7 +180,8 @@ def load_backend(checkpoint: Checkpoint, engine: AskedEngine, asked: AskedPrecis
     chosen = choose(checkpoint, engine, asked, place)
     if chosen.better:
         log.warning("%s; the %s engine runs instead, in %s", chosen.better, chosen.engine, chosen.precision)
-    log.info("precision %s: %s", chosen.precision, chosen.reason)
+    if chosen.reason:
+        log.info("%s", chosen.told)
     if chosen.engine == "torch":
         from app.engine.torch_backend import TorchBackend
         from app.engine.weights import Weights

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from app.engine.checkpoint import Checkpoint
 from app.engine.embeddings import FloatArray
+from app.engine.export import HELD_OUT, HELD_OUT_CLS
 from app.engine.texts import calibration_sequences
 from app.engine.weights import Weights
 
@@ -57,13 +58,16 @@ class Calibration:
         self._states = self._norm(x, f"{name}output.LayerNorm")
         return seen
 
-    def held_out(self) -> FloatArray:
-        """The content of HELD_OUT; call it after all layers."""
+    def held_out(self) -> dict[str, FloatArray]:
+        """What to keep of the held-out texts, by file name; call it after all layers."""
         rows = self._states.split(self._lengths)[self._held_out :]
-        if not self._checkpoint.labels:
-            return np.stack([row.mean(dim=0).numpy() for row in rows])
-        head = self._weights.scoring_head()
-        return np.stack([head(row[0].numpy()) for row in rows])
+        if self._checkpoint.labels:
+            head = self._weights.scoring_head()
+            return {HELD_OUT: np.stack([head(row[0].numpy()) for row in rows])}
+        return {
+            HELD_OUT: np.stack([row.mean(dim=0).numpy() for row in rows]),
+            HELD_OUT_CLS: np.stack([row[0].numpy() for row in rows]),
+        }
 
     def _attend(self, projected: torch.Tensor) -> torch.Tensor:
         """softmax(q k^T / sqrt(d / h)) v for each text. (m, 3, d) -> (m, d)"""

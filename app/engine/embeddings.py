@@ -224,6 +224,10 @@ class ModelInfo:
     # int8 compared with `auto` on this processor: times_as_fast, than, cosine_mean, ...; {} if unknown.
     int8: dict[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] = ()  # of a cross-encoder's scores; () for an encoder
+    demo: bool = False  # the small model for trying things out
+    # Percentiles p5, p50 and p95 of the cosine between texts that have nothing to do with each other, with
+    # this pooling; None: not measured.
+    unrelated_cosine: dict[str, float] | None = None
 
     @property
     def is_bge_m3(self) -> bool:

@@ -12,6 +12,7 @@ from app.engine.backends import AskedEngine, AskedPrecision, Place
 from app.engine.batcher import Batcher
 from app.engine.cache import Cache
 from app.engine.checkpoint import HEADS, Checkpoint, read_checkpoint
+from app.engine.demo import is_demo
 from app.engine.embeddings import (
     DENSE,
     HYBRID,
@@ -35,6 +36,7 @@ from app.engine.errors import LateNeedsMean, MissingHead, ModelError, NotLoaded,
 from app.engine.job import Caller
 from app.engine.loaded import Loaded
 from app.engine.loading import load_model, load_tokenizer
+from app.engine.measure import unrelated_cosine
 from app.engine.passages import MOST_TOKENS, cut
 from app.engine.policy import QUESTION_TOKENS, Policy
 from app.engine.prepare import known_of_int8
@@ -78,6 +80,8 @@ class Encoder:
         self._model: Loaded | None = None
         self._load_ns = 0
         self._int8: dict[str, Any] = {}
+        self._demo = False
+        self._unrelated_cosine: dict[str, float] | None = None
 
     @property
     def load_state(self) -> Load:
@@ -118,7 +122,7 @@ class Encoder:
         model = self._loaded()
         backend = model.backend
         found = model.checkpoint.info(self.max_tokens, self.settings.pooling, backend.name, backend.precision)
-        return replace(found, int8=self._int8)
+        return replace(found, int8=self._int8, demo=self._demo, unrelated_cosine=self._unrelated_cosine)
 
     def load(self) -> None:
         """Load the model folder and warm it up; raises ModelError with the file that is at fault."""
@@ -134,12 +138,15 @@ class Encoder:
             log.warning("the model folder %s has no %s", checkpoint.path, checkpoint.missing_head)
         tokenizer = load_tokenizer(checkpoint, min(settings.max_tokens, checkpoint.max_tokens))
         place = self.place
+        log.info("loading %s, %.1f GB", checkpoint.path, checkpoint.size / 1e9)
         backend, model = load_model(checkpoint, settings.engine, settings.precision, place)
         preempts = backend.preempt is not None
         batcher = Batcher(Policy(settings.max_waiting), preempts, backend.streams, self._watch)
         self._model = Loaded(checkpoint, tokenizer, backend, model, batcher, Cache(settings.cache_texts))
         self.encode(["warm up", "warm up " * min(100, self.max_tokens // 4)])
         self.encode(["warm up"], outputs=(), chunk=Chunking())
+        self._demo = is_demo(checkpoint)
+        self._unrelated_cosine = unrelated_cosine(checkpoint, settings.pooling, settings.cache)
         self._load_ns = time.perf_counter_ns() - start
         if settings.precision == "auto":
             self._tell_of_int8(checkpoint, place)

@@ -32,10 +32,12 @@ NOTES = "export.json"
 # The results of fp32 on the held-out texts, to measure the export by: mean states (texts, d), or a
 # cross-encoder's scores (pairs, 1).
 HELD_OUT = "held_out.npy"
+HELD_OUT_CLS = "held_out_cls.npy"  # the states of their first tokens (texts, d)
 SCORING = "scoring."  # prefix of the files of a cross-encoder's head
 # Prefix of an unfinished export, followed by the host's name; after PARTIAL_SECONDS it counts as abandoned.
 PARTIAL = ".partial-"
 PARTIAL_SECONDS = 7200
+TOLD_SECONDS = 5.0  # between two lines that say how far an export is
 
 
 class Exporter(Protocol):
@@ -112,6 +114,27 @@ def ensure_export(
     )
 
 
+def layers(checkpoint: Checkpoint) -> Iterator[int]:
+    """The numbers of the layers, for an export to work through; the log says now and then how far it is."""
+    told = time.monotonic()
+    for layer in range(checkpoint.layers):
+        yield layer
+        if time.monotonic() > told + TOLD_SECONDS:
+            told = time.monotonic()
+            log.info("exporting: %d of %d layers are done", layer + 1, checkpoint.layers)
+
+
+def find_kept(checkpoint: Checkpoint, name: str, cache: Path | None) -> Path | None:
+    """A file that an export of the checkpoint has, whichever engine made it; None if none has it."""
+    for place in _homes(checkpoint, cache):
+        for file in sorted(place.glob(f"*/*/{name}")):
+            identity = read_json(file.parent / NOTES).get("identity")
+            made_of = identity.get("checkpoint") if isinstance(identity, dict) else None
+            if made_of == checkpoint.fingerprint and _fits(file.parent, identity):
+                return file
+    return None
+
+
 def read_json(file: Path) -> dict[str, Any]:
     """The JSON object in a file; {} if there is none that can be read."""
     try:
@@ -151,7 +174,7 @@ def _export(checkpoint: Checkpoint, exporter: Exporter, stored: str, folder: Pat
     from app.engine.weights import Weights  # slow to import, and only needed here: torch reads the weights
 
     start = time.monotonic()
-    log.info("exporting %s in %s to %s, once", checkpoint.path, stored, folder)
+    log.info("exporting %s in %s to %s, once: this may take minutes", checkpoint.path, stored, folder)
     partial = Path(tempfile.mkdtemp(prefix=_own_prefix(), dir=folder.parent))
     identity = _identity(checkpoint, exporter, stored)
     try:
@@ -177,7 +200,7 @@ def _export(checkpoint: Checkpoint, exporter: Exporter, stored: str, folder: Pat
     log.info("exported %s in %.0f s", folder, time.monotonic() - start)
 
 
-def _fits(folder: Path, identity: dict[str, Any]) -> bool:
+def _fits(folder: Path, identity: Any) -> bool:
     """Whether the folder holds a complete export with this identity."""
     notes = read_json(folder / NOTES)
     sizes = notes.get("files")
@@ -189,11 +212,16 @@ def _fits(folder: Path, identity: dict[str, Any]) -> bool:
 
 
 def _places(checkpoint: Checkpoint, exporter: Exporter, stored: str, cache: Path | None) -> Iterator[Path]:
-    yield checkpoint.path / exporter.engine / stored
+    for home in _homes(checkpoint, cache):
+        yield home / exporter.engine / stored
+
+
+def _homes(checkpoint: Checkpoint, cache: Path | None) -> Iterator[Path]:
+    """Folders that hold exports of the checkpoint, by engine."""
+    yield checkpoint.path
     if cache is not None:
         # Named by content, so that one cache can serve several models, and also one that was replaced.
-        name = f"{checkpoint.path.resolve().name}-{checkpoint.fingerprint[:12]}"
-        yield cache / name / exporter.engine / stored
+        yield cache / f"{checkpoint.path.resolve().name}-{checkpoint.fingerprint[:12]}"
 
 
 def _identity(checkpoint: Checkpoint, exporter: Exporter, stored: str) -> dict[str, Any]:

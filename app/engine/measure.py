@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from app.engine.checkpoint import Checkpoint
-from app.engine.embeddings import FloatArray, IntArray
-from app.engine.export import HELD_OUT, lock, read_array, read_json, write_json
+from app.engine.embeddings import FloatArray, IntArray, Pooling
+from app.engine.errors import ModelError
+from app.engine.export import HELD_OUT, HELD_OUT_CLS, find_kept, lock, read_array, read_json, write_json
 from app.engine.heads import normalize
-from app.engine.texts import PASSAGES, calibration_sequences
+from app.engine.texts import PASSAGES, SUBJECTS, calibration_sequences
 
 if TYPE_CHECKING:
     from app.engine.backends import Backend
@@ -26,6 +27,7 @@ ACCURACY = {"texts": int, "cosine_mean": float, "cosine_min": float, "top10_over
 PAIR_ACCURACY = {"pairs": int, "correlation": float, "order_kept": float, "largest_difference": float}
 COMPARED = {"times_as_fast": float, "than": str}
 NEIGHBOURS = 10
+PERCENTILES = (5, 50, 95)
 BATCH_TOKENS = 512
 ROUNDS = 3
 
@@ -87,6 +89,27 @@ def accuracy(backend: "Backend", exact: FloatArray, sequences: list[IntArray]) -
         "cosine_min": round(float(cosine.min()), 6),
         "top10_overlap": round(float(np.mean(overlap)), 4),
     }
+
+
+def unrelated_cosine(checkpoint: Checkpoint, pooling: Pooling, cache: Path | None) -> dict[str, float] | None:
+    """Percentiles of the cosine between held-out texts about different things, {"p5": ..., ...}.
+
+    Out of the states that 8-bit exports keep; None where there is no such export.
+    """
+    file = find_kept(checkpoint, HELD_OUT if pooling == "mean" else HELD_OUT_CLS, cache)
+    if file is None or checkpoint.labels:
+        return None
+    try:
+        vectors = normalize(read_array(file))
+    except ModelError:
+        return None
+    if vectors.shape != (len(SUBJECTS), checkpoint.width):
+        return None
+    first, second = np.triu_indices(len(SUBJECTS), 1)
+    subjects = np.array(list(SUBJECTS))
+    apart = subjects[first] != subjects[second]
+    found = np.percentile((vectors @ vectors.T)[first[apart], second[apart]], PERCENTILES)
+    return {f"p{name}": round(float(value), 3) for name, value in zip(PERCENTILES, found, strict=True)}
 
 
 def pair_accuracy(backend: "Backend", exact: FloatArray, sequences: list[IntArray]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import openvino as ov
 
 from app.engine.checkpoint import Checkpoint
 from app.engine.embeddings import Precision
-from app.engine.export import HELD_OUT
+from app.engine.export import layers
 from app.engine.graph import LargestInputs, build_graph
 
 if TYPE_CHECKING:  # it brings torch
@@ -42,10 +42,11 @@ class OpenVINOExporter:
             from app.engine.calibration import Calibration
 
             calibration = Calibration(checkpoint, weights)
-            for layer in range(checkpoint.layers):
+            for layer in layers(checkpoint):
                 for name, inputs in calibration.layer(layer).items():
                     largest[f"encoder.layer.{layer}.{NAMES[name]}"] = inputs.largest
-            np.save(folder / HELD_OUT, calibration.held_out())
+            for name, array in calibration.held_out().items():
+                np.save(folder / name, array)
         _save(build_graph(checkpoint, weights, cast(Precision, stored), largest), folder / GRAPH)
 
 

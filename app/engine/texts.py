@@ -8,6 +8,11 @@ from app.engine.pairs import PairTokenizer
 from app.engine.tokenizer import Tokenizer
 
 TEXTS = Path(__file__).with_name("calibration.txt")
+# A letter for each held-out text: those with the same letter are about the same thing, most of them as
+# translations of one another.
+SUBJECTS = (
+    "aaabccddccceeeebadffffgghhhihhjjjjbbbkkkkklllliimmmmmnnnngooooppppqqqqrrrrssssttttuuuuvvvwxxxxyyyyyy"
+)
 LONGEST = 512  # tokens
 # A cross-encoder gets this many queries, which are beginnings of texts, with this many passages each: first
 # the text itself, then others.

@@ -28,6 +28,7 @@ from gunicorn.http import errors, get_parser
 from gunicorn.sock import ssl_context
 from gunicorn.workers.gthread import ThreadWorker
 
+from app.server import listening
 from app.server.connection import Client, Connection, File, Input, TLSClient
 
 LOAD_SECONDS = 3600  # including an export; a worker that takes longer prints its stack and is replaced
@@ -62,6 +63,7 @@ class Service(Protocol):
     threads: int  # how many requests can be answered at a time
     broken: bool  # it can no longer answer, so the worker must end
     hangs: bool  # it will never answer again
+    about: str  # what it serves, in a few words, once it is loaded
 
     def load(self) -> bool:
         """Make ready to answer; if that fails, log why and return False."""
@@ -76,6 +78,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     """`nr_conns`, which Gunicorn bounds by `worker_connections`, counts every open connection."""
 
     service: Service
+    countdown: listening.Countdown
     loading = True
     application: Any
     wsgi: Any
@@ -91,6 +94,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         while not arbiter.SIG_QUEUE.empty():
             if arbiter.SIG_QUEUE.get_nowait() in ends:
                 sys.exit(0)
+        self.countdown = arbiter.countdown
         try:
             faulthandler.dump_traceback_later(LOAD_SECONDS, exit=True)
         except Exception as error:
@@ -133,6 +137,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self.loading = False
         faulthandler.cancel_dump_traceback_later()
         self._start_threads()
+        if self.countdown.is_last():
+            where = listening.addresses(self.sockets, bool(self.cfg.is_ssl))
+            self.log.info("ready: %s  (%s)", where, self.service.about)
 
     def _start_threads(self) -> None:
         """Start all threads now: later, on busy processors, that would take long."""

@@ -128,6 +128,8 @@ def show() -> dict[str, Any]:
             "engine": info.engine,
             "precision": info.precision,
             "int8": info.int8,
+            "demo": info.demo,
+            "unrelated_cosine": info.unrelated_cosine,
         },
         "capabilities": ["embedding"],
         "modified_at": _modified(),

@@ -56,6 +56,12 @@ class TokenResponse(Schema):
     stop = fields.Integer(required=True, allow_none=True, metadata={"example": 5})
 
 
+class Percentiles(Schema):
+    p5 = fields.Float(required=True, metadata={"example": 0.703})
+    p50 = fields.Float(required=True, metadata={"example": 0.752})
+    p95 = fields.Float(required=True, metadata={"example": 0.805})
+
+
 class InfoResponse(Schema):
     model_id = fields.String(required=True, metadata={"example": "bge-m3"})
     model_sha = fields.String(required=True, metadata={"description": "sha256 of the weights served."})
@@ -73,6 +79,20 @@ class InfoResponse(Schema):
         metadata={"example": ["dense", "sparse", "colbert"], "description": "Or cross-encoder."},
     )
     version = fields.String(required=True, metadata={"example": "0.1.0"})
+    demo = fields.Boolean(
+        metadata={
+            "description": "Whether this is the small demo model, which `make run` serves without BGE-M3."
+        }
+    )
+    unrelated_cosine = fields.Nested(
+        Percentiles,
+        allow_none=True,
+        metadata={
+            "description": "The 5th, 50th and 95th percentile of the cosine between texts about different "
+            "things, with the server's pooling: compare scores, do not read them as percentages. "
+            "Null until `flask model export` has measured it."
+        },
+    )
     reranker = fields.Dict(metadata={"description": "The same of the cross-encoder, where one is served."})
 
 
@@ -194,7 +214,10 @@ def _of_encoder(*kinds: str) -> dict[str, Any]:
         "reranker": _labels(model.info) if model else {"id2label": {"0": LABEL}},
     }
     kind = {name: about[name] for name in kinds}
-    return _described(served_name(None), found, kind, ["dense", *found.heads])
+    return _described(served_name(None), found, kind, ["dense", *found.heads]) | {
+        "demo": found.demo,
+        "unrelated_cosine": found.unrelated_cosine,
+    }
 
 
 def _described(name: str, found: ModelInfo, kind: dict[str, Any], outputs: list[str]) -> dict[str, Any]:

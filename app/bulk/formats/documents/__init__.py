@@ -14,6 +14,7 @@ from app.bulk.formats import File, Part, Rows, Unread, whole_files
 from app.bulk.formats.decoding import UTF8, decode, find_encoding, read_as
 from app.bulk.formats.documents.reader import Document, Reader
 from app.bulk.formats.lines import COMPRESSED, bare, opened, storable
+from app.folders import requirements
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class Documents:
     def columns(self, files: fs.FileSystem, found: list[File]) -> pa.Schema:
         for library in {LIBRARIES[kind] for file in found if (kind := _kind(file))}:
             if not find_spec(library):
-                raise BulkError(f"{library} is not installed: pip install -r requirements-bulk.txt")
+                raise BulkError(f"{library} is not installed: {requirements('bulk')}")
         return pa.schema([("path", pa.string()), ("title", pa.string()), ("text", pa.string())])
 
     def parts(self, files: fs.FileSystem, found: list[File], rows: int, size: int) -> Iterator[Part]:
