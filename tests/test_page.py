@@ -137,3 +137,26 @@ def test_it_opens_without_a_key_so_that_it_can_ask_for_one(settings, fake, opene
     with locked.get("/assets/docs.js") as answer:
         assert answer.status_code == (200 if opened else 401)
     assert locked.get("/info").status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("keys", "opened", "links"),
+    [
+        ((), ("docs",), {"/apidocs/", "/redoc", "/metrics"}),
+        (("a-key",), ("docs",), {"/apidocs/", "/redoc"}),
+        (("a-key",), ("docs", "metrics"), {"/apidocs/", "/redoc", "/metrics"}),
+        (("a-key",), (), set()),
+    ],
+)
+def test_it_links_to_what_opens_without_a_key(settings, fake, keys, opened, links):
+    served = create_app(replace(settings, api_keys=keys, open_paths=opened), fake)
+    page = served.test_client().get("/", headers=BROWSER).text
+    navigation = page.partition("<nav")[2].partition("</nav>")[0]
+    assert set(re.findall(r'href="([^"]+)"', navigation)) == links
+
+
+def test_it_does_not_call_the_demo_model_bge_m3(settings, fake, monkeypatch):
+    monkeypatch.setattr(type(fake), "info", replace(fake.info, demo=True))
+    served = create_app(replace(settings, model_name="multilingual-e5-small"), fake)
+    page = served.test_client().get("/", headers=BROWSER).text
+    assert page.count("multilingual-e5-small embeddings (demo)") == 2  # title and heading

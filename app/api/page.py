@@ -4,9 +4,10 @@ import functools
 import re
 from pathlib import Path
 
-from flask import Blueprint, Response, render_template, request
+from flask import Blueprint, Response, current_app, render_template, request
 
-from app.api.context import settings
+from app.api.auth import opens
+from app.api.context import encoder, settings
 from app.api.docs import ROOM
 from app.api.documented import documented
 
@@ -33,8 +34,15 @@ def home() -> Response:
     """Clients that prefer HTML get a page to search, compare and map texts."""
     if request.accept_mimetypes.best_match(["text/plain", "text/html"]) != "text/html":
         return Response("Ollama is running", mimetype="text/plain")
-    title = f"{settings().served_name} embeddings"
-    return Response(render_template("home.html", title=title, modules=_modules(FOLDER)), mimetype="text/html")
+    title = f"{settings().served_name} embeddings{' (demo)' if encoder().info.demo else ''}"
+    # A browser that follows a link brings no key.
+    linked = {name: _opens(name) for name in ("flasgger.apidocs", "docs.redoc", "metrics.metrics")}
+    page = render_template("home.html", title=title, modules=_modules(FOLDER), linked=linked)
+    return Response(page, mimetype="text/html")
+
+
+def _opens(endpoint: str) -> bool:
+    return not current_app.extensions["keys"] or opens(current_app, endpoint)
 
 
 @bp.after_request

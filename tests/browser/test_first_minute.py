@@ -20,7 +20,6 @@ ROWS = [
     ("The printer on the second floor is out of paper, again.", "Chi", "open"),
     ("Interview with the new engineer on Friday.", "Ben", "open"),
 ]
-UNRELATED = {"p5": 0.7012, "p50": 0.77, "p95": 0.8349}
 
 
 def described(page, **about):
@@ -54,7 +53,6 @@ def test_a_newcomer_drops_a_table_and_finds_a_row_by_asking_in_another_language(
 
 def test_the_demo_model_is_called_what_it_is(new_page, server):
     page = new_page(server.url)
-    described(page, demo=True, unrelated_cosine=UNRELATED)
     page.goto(server.url)
     expect(page.locator("#demo")).to_have_text(
         "Demo: multilingual-e5-small, 384 dimensions, dense only. Run make model for BGE-M3."
@@ -63,9 +61,9 @@ def test_the_demo_model_is_called_what_it_is(new_page, server):
     expect(page.locator("h1")).to_have_text("multilingual-e5-small embeddings (demo)")
     expect(page).to_have_title("multilingual-e5-small embeddings (demo)")
     ask(page, "bread")
-    said = (
-        "Compare scores; do not read them as percentages. "
-        "With this model unrelated texts usually score 0.70 to 0.83 (dense)."
+    said = re.compile(
+        r"Compare scores; do not read them as percentages\. "
+        r"With this model unrelated texts usually score 0\.[67]\d to 0\.[78]\d \(dense\)\."
     )
     expect(page.locator("#find [data-scores]")).to_have_text(said)
     expect(page.locator("#demo-prefixes")).to_contain_text("“query: ” and “passage: ”")
@@ -73,7 +71,7 @@ def test_the_demo_model_is_called_what_it_is(new_page, server):
     expect(page.locator("#similarity [data-scores]")).to_have_text(said)
     page.locator("#language").click()
     expect(page.locator("#demo")).to_contain_text("演示模型：multilingual-e5-small，384 维，仅稠密向量。")
-    expect(page.locator("#similarity [data-scores]")).to_contain_text("0.70 到 0.83")
+    expect(page.locator("#similarity [data-scores]")).to_contain_text(re.compile(r"0\.\d\d 到 0\.\d\d"))
 
 
 def test_another_model_is_no_demo(new_page, server):
@@ -149,7 +147,6 @@ def test_the_keyboard_searches_and_reaches_each_hit(open_page):
 def test_its_picture_is_small(new_page, server, tmp_path):
     """`make screenshot` keeps the picture, for the README."""
     page = new_page(server.url, height=860)
-    described(page, demo=True, unrelated_cosine=UNRELATED)
     page.goto(server.url)
     ask(page, "Come si prepara il pane?")
     expect(page.locator("#hits li:has(mark)")).to_have_count(3)

@@ -155,7 +155,7 @@ export default {
   "title": "{model} embeddings",
   "title.demo": "{model} embeddings (demo)",
   "demo.banner": "Demo: {model}, {width} dimensions, dense only. Run `make model` for BGE-M3.",
-  "demo.prefixes": "E5 models were trained with the prefixes “query: ” and “passage: ”. This server embeds texts as you send them. Search gets better if you add the prefixes; the documentation shows how.",
+  "demo.prefixes": "E5 models were trained with the prefixes “query: ” and “passage: ”. This server embeds texts as you send them. Adding them helps in some tasks and hurts in others: try them with your texts.",
   "scores.compare": "Compare scores; do not read them as percentages.",
   "scores.unrelated": "With this model unrelated texts usually score {low} to {high} (dense).",
   "scores.space": " ",

@@ -155,7 +155,7 @@ export default {
   "title": "{model} 向量服务",
   "title.demo": "{model} 向量服务（演示）",
   "demo.banner": "演示模型：{model}，{width} 维，仅稠密向量。运行 `make model` 可换成 BGE-M3。",
-  "demo.prefixes": "E5 模型训练时使用了前缀“query: ”和“passage: ”。本服务按原样向量化您发送的文本。自行加上前缀，搜索效果会更好；用法见文档。",
+  "demo.prefixes": "E5 模型训练时使用了前缀“query: ”和“passage: ”。本服务按原样向量化您发送的文本。加上前缀在某些任务中有帮助，在另一些任务中反而变差：请用您的文本试一试。",
   "scores.compare": "得分只宜相互比较，不是百分比。",
   "scores.unrelated": "使用此模型时，无关文本的得分（稠密）通常在 {low} 到 {high} 之间。",
   "scores.space": "",
