@@ -7,7 +7,7 @@ PIP := $(BIN)/pip $(QUIETLY)
 # What serves, by hash: a .lock file lists what its .txt does, but for torch, with hashes. Lists for tests have
 # none. Outside isolation pip builds with what is installed, within it with whatever is newest.
 LOCKED := $(PIP) install --no-deps --require-hashes --no-build-isolation
-LOCKS := requirements.lock $(patsubst %,requirements-%.lock,build bulk compiler demo demo-reranker ray)
+LOCKS := requirements.lock $(patsubst %,requirements-%.lock,build bulk compiler demo demo-reranker ray tracing)
 
 # Where PyTorch keeps builds without CUDA. Where it cannot be reached, pip finds the CPU build in the
 # places it knows or stops; it never falls back to a build with CUDA.
@@ -20,10 +20,10 @@ export EMBED_MODEL_PATH ?= $(if $(wildcard models/bge-m3/config.json),models/bge
 run: export EMBED_RERANKER_PATH ?= $(if $(wildcard models/bge-reranker-v2-m3/config.json),models/bge-reranker-v2-m3)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow lint lint-deploy format lock test-browser test-package test-container test-parity test-clients test-faults test-bulk test-sanitized test-soak soak recorded-example bench bench-peers bench-bulk bench-lanes bench-rerank bench-multivectors bench-chunks model reranker clean
+.PHONY: help run test test-slow lint lint-deploy lint-arm64 format lock test-browser screenshot test-package test-container test-parity test-clients test-faults test-bulk test-sanitized test-soak soak recorded-example bench bench-peers bench-bulk bench-lanes bench-rerank bench-multivectors bench-chunks model reranker clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 run: .venv/serve $(if $(filter models/multilingual-e5-small,$(EMBED_MODEL_PATH)),models/multilingual-e5-small)  ## set everything up and serve on port 8000, or PORT=9000
 	@exec $(BIN)/gunicorn $(if $(filter command line,$(origin PORT)),--bind 127.0.0.1:$(PORT))
@@ -51,18 +51,29 @@ lint: .venv/dev  ## style, types, Dockerfile, compose file
 lint-deploy: .venv/dev .venv/deploy/installed  ## what is in deploy/: Kubernetes, compose, Prometheus, Grafana, nginx (needs promtool)
 	@deploy/lint.sh
 
+# A dry run: it looks up wheels for the image's glibc, Debian 12's, and installs none. flasgger has only a source
+# archive, of pure Python.
+lint-arm64: .venv/lock/installed  ## whether every package in the .lock files, and torch, has a wheel for 64-bit Arm
+	@$(dir $<)bin/uv pip install --quiet --dry-run --target .venv/arm64 --python-version 3.11 \
+	  --python-platform aarch64-manylinux_2_36 --no-deps --only-binary :all: --no-binary flasgger \
+	  $(shell grep '^torch==' requirements.txt) $(foreach lock,$(LOCKS) requirements-slim.lock,-r $(lock))
+	@echo "every package has a wheel for 64-bit Arm"
+
 format: .venv/dev  ## rewrite the code in the project's style
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 # Every file of each version, so that any processor finds its own. UV_DEFAULT_INDEX names a mirror of PyPI.
 lock: .venv/lock/installed  ## write the .lock files anew, after a change of versions in requirements*.txt
-	@for lock in $(LOCKS); do \
-	  $(dir $<)bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-deps --generate-hashes \
-	    --no-annotate --no-emit-package torch --custom-compile-command "make lock" \
-	    "$${lock%.lock}.txt" --output-file "$$lock" || exit; done
+	@lock() { $(dir $<)bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-deps --generate-hashes \
+	    --no-annotate --no-emit-package torch --custom-compile-command "make lock" "$$1" --output-file "$$2"; }; \
+	for lock in $(LOCKS); do lock "$${lock%.lock}.txt" "$$lock" || exit; done; \
+	sed '/^# What makes exports/,$$d' requirements.txt | lock - requirements-slim.lock
 
 test-browser: .venv/dev models/multilingual-e5-small  ## the pages in headless Chromium
 	@$(BIN)/pytest -q -m browser
+
+screenshot: .venv/dev models/multilingual-e5-small  ## docs/page.png anew, the picture in the README (needs CJK and Devanagari fonts)
+	@PAGE_SCREENSHOT=docs/page.png $(BIN)/pytest -q -m browser tests/browser/test_first_minute.py -k picture
 
 test-package: .venv/dev .venv/package/installed models/multilingual-e5-small  ## build the wheel, install it in an empty environment, start it
 	@$(BIN)/pytest -q tests/test_package.py -m "package or not package"

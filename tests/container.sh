@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The image as it is shipped: build it, save it, load it, run it on the demo model, stop it.
+# The image as it is shipped: build it, save it, load it, run it on the demo model, stop it. Then the image slim,
+# on exports that the full one has made.
 # DOCKER names the engine's command (docker, else podman); compose is that command's own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -56,11 +57,12 @@ healthy() {  # what the image's HEALTHCHECK runs
   $DOCKER exec "$container" "${words[@]:1}"
 }
 
-embeds() {
+embeds() {  # embeds FILE: into which the vector goes
   ask "$url/api/embed" '{"input": "Where is the library?"}' | python3 -c '
 import json, sys
 [vector] = json.load(sys.stdin)["embeddings"]
-assert len(vector) == 384 and abs(sum(x * x for x in vector) - 1) < 1e-3'
+assert len(vector) == 384 and abs(sum(x * x for x in vector) - 1) < 1e-3
+print(vector)' >"$1"
 }
 
 confined() {  # confined UID
@@ -78,16 +80,19 @@ exited() { [ "$(state Running)" = false ] && [ "$(state ExitCode)" = 0 ]; }  # a
 
 stops() { $DOCKER stop -t 70 "$container" && exited; }
 
-starts() {
-  $DOCKER run -d --name "$container" -p 127.0.0.1::8000 -v "$PWD/models:/app/models:ro,z" \
-    -e EMBED_MODEL_PATH=models/multilingual-e5-small --user 23456:23456 --read-only --tmpfs /tmp --cap-drop ALL \
-    --security-opt no-new-privileges localhost/bge-m3-server
+starts() {  # starts IMAGE MODELS
+  container=bge-m3-server-test-$$
+  $DOCKER run -d --name "$container" -p 127.0.0.1::8000 -v "$2:/app/models:ro,z" \
+    -e EMBED_MODEL_PATH=models/multilingual-e5-small -e EMBED_PRECISION=fp32 --user 23456:23456 --read-only --tmpfs /tmp \
+    --cap-drop ALL --security-opt no-new-privileges "$1"
 }
+
+removed() { $DOCKER rm -fv "$container" >/dev/null && container=''; }
 
 serves() {  # serves WHICH UID
   check "$1 becomes ready" ready || exit
   check "$1 passes its health check" healthy || true
-  check "$1 turns a text into a vector" embeds || true
+  check "$1 turns a text into a vector" embeds "$scratch/vector of $1" || true
   check "$1 is user $2, on a read-only root, without capabilities" confined "$2" || true
 }
 
@@ -100,6 +105,23 @@ leaves_nothing() {
   printf '#!/bin/sh\n[ "$1" != save ] || { echo half; exit 1; }\n' >"$scratch/broken"
   chmod +x "$scratch/broken"
   ! DOCKER=$scratch/broken DIST=$scratch/none ./package.sh && [ -z "$(ls "$scratch/none")" ]
+}
+
+builds_slim() {  # in a format that has health checks, where podman builds
+  BUILDAH_FORMAT=docker $DOCKER build --target slim --build-arg PYTHON_IMAGE -t "$slim" .
+}
+
+small() { [ "$($DOCKER image inspect -f '{{.Size}}' "$slim")" -lt 800000000 ]; }
+
+exports() {  # what the full image makes for fp32, in the folder of models from which slim serves
+  $DOCKER run --rm -v "$scratch/models:/app/models:z" --user "$(id -u):$(id -g)" localhost/bge-m3-server \
+    flask model export models/multilingual-e5-small --precision fp32
+}
+
+names_what_is_missing() {
+  $DOCKER run --rm -v "$scratch/models:/app/models:ro,z" "$slim" \
+    flask model export models/multilingual-e5-small --precision fp32 >"$scratch/log" 2>&1 && return 1
+  grep -q '^Error: .* flask model export .* with the full image' "$scratch/log" && ! grep -q Traceback "$scratch/log"
 }
 
 composed() { HOST_PORT=$port EMBED_MODEL_PATH=models/multilingual-e5-small $compose -p bge-m3-server-test "$@"; }
@@ -119,13 +141,25 @@ check "the archive can be loaded" quietly loads || true
 check "it brings the name in docker-compose.yaml" grep -q localhost/bge-m3-server:latest "$scratch/log" || true
 check "package.sh leaves nothing where saving fails" quietly leaves_nothing || true
 
-container=bge-m3-server-test-$$
-check "the image starts" quietly starts || exit
+check "the image starts" quietly starts localhost/bge-m3-server "$PWD/models" || exit
 url=http://$($DOCKER port "$container" 8000)
 serves "the container" 23456
 check "the container ends by itself after SIGTERM" quietly stops || true
-$DOCKER rm "$container" >/dev/null
-container=''
+removed
+
+slim=localhost/bge-m3-server-slim
+mkdir -p "$scratch/models/multilingual-e5-small"
+(cd models/multilingual-e5-small && tar --exclude=./native --exclude=./openvino -cf - .) | tar -C "$scratch/models/multilingual-e5-small" -xf -
+check "the image slim is built" quietly builds_slim || exit
+check "it takes less than 0.8 GB" small || true
+check "it says where exports are made" names_what_is_missing || true
+check "the full image makes exports for it" quietly exports || exit
+check "the image slim starts" quietly starts "$slim" "$scratch/models" || exit
+url=http://$($DOCKER port "$container" 8000)
+serves "the slim container" 23456
+check "both give the same vector" cmp "$scratch/vector of the container" "$scratch/vector of the slim container" || true
+check "the slim container ends by itself after SIGTERM" quietly stops || true
+removed
 
 for compose in "$DOCKER compose" "$DOCKER-compose" ''; do
   [ -n "$compose" ] && $compose version >/dev/null 2>&1 && break

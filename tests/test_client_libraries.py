@@ -16,6 +16,7 @@ from app.engine.embeddings import CROSS_ENCODER
 from app.engine.reranker import Reranker, RerankerSettings
 from tests.conftest import ROOT
 from tests.server import Server, float32, serving
+from tests.test_readme import python
 
 pytestmark = pytest.mark.clients
 
@@ -336,16 +337,9 @@ def test_langchain_finds_the_answer_in_another_language(server):
     assert not missed
 
 
-def code(file: str, heading: str) -> str:
-    """The only block of Python under a heading of a document."""
-    text = (ROOT / file).read_text(encoding="utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    (found,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    return found
-
-
-def test_the_readmes_hybrid_search_runs(tmp_path, tiny_folder):
+def test_the_hybrid_search_of_the_docs_runs(tmp_path, tiny_folder):
     """Its vectors are random, so the order of what it prints means nothing."""
-    example = code("README.md", "Hybrid search")
+    example = python("docs/search.md", "Hybrid search")
     (url,) = re.findall(r"http://[\w.:]+", example)
     with serving(tmp_path / "log", EMBED_MODEL_PATH=str(tiny_folder), EMBED_PRECISION="fp32") as server:
         printed = run(BIN / "python", "-W", "error", "-c", example.replace(url, server.url)).splitlines()
@@ -357,7 +351,7 @@ def test_the_readmes_hybrid_search_runs(tmp_path, tiny_folder):
 
 def test_documents_are_found_and_cited(server):
     """docs/documents.md, on the demo model."""
-    example = code("docs/documents.md", "Index and cite")
+    example = python("docs/documents.md", "Index and cite")
     (url,) = re.findall(r"http://[\w.:]+", example)
     printed = run(BIN / "python", "-W", "error", "-c", example.replace(url, server.url)).splitlines()
     assert len(printed) == 3

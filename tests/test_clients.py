@@ -4,6 +4,9 @@ They must get exactly what a direct POST /api/embed gives: the same numbers, bit
 """
 
 import base64
+import json
+import shutil
+import subprocess
 
 import numpy as np
 import ollama
@@ -14,7 +17,8 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from app.engine.embeddings import CROSS_ENCODER
 from app.engine.reranker import Reranker, RerankerSettings
-from tests.server import float32, serving
+from tests.server import ROOT, float32, serving
+from tests.test_readme import commands, python, shown
 
 TEXTS = ["什么是机器学习？", "Was ist maschinelles Lernen?", "two\nlines", ""]
 TOO_LONG = "word " * 600
@@ -258,3 +262,39 @@ def test_a_wrong_key_is_heard_and_the_right_one_opens(tmp_path, demo_folder):
             0
         ].embedding == pytest.approx(row, abs=1e-7)
         assert hugging.feature_extraction("a").shape == (1, len(row))
+
+
+def test_the_programs_of_the_docs_run_on_the_demo_model(server):
+    """As they are written: a translation is nearer than what is unrelated."""
+    near, far = map(float, shown(python("docs/api.md", "Embed"), server.url).split(" > "))
+    assert near > far
+    best, *others = shown(python("docs/search.md", "Dense search"), server.url).splitlines()
+    assert "Der Zug nach Hamburg" in best
+    assert len(others) == 2
+    assert shown(python("docs/zh/quickstart.md", "第一个请求"), server.url) == "2 384\n"
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "README.zh.md",
+        "docs/api.md",
+        "docs/documents.md",
+        "docs/model.md",
+        "docs/rerank.md",
+        "docs/zh/quickstart.md",
+    ],
+)
+def test_the_requests_of_the_docs_are_answered_by_the_demo_model(server, page):
+    first, *_ = commands(page, "curl http://127.0.0.1:8000/")
+    sent = first.replace("http://127.0.0.1:8000", server.url)
+    done = subprocess.run(["bash", "-c", f"{sent} --silent --fail-with-body"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    found = json.loads(done.stdout)
+    assert {"embeddings", "results"} & found.keys()
+    if page in ("README.md", "README.zh.md", "docs/api.md"):  # they show the answer
+        numbers = [row[:2] for row in found["embeddings"]]
+        told = ",".join(f"[{first:.4f},{second:.4f},...]" for first, second in numbers)
+        assert f'"embeddings":[{told}]' in (ROOT / page).read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ import pytest
 from app import processors
 from app.config import ConfigError, Settings, unknown_variables
 
-README = Path(__file__).parent.parent / "README.md"
+DOCS = Path(__file__).parent.parent / "docs"
 
 
 def test_defaults_when_nothing_is_set():
@@ -118,8 +118,10 @@ def test_a_misspelt_setting_is_told_with_the_nearest_one():
     assert "secret" not in near
 
 
-def test_the_readme_has_every_setting_with_its_default():
-    rows = dict(re.findall(r"^\| `([A-Z_]+)` \|(?: `([^`]*)`)? \|", README.read_text(), re.MULTILINE))
+@pytest.mark.parametrize("page", ["settings.md", "zh/settings.md"])
+def test_the_docs_have_every_setting_with_its_default(page):
+    text = (DOCS / page).read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `([A-Z_]+)` \|(?: `([^`]*)`)? \|", text, re.MULTILINE))
     defaults = Settings()
     for setting in fields(Settings):
         value = getattr(defaults, setting.name)
@@ -128,7 +130,7 @@ def test_the_readme_has_every_setting_with_its_default():
         else:
             shown = ",".join(value) if isinstance(value, tuple) else str(value)
             assert rows[setting.metadata["env"]] == shown
-    assert len(rows) == len(fields(Settings)), "the README names a setting that is none"
+    assert len(rows) == len(fields(Settings)), f"{page} names a setting that is none"
 
 
 def cgroups(tmp_path: Path, membership: str, files: dict[str, str]) -> float:

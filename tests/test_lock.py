@@ -26,9 +26,17 @@ PLACES = [
 ]
 
 
+EXPORTS = "# What makes exports"  # the image `slim` has only what stands above this line of requirements.txt
+# What slim leaves out although a package names it: tokenizers needs it only to fetch files from a hub.
+UNNEEDED = {"tokenizers": {"huggingface-hub"}}
+
+
 def listed(name: str) -> dict[str, str]:
-    """The version of each package in a .txt file."""
-    lines = (ROOT / f"{name}.txt").read_text().splitlines()
+    """The version of each package in a .txt file, or that a .lock file without one is made of."""
+    if name == "requirements-slim":
+        lines = (ROOT / "requirements.txt").read_text().partition(EXPORTS)[0].splitlines()
+    else:
+        lines = (ROOT / f"{name}.txt").read_text().splitlines()
     found = [Requirement(line) for line in lines if line and not line.startswith("#")]
     return {canonicalize_name(one.name): str(one.specifier).removeprefix("==") for one in found}
 
@@ -51,6 +59,13 @@ def test_a_lock_lists_what_is_wanted(name):
     assert {package: version for package, (version, _) in locked(name).items()} == wanted, "run make lock"
 
 
+def test_every_lock_is_written_by_make_lock():
+    makefile = (ROOT / "Makefile").read_text()
+    [names] = re.findall(r"^LOCKS := .*requirements-%.lock,(.*)\)$", makefile, re.MULTILINE)
+    assert {f"requirements-{name}" for name in [*names.split(), "slim"]} | {"requirements"} == set(LOCKS)
+    assert f"/^{EXPORTS}/" in makefile
+
+
 @pytest.mark.parametrize("name", LOCKS)
 def test_a_lock_has_hashes_of_everything(name):
     for package, (_, hashes) in locked(name).items():
@@ -70,11 +85,15 @@ def needs(package: str) -> list[Requirement]:
     return [one for one in found if one.marker is None or any(map(one.marker.evaluate, PLACES))]
 
 
-def test_all_that_serving_needs_is_listed():
+@pytest.mark.parametrize("name", ["requirements", "requirements-slim"])
+def test_all_that_serving_needs_is_listed(name):
     """pip is told not to look for dependencies itself."""
-    versions = listed("requirements") | listed("requirements-build")
+    versions = listed(name) | listed("requirements-build")
+    unneeded = UNNEEDED if name == "requirements-slim" else {}
     for package in versions:
         for needed in needs(package):
+            if needed.name in unneeded.get(package, ()):
+                continue
             version = versions.get(canonicalize_name(needed.name))
             assert version, f"{package} needs {needed}, which is not listed"
             assert version in needed.specifier, f"{package} needs {needed}"

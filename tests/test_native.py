@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from app.engine.backends import Place, load_backend
+from app.engine.backends import Place, choose, load_backend
 from app.engine.checkpoint import read_checkpoint
 from app.engine.encoder import Encoder, EncoderSettings
 from app.engine.errors import ModelError
@@ -322,6 +322,26 @@ def test_a_compiler_that_fails_is_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(NoLibrary, match=r"failed: no luck$"):
         build(HERE[-1], tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_image_for_arm_builds_without_the_library(monkeypatch, capsys):
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    monkeypatch.setattr(compiler, "build", lambda wanted: pytest.fail("it compiles"))
+    compiler.main()
+    assert "nothing to compile" in capsys.readouterr().out
+
+
+def test_on_arm_auto_takes_openvino_and_compiles_nothing(tiny_folder, monkeypatch):
+    arm = frozenset({"fp", "asimd", "asimdhp", "asimddp"})
+    for module in ("backends", "native.compiler"):
+        monkeypatch.setattr(f"app.engine.{module}.cpu_features", lambda: arm)
+    monkeypatch.setattr(compiler, "build", lambda *_: pytest.fail("it compiles"))
+    chosen = choose(read_checkpoint(tiny_folder), "auto", "auto", Place())
+    assert (chosen.engine, chosen.precision, chosen.better) == ("openvino", "fp32", "")
+    load_library.cache_clear()
+    with pytest.raises(ModelError, match="the native engine cannot run here: the processor has no AVX2"):
+        choose(read_checkpoint(tiny_folder), "native", "auto", Place())
+    load_library.cache_clear()
 
 
 def test_after_a_compiler_that_fails_comes_the_next(tmp_path, monkeypatch):

@@ -54,23 +54,51 @@ def test_it_needs_nothing_from_elsewhere_and_nothing_inline(client):
         assert path.startswith("/"), path
         with client.get(path, follow_redirects=True) as answer:
             assert answer.status_code == 200, path
-    for file in FOLDER.iterdir():
+    for file in filter(Path.is_file, FOLDER.iterdir()):
         allowed = "http://www.w3.org/2000/svg"  # only a name: nothing is fetched
         assert "://" not in file.read_text(encoding="utf-8").replace(allowed, ""), file.name
 
 
-def test_every_module_is_fetched_at_once(client):
+def imported(*names):
+    """These modules and what they import, without what is imported only once it is used."""
+    found = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += re.findall(r'from "\./([^"]+)"', (FOLDER / name).read_text(encoding="utf-8"))
+    return found
+
+
+def test_what_the_first_view_needs_is_fetched_at_once_and_nothing_else(client):
     page = client.get("/", headers=BROWSER).text
-    fetched = set(re.findall(r'modulepreload" href="/assets/page/([^"]+)"', page))
-    imported = {name for file in SCRIPTS for name in re.findall(r'from "\./([^"]+)"', file.read_text())}
-    # The worker fetches them itself, from the same addresses.
-    assert imported <= fetched
-    assert fetched == {file.name for file in SCRIPTS} - {"worker.js"}
+    fetched = re.findall(r'modulepreload" href="/assets/page/([^"]+)"', page)
+    assert set(fetched) == imported("main.js")
+    assert len(fetched) == len(set(fetched))
+    later = {"similarity.js", "map.js", "en.js", "zh.js", "open.js", "carried.js", "recorded.js"}
+    later.add("vendor/hyparquet/parquet.js")
+    assert not later & set(fetched)
+    for name in later:
+        calls = [file.name for file in SCRIPTS if f'import("./{name}")' in file.read_text(encoding="utf-8")]
+        assert len(calls) == 1, name
 
 
-def test_it_is_small():
-    sizes = {file.name: file.stat().st_size for file in (*FOLDER.iterdir(), TEMPLATE)}
-    assert sum(sizes.values()) < 150 * 1024, sizes
+def test_it_is_small(client):
+    """What a browser fetches on opening, and what each further view adds, without compression.
+
+    Not counted is what is fetched only when it is used: what the first search needs, the reader of Parquet
+    files, the recorded example, the other language.
+    """
+    sizes = {file.name: file.stat().st_size for file in FOLDER.iterdir() if file.is_file()}
+    page = len(client.get("/", headers=BROWSER).data)
+    own = imported("main.js")
+    opening = {name: sizes[name] for name in own | {"page.css", "example.csv", "icon.svg"}}
+    opening["language"] = max(sizes[name] for name in TABLES)
+    assert page + sum(opening.values()) < 120 * 1024, opening
+    for view in ("similarity.js", "map.js"):
+        added = {name: sizes[name] for name in imported(view, "worker.js") - own}
+        assert sum(added.values()) < 80 * 1024, added
     for file in SCRIPTS:
         assert len(file.read_text(encoding="utf-8").splitlines()) <= 250, file.name
 

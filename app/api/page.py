@@ -1,13 +1,17 @@
-"""GET /: the words Ollama's clients wait for, or for a browser the page that shows what vectors see."""
+"""GET /: the words Ollama's clients wait for, or for a browser the page to search, compare and map texts."""
 
+import functools
+import re
 from pathlib import Path
 
 from flask import Blueprint, Response, render_template, request
 
-from app.api.docs import ROOM, TITLE
+from app.api.context import settings
+from app.api.docs import ROOM
 from app.api.documented import documented
 
 FOLDER = ROOM / "static" / "page"
+IMPORT = re.compile(r'^(?:import|export) .*from "\./([^"]+)"', re.MULTILINE)
 # The page holds no data: what it shows comes from the endpoints, with the reader's own key where one is set.
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
@@ -26,10 +30,11 @@ bp = Blueprint("page", __name__, static_folder=FOLDER, static_url_path="/assets/
     tag="Ollama",
 )
 def home() -> Response:
-    """Who prefers HTML gets a page to compare texts, see why they are near, and map many of them."""
+    """Clients that prefer HTML get a page to search, compare and map texts."""
     if request.accept_mimetypes.best_match(["text/plain", "text/html"]) != "text/html":
         return Response("Ollama is running", mimetype="text/plain")
-    return Response(render_template("home.html", title=TITLE, modules=_modules(FOLDER)), mimetype="text/html")
+    title = f"{settings().served_name} embeddings"
+    return Response(render_template("home.html", title=title, modules=_modules(FOLDER)), mimetype="text/html")
 
 
 @bp.after_request
@@ -40,6 +45,14 @@ def protect(response: Response) -> Response:
     return response
 
 
+@functools.cache
 def _modules(folder: Path) -> list[str]:
-    """Every module, so that a browser fetches them at once and not one after the other's import."""
-    return sorted(file.name for file in folder.glob("*.js") if file.name != "worker.js")
+    """What main.js imports before anything is clicked: a browser fetches it at once, not import by import."""
+    found: set[str] = set()
+    waiting = ["main.js"]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += IMPORT.findall((folder / name).read_text(encoding="utf-8"))
+    return sorted(found)

@@ -13,7 +13,7 @@ from app.api.health import hangs
 from app.api.metrics import announce
 from app.api.protocol import registered
 from app.api.request_log import HEADERS, record, request_id
-from app.engine.errors import EngineError
+from app.engine.errors import EngineError, NotExported
 from app.folders import COMMAND, GET_MODEL
 
 log = logging.getLogger(__name__)
@@ -116,6 +116,9 @@ class Service:
 def _loaded(model: Encoder | Reranker, advice: str) -> bool:
     try:
         model.load()
+    except NotExported as error:
+        log.critical("%s", error)
+        return False
     except EngineError as error:
         log.critical(advice, error)
         return False

@@ -51,12 +51,17 @@ def _transfer(model: RemoteModel, name: str, file: Path) -> None:
     """
     if not os.environ.get("HF_ENDPOINT"):
         os.environ.pop("HF_ENDPOINT", None)  # an empty variable is how compose files say "not set"
-    # The library reads HF_ENDPOINT and HF_HUB_OFFLINE when it is imported.
-    import httpx2
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers
+    try:  # The library reads HF_ENDPOINT and HF_HUB_OFFLINE when it is imported.
+        import httpx2
+        from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+        from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+        from huggingface_hub.file_download import http_get
+        from huggingface_hub.utils import build_hf_headers
+    except ImportError as error:
+        raise DownloadError(
+            f"downloading needs {error.name}, which is not installed here: run flask model download "
+            "with the full image or installation"
+        ) from error
 
     expected = model.files[name]
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -23,6 +23,10 @@ class ModelError(EngineError):
     """The model folder cannot be served; the message names the folder and the file."""
 
 
+class NotExported(ModelError):
+    """The model has no export, and none can be made here; the message says what makes one."""
+
+
 class NotLoaded(EngineError):
     """The encoder has no weights in memory: not yet, or no longer."""
 

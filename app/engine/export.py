@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import importlib.util
 import json
 import logging
 import os
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from app.engine.checkpoint import Checkpoint
 from app.engine.embeddings import Precision
-from app.engine.errors import ModelError
+from app.engine.errors import ModelError, NotExported
 from app.engine.heads import ScoringHead
 
 if TYPE_CHECKING:  # it imports torch
@@ -72,11 +73,17 @@ def ensure_export(
     """The folder of an export, which is made if necessary; a second caller waits until it is made.
 
     It goes into the model folder, or into `cache` if that is read-only. Raises ModelError if neither can
-    be written or the disk is full.
+    be written, if the disk is full, or if torch, which reads the weights, is not installed.
     """
     if found := find_export(checkpoint, exporter, precision, cache):
         return found
     stored = exporter.stored(precision)
+    if not importlib.util.find_spec("torch"):
+        raise NotExported(
+            f"{checkpoint.path} has no {exporter.engine}/{stored} export that can be used, and torch, which "
+            f"makes one, is not installed here: run EMBED_ENGINE={exporter.engine} flask model export "
+            f"{checkpoint.path} --precision {precision} with the full image or installation"
+        )
     for folder in _places(checkpoint, exporter, stored, cache):
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """Exports for OpenVINO: the graph of an encoder and its weights."""
 
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import openvino as ov
@@ -10,7 +10,9 @@ from app.engine.checkpoint import Checkpoint
 from app.engine.embeddings import Precision
 from app.engine.export import layers
 from app.engine.graph import LargestInputs, build_graph
-from app.engine.weights import Weights
+
+if TYPE_CHECKING:  # it brings torch
+    from app.engine.weights import Weights
 
 FORMAT = 3  # of the graph; raise it whenever a change of graph.py changes vectors or inputs
 GRAPH = "encoder.xml"
@@ -34,7 +36,7 @@ class OpenVINOExporter:
     def identity(self) -> dict[str, Any]:
         return {"format": FORMAT, "openvino": ov.__version__}
 
-    def write(self, checkpoint: Checkpoint, weights: Weights, stored: str, folder: Path) -> None:
+    def write(self, checkpoint: Checkpoint, weights: "Weights", stored: str, folder: Path) -> None:
         largest: LargestInputs = {}
         if stored == "int8":
             from app.engine.calibration import Calibration

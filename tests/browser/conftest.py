@@ -83,7 +83,7 @@ def page(new_page, server) -> Page:
 
 @pytest.fixture
 def open_page(new_page, server):
-    """The page at / once its example is compared and explained; `view` is similarity or map."""
+    """The page at / once the example of a view is there: of search, similarity or map."""
 
     def make(view: str = "similarity", of: Server = server, **options) -> Page:
         page = new_page(of.url, **options)
@@ -99,7 +99,11 @@ def open_page(new_page, server):
 def settle(page: Page) -> None:
     """Wait until nothing is computed any more."""
     expect(page.locator("#status-model")).not_to_have_text("–")
-    if page.locator("#map").is_visible():
+    if page.locator("#find").is_visible():
+        expect(page.locator("#find-about")).not_to_be_empty()
+        for name in ("find", "hits", "carried"):
+            expect(page.locator(f"#{name}-cancel")).to_be_hidden()
+    elif page.locator("#map").is_visible():
         expect(page.locator("#groups li").first).to_be_visible()
         expect(page.locator("#map-cancel")).to_be_hidden()
     else:

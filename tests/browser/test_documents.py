@@ -116,9 +116,9 @@ def test_it_is_read_the_other_way_with_one_click(open_page, server):
     page.locator("#points").evaluate("(area, text) => (area.value = text + '\\ud83c')", text)  # half an emoji
     page.locator("#points").dispatch_event("input")
     page.locator("#map-form .first").click()
-    expect(page.locator("#read-as")).to_have_text("Texts: 30 lines, each a text.")
+    expect(page.locator("#read-as")).to_have_text("Texts: 30 lines, one text per line.")
     expect(page.locator("#map-summary")).to_contain_text("30 texts")
-    page.get_by_role("button", name="Read it as a document").click()
+    page.get_by_role("button", name="Read as a document").click()
     count = len(cut(server, f"{text}\ufffd"))
     expect(page.locator("#read-as")).to_have_text(f"Texts: one document, {count} passages.")
     expect(page.locator("#map-summary")).to_contain_text(f"{count} texts")
@@ -135,14 +135,14 @@ def test_what_is_too_long_for_one_text_is_refused_in_a_sentence(open_page):
     write(page, "long " * 200_001)
     expect(page.locator("#map-say")).to_contain_text("has 1000005 characters, the limit is 1000000")
     expect(page.locator("#map-say")).to_contain_text("“long long")
-    expect(page.locator("#read-other")).to_have_text("Read it as lines")
+    expect(page.locator("#read-other")).to_have_text("Read as lines")
     settle(page)
 
 
 def test_cutting_can_be_cancelled(open_page):
     page = open_page("map")
     write(page, "long " * 190_000)
-    expect(page.locator("#map-say")).to_have_text("Cutting into passages …")
+    expect(page.locator("#map-say")).to_have_text("Splitting into passages …")
     page.locator("#map-cancel").click()
     expect(page.locator("#map-say")).to_have_text("Cancelled.")
     expect(page.locator("#map-summary")).to_contain_text("48 texts")

@@ -20,7 +20,7 @@ def complete(page):
     assert "{" not in text
 
 
-@pytest.mark.parametrize("place", ["", "#similarity", "#map"])
+@pytest.mark.parametrize("place", ["", "#search", "#similarity", "#map"])
 def test_it_opens_at_its_top(new_page, server, place):
     page = new_page(server.url, height=500)
     page.goto(f"{server.url}/{place}")
@@ -48,8 +48,8 @@ def test_the_strip_says_what_is_served(open_page, server):
 def test_a_newcomer_sees_what_is_near_and_why(open_page, tmp_path):
     page = open_page()
     sentence = page.locator("#nearest-text")
-    expect(sentence).to_contain_text("“什么是机器学习？” is nearest to “What is machine learning?”")
-    expect(sentence).to_contain_text("farthest from “Demain, il va pleuvoir")
+    expect(sentence).to_contain_text("“什么是机器学习？” is most similar to “What is machine learning?”")
+    expect(sentence).to_contain_text("least similar to “Demain, il va pleuvoir")
     expect(page.locator("#query option:checked")).to_have_text("1 什么是机器学习？")
     expect(page.locator("#passage option:checked")).to_have_text("2 What is machine learning?")
     expect(page.locator("#why-parts .token small")).not_to_have_count(0)
@@ -59,7 +59,7 @@ def test_a_newcomer_sees_what_is_near_and_why(open_page, tmp_path):
 
 def test_the_key_is_asked_for_and_kept_for_the_tab(new_page, full_server):
     page = new_page(full_server.url)
-    page.goto(full_server.url)
+    page.goto(f"{full_server.url}/#similarity")
     expect(page.locator("#key")).to_be_focused()
     expect(page.locator("#key-say")).to_contain_text("asks for an API key")
     page.keyboard.type("another")
@@ -71,7 +71,7 @@ def test_the_key_is_asked_for_and_kept_for_the_tab(new_page, full_server):
     expect(page.locator("#key-form")).to_be_hidden()
     assert page.evaluate("JSON.stringify(localStorage)").find(KEY) < 0
     assert not page.context.cookies()
-    page.locator("#compare-take summary").click()
+    page.locator("#compare-export summary").click()
     assert KEY not in page.content()
     page.reload()
     settle(page)
@@ -116,11 +116,12 @@ def test_what_is_too_long_is_said(open_page):
     page = open_page()
     page.locator("#lines").fill(f"short\n{'word ' * 600}")
     page.locator("#compare-form .first").click()
-    expect(page.locator("#compare-say")).to_contain_text("longer than 512 tokens and cut there: 1.")
-    expect(page.locator("#compare-say")).to_contain_text("The map reads a document whole, in passages.")
+    notice = page.locator("#compare-say")
+    expect(notice).to_contain_text("Texts longer than 512 tokens, cut off at that length: 1.")
+    expect(notice).to_contain_text("The map can split a document into passages")
     page.locator("#lines").fill("only one")
     page.locator("#compare-form .first").click()
-    expect(page.locator("#compare-say")).to_have_text("It takes at least two lines to compare.")
+    expect(page.locator("#compare-say")).to_have_text("Enter at least two lines to compare.")
 
 
 def test_long_texts_are_explained_when_asked(open_page):
@@ -129,31 +130,35 @@ def test_long_texts_are_explained_when_asked(open_page):
     page.locator("#compare-form .first").click()
     page.locator("#why-parts").get_by_role("button", name="Embed 42 texts").click()
     expect(page.locator("#why-parts small")).to_have_count(42)
-    expect(page.locator("#why-parts .hint")).to_contain_text("cut into at most 40 pieces")
+    expect(page.locator("#why-parts .hint")).to_contain_text("split into at most 40 pieces")
 
 
 def test_it_speaks_chinese(open_page, tmp_path):
     page = open_page(locale="zh-CN")
     assert page.locator("html").get_attribute("lang") == "zh-CN"
     expect(page.locator("#tab-map")).to_have_text("地图")
-    expect(page.locator("#nearest-text")).to_contain_text("最接近")
+    expect(page.locator("#nearest-text")).to_contain_text("最相似")
     complete(page)
     page.screenshot(path=tmp_path / "zh.png", full_page=True)
     page.locator("#language").click()
     settle(page)
     expect(page.locator("#tab-map")).to_have_text("Map")
-    expect(page.locator("#why-parts h3").first).to_have_text("Leaving a word out")
+    expect(page.locator("#why-parts h3").first).to_have_text("Leave one word out")
     page.reload()
     settle(page)
-    expect(page.locator("#nearest-text")).to_contain_text("is nearest to")
+    expect(page.locator("#nearest-text")).to_contain_text("is most similar to")
     expect(page.locator("html")).to_have_attribute("lang", "en")
 
 
-@pytest.mark.parametrize("view", ["similarity", "map"])
+@pytest.mark.parametrize("view", ["search", "similarity", "map"])
 @pytest.mark.parametrize("heads", [False, True], ids=["dense", "heads"])
 def test_axe_finds_nothing_in_any_theme_or_width(open_page, server, full_server, tmp_path, view, heads):
     page = open_page(view, full_server if heads else server)
-    page.locator(f"#{view} summary").click()
+    if view == "search":
+        page.locator("#find-query").fill("how to bake bread")
+        page.locator("#find-query").press("Enter")
+        expect(page.locator("#hits mark").first).to_be_visible()
+    page.locator("details:visible summary").click()
     for width, scheme in ((1280, "light"), (1280, "dark"), (360, "dark"), (360, "light")):
         page.set_viewport_size({"width": width, "height": 900})
         page.emulate_media(color_scheme=scheme)

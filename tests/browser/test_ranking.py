@@ -84,7 +84,7 @@ def ranking_page(new_page, asked):
         page = new_page(of.url, **options)
         page.add_init_script(f"sessionStorage.setItem('key', '{KEY}')")  # who needs none ignores it
         page.route("**/rerank", asked)
-        page.goto(of.url)
+        page.goto(f"{of.url}/#similarity")
         ranked(page)
         return page
 
@@ -142,7 +142,7 @@ def test_three_orders_stand_side_by_side_with_what_moved(ranking_page, full_serv
     assert page.locator("#rank-orders svg path").count() == 2 * len(PASSAGES)
     first = orders[-1][0]
     expect(page.locator("#rank-reading")).to_contain_text(
-        f"“{texts[first]}” first; by dense score it is number {orders[0].index(first) + 1}."
+        f"ranks “{texts[first]}” first; its rank by dense score is {orders[0].index(first) + 1}."
     )
     last = asked.bodies[-1]
     assert (last["model"], last["query"], last["raw_scores"]) == (NAME, QUERY, True)
@@ -251,7 +251,7 @@ def test_of_many_texts_the_nearest_are_ranked(ranking_page, plain_server, asked)
     expect(page.locator('[data-order="cross"] li')).to_have_count(20)
     assert [len(one["texts"]) for one in asked.bodies[before:]] == [8, 8, 4]
     expect(page.locator("#rank-say")).to_have_text(
-        "Ranked are the 20 of 60 texts with the highest dense score."
+        "Only the 20 of 60 texts with the highest dense scores are ranked."
     )
 
 

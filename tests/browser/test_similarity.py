@@ -64,11 +64,11 @@ def test_scores_are_those_of_the_server(open_page, full_server, pooling):
 def test_scores_the_model_has_not_are_refused_with_a_reason(open_page):
     page = open_page()
     for kind in ("lexical", "multi", "hybrid"):
-        expect(page.locator(f'input[value="{kind}"]')).to_be_disabled()
-        expect(page.locator(f'input[value="{kind}"]')).to_have_accessible_description(
+        expect(page.locator(f'input[name="score"][value="{kind}"]')).to_be_disabled()
+        expect(page.locator(f'input[name="score"][value="{kind}"]')).to_have_accessible_description(
             re.compile("no lexical weights and no multi-vectors")
         )
-    expect(page.locator('input[value="dense"]')).to_be_enabled()
+    expect(page.locator('input[name="score"][value="dense"]')).to_be_enabled()
 
 
 def test_a_value_shows_on_hover_and_on_focus(open_page, server):
@@ -162,7 +162,7 @@ def test_leaving_a_word_out_is_what_the_server_says(open_page, server):
         falls = [np.dot(*whole) - np.dot(vector, other) for vector in server.vectors(input=variants)]
         shown = rows.nth(row).locator("small").all_text_contents()
         np.testing.assert_allclose([float(text.replace("−", "-")) for text in shown], falls, atol=2e-4)
-    expect(page.locator("#why-score")).to_contain_text("without weights or vectors for its tokens")
+    expect(page.locator("#why-score")).to_contain_text("one vector per text and nothing per token")
     page.locator("#swap").click()
     settle(page)
     expect(rows.first).to_contain_text("coche")

@@ -2,7 +2,8 @@
 
 const STEPS = 30;
 
-// n rows to the number of each one's cluster, the largest cluster first, and the row nearest to each mean.
+// n rows to the number of each one's cluster, the largest cluster first, the row nearest to each mean, and how far each
+// row is from the mean.
 export function clusters(rows, n, k) {
   const width = rows.length / n;
   const count = Math.min(k, n);
@@ -84,6 +85,7 @@ function bySize({ labels, distances }, n, count) {
   const place = new Map(sorted.map(({ label }, index) => [label, index]));
   return {
     labels: Array.from(labels, (label) => place.get(label)),
+    distances,
     groups: sorted.map(({ size, central }) => ({ size, central })),
   };
 }

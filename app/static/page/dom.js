@@ -43,8 +43,17 @@ export function style(element, values) {
   return element;
 }
 
+// Scrolls until an element is seen, smoothly unless the reader wants nothing to move.
+export function reveal(element, block = "center") {
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  element.scrollIntoView({ behavior: still ? "auto" : "smooth", block, inline: "nearest" });
+}
+
+// What is between backticks is code.
 export function say(element, sentence, error = false) {
-  element.textContent = sentence ?? "";
+  const pieces = (sentence ?? "").split("`");
+  const coded = pieces.length % 2 ? pieces : [pieces.join("`")];
+  element.replaceChildren(...coded.map((piece, index) => (index % 2 ? make("code", {}, piece) : piece)));
   element.hidden = !sentence;
   element.classList.toggle("error", error);
 }

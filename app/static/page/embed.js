@@ -7,12 +7,14 @@ import { onModel } from "./status.js";
 const BATCH = 32; // texts; small enough that progress moves and a cancel is soon felt
 const BATCH_CHARACTERS = 20_000;
 const MOST_KNOWN = 20_000; // texts, after which all is forgotten
+const MOST_NUMBERS = 50_000_000; // of multi-vectors, after which these are: 200 MB
 
 const FIELDS = { sparse: "return_sparse", colbert: "return_colbert_vecs" };
 // Kind -> text -> what the model makes of it. Only dense vectors depend on the pooling.
 const known = { mean: new Map(), cls: new Map(), sparse: new Map(), colbert: new Map() };
 const truncated = new Set();
 let limit = BATCH; // the server's
+let numbers = 0; // of the multi-vectors that are known
 
 onModel(({ mostTexts }) => {
   limit = mostTexts;
@@ -22,21 +24,22 @@ onModel(({ mostTexts }) => {
 function forget() {
   for (const map of Object.values(known)) map.clear();
   truncated.clear();
+  numbers = 0;
 }
 
 // Of each text: dense (Float32Array), sparse ({indices, values}), colbert ({rows, count}), as `outputs` asks;
-// and whether it was cut. `progress` is told how many are done; `priority` is the request's own.
+// and whether it was cut. `progress` is told how many are done, known ones too; `priority` is the request's own.
 export async function embed(texts, { pooling, outputs = ["dense"], priority, signal, notice, progress = () => {} }) {
   const kinds = outputs.map((output) => (output === "dense" ? pooling : output));
-  if (known[kinds[0]].size > MOST_KNOWN) forget();
+  if (known[kinds[0]].size > MOST_KNOWN || numbers > MOST_NUMBERS) forget();
   const missing = [...new Set(texts)].filter((text) => kinds.some((kind) => !known[kind].has(text)));
-  let done = 0;
+  let done = texts.length - missing.length;
   for (const batch of batches(missing, limit)) {
-    progress(done, missing.length);
+    progress(done, texts.length);
     await request(batch, { pooling, outputs, priority, signal, notice });
     done += batch.length;
   }
-  progress(done, missing.length);
+  progress(done, texts.length);
   return texts.map((text) => ({
     ...Object.fromEntries(outputs.map((output, index) => [output, known[kinds[index]].get(text)])),
     cut: truncated.has(text),
@@ -94,6 +97,7 @@ async function request(texts, options) {
     if (outputs.includes("colbert")) {
       const { shape, data } = answer.colbert_vecs[index];
       known.colbert.set(text, { rows: floats(data), count: shape[0] });
+      numbers += shape[0] * shape[1];
     }
   });
   for (const index of answer.truncated ?? []) truncated.add(texts[index]);

@@ -1,12 +1,12 @@
 // A heat map of n x n scores: values on hover and on keyboard focus, a cell chosen by click or Enter.
 
-import { make, short, style } from "./dom.js";
+import { make, reveal, short, style } from "./dom.js";
 import { t } from "./language.js";
 import { raster } from "./raster.js";
 import { score } from "./scale.js";
 import { table } from "./table.js";
 
-const TABLE_MOST = 40; // texts with a cell of their own each; more are pixels of a canvas
+const TABLE_MOST = 60; // texts with a cell of their own each; more are pixels of a canvas
 
 // `choose(i, j)` is told the texts of a chosen cell, `chooseRow(i)` that of a row's label.
 export function heatMap(root, { choose, chooseRow }) {
@@ -24,6 +24,7 @@ export function heatMap(root, { choose, chooseRow }) {
     out: () => (tip.hidden = true),
     choose: (r, c) => {
       at = [r, c];
+      tip.hidden = true;
       choose(shown.order[r], shown.order[c]);
     },
     chooseRow: (r) => chooseRow(shown.order[r]),
@@ -36,7 +37,7 @@ export function heatMap(root, { choose, chooseRow }) {
       const next = moved(event, at, shown.order.length);
       if (next) {
         event.preventDefault();
-        body.focus(...next);
+        focus(next);
       } else if (event.key === "Enter" || event.key === " ") {
         event.preventDefault();
         hooks.choose(...at);
@@ -70,6 +71,12 @@ export function heatMap(root, { choose, chooseRow }) {
     });
   }
 
+  function focus([r, c], see = (cell) => cell.scrollIntoView({ block: "nearest", inline: "nearest" })) {
+    const cell = body.cell(r, c);
+    cell.focus({ preventScroll: true });
+    see(cell);
+  }
+
   // texts, scores, order, scale {low, high}, pair [i, j]
   function show(next) {
     const focused = scroller.contains(document.activeElement);
@@ -80,7 +87,7 @@ export function heatMap(root, { choose, chooseRow }) {
     body = (shown.order.length <= TABLE_MOST ? table : raster)(shown, hooks, scroller, at);
     scroller.replaceChildren(body.element);
     body.mark(...positions(shown));
-    if (focused) body.focus(...at);
+    if (focused) focus(at);
   }
 
   // Cells fit the room there is; there is none while another view is open.
@@ -93,6 +100,10 @@ export function heatMap(root, { choose, chooseRow }) {
     mark(pair) {
       shown.pair = pair;
       body.mark(...positions(shown));
+    },
+    // To the cell that was chosen, with the focus.
+    back() {
+      focus(positions(shown), reveal);
     },
   };
 }

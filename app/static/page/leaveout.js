@@ -44,10 +44,10 @@ const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(4
 
 // A text in words, and between them what is no word; `without` is the text with this word left out,
 // null for what is no word and where nothing would be left.
-function pieces(text) {
+export function pieces(text, most = MOST) {
   const found = [...new Intl.Segmenter(language(), { granularity: "word" }).segment(text)];
   const words = found.filter(({ isWordLike }) => isWordLike).length;
-  const size = Math.ceil(words / MOST);
+  const size = Math.ceil(words / most);
   const groups = [];
   for (const { segment, isWordLike } of found) {
     const last = groups.at(-1);

@@ -1,18 +1,18 @@
 // The other texts in order for a query: by dense score, by hybrid score, and by the served cross-encoder.
 
-import { ask, orCancel } from "./api.js";
+import { orCancel } from "./api.js";
 import { columns, ranked } from "./columns.js";
 import { find, say, short } from "./dom.js";
-import { batches, embed } from "./embed.js";
+import { embed } from "./embed.js";
 import { run } from "./jobs.js";
 import { onLanguage, t } from "./language.js";
+import { crossScores } from "./reranker.js";
 import { dot, NEEDS } from "./scores.js";
-import { onModel, served } from "./status.js";
+import { served } from "./status.js";
 import { task } from "./task.js";
 
 const MOST = 20; // texts, the nearest by dense score: the cross-encoder reads the query with each of them
 
-const known = new Map(); // the cross-encoder's scores, by query and text
 let asked = null; // {texts, query, passage, pooling, failed}
 const work = task("rank", "rank-orders");
 let view = null;
@@ -20,7 +20,6 @@ let view = null;
 // `choose(query, passage)` is told the pair of a text that was clicked.
 export function startRanking(choose) {
   view = columns(find("rank-orders"), (index) => choose(asked.query, index));
-  onModel(() => known.clear());
   onLanguage(() => asked && rank(asked));
 }
 
@@ -50,12 +49,13 @@ async function rank(next) {
     const orders = [{ kind: "dense", scores: scoresOf(nearest.map((index) => cosines[others.indexOf(index)])) }];
     if (NEEDS.hybrid.every((output) => outputs.includes(output))) {
       const [one, ...rest] = await embed([texts[query], ...passages], { ...options, outputs: NEEDS.hybrid });
-      orders.push({ kind: "hybrid", scores: scoresOf(await run("hybrid", { query: one, passages: rest }, { signal })) });
+      const scores = await run("pairs", { query: one, passages: rest }, { signal });
+      orders.push({ kind: "hybrid", scores: scoresOf(scores.map(({ hybrid }) => hybrid)) });
     }
     const cross = { kind: "cross", name: reranker.name, scores: null };
     orders.push(cross);
     view.show(texts, orders, asked.passage);
-    cross.scores = scoresOf(await read(texts[query], passages, reranker, options));
+    cross.scores = scoresOf(await crossScores(texts[query], passages, reranker, options));
     view.show(texts, orders, asked.passage);
     sayFirst(texts, orders);
     notice(others.length > MOST ? t("rank.most", { most: MOST, n: others.length }) : null);
@@ -64,21 +64,6 @@ async function rank(next) {
 }
 
 const zip = (keys, values) => new Map(keys.map((key, index) => [key, values[index]]));
-const pair = (query, text) => JSON.stringify([query, text]);
-
-// The cross-encoder's scores, without bounds, of the query with each text.
-async function read(query, texts, reranker, { signal, notice, progress }) {
-  const missing = [...new Set(texts)].filter((text) => !known.has(pair(query, text)));
-  let done = 0;
-  for (const batch of batches(missing, reranker.mostTexts)) {
-    progress(done, missing.length);
-    const body = { model: reranker.name, query, texts: batch, raw_scores: true };
-    const answer = await (await ask("rerank", { body, signal, notice })).json();
-    for (const { index, score } of answer) known.set(pair(query, batch[index]), score);
-    done += batch.length;
-  }
-  return texts.map((text) => known.get(pair(query, text)));
-}
 
 // What the columns show, in words.
 function sayFirst(texts, orders) {

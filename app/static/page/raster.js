@@ -5,9 +5,13 @@ import { make, onMove, style } from "./dom.js";
 import { t } from "./language.js";
 import { share } from "./scale.js";
 
+const NUMBER = 11; // pixels that a line of numbers takes
+const GUTTER = 26; // for the numbers beside the rows, as the style sheet says
+
 export function raster(shown, hooks, scroller, at) {
-  const n = shown.order.length;
-  const size = Math.max(2, Math.min(20, Math.floor((scroller.clientWidth - 20) / n)));
+  const { order } = shown;
+  const n = order.length;
+  const size = Math.max(1.5, Math.min(20, (scroller.clientWidth - GUTTER - 8) / n));
   const canvas = make("canvas", { width: n, height: n, "aria-hidden": "true" });
   paintPixels(canvas, shown);
   const row = make("div", { class: "cross" });
@@ -15,13 +19,22 @@ export function raster(shown, hooks, scroller, at) {
   const chosen = make("div", { class: "chosen" });
   // Screen readers get the grid cell by cell: only the one that has the focus exists.
   const grid = make("div", { role: "grid", "aria-label": t("heat.name", { n }), "aria-rowcount": n, "aria-colcount": n });
-  const element = make("div", { class: "raster" }, canvas, row, column, chosen, grid);
+  const pixels = make("div", { class: "raster" }, canvas, row, column, chosen, grid);
+  const element = make("div", { class: "numbered" }, numbers("columns", "left"), numbers("rows", "top"), pixels);
   const span = (box, columns, rows) => style(box, { width: `${columns * size}px`, height: `${rows * size}px` });
-  span(element, n, n);
+  span(pixels, n, n);
   span(row, n, 1);
   span(column, 1, n);
   span(chosen, 1, 1);
   place(...at.map((value) => Math.min(value, n - 1)));
+
+  // The numbers of the texts along a side: of each, or of as many as there is room for.
+  function numbers(kind, from) {
+    const step = [1, 2, 5, 10, 20, 50].find((every) => every * size >= NUMBER) ?? 100;
+    const places = order.map((_, at) => at).filter((at) => at % step === 0);
+    const labels = places.map((at) => style(make("span", {}, String(order[at] + 1)), { [from]: `${(at + 0.5) * size}px` }));
+    return make("div", { class: kind, "aria-hidden": "true" }, ...labels);
+  }
 
   function place(r, c) {
     const cell = make("div", { role: "gridcell", tabindex: "0", "aria-colindex": c + 1, "aria-label": hooks.name(r, c) });
@@ -37,13 +50,13 @@ export function raster(shown, hooks, scroller, at) {
   }
 
   function cross(r, c) {
-    element.classList.add("crossed");
+    pixels.classList.add("crossed");
     style(row, { transform: `translateY(${r * size}px)` });
     style(column, { transform: `translateX(${c * size}px)` });
   }
 
   function leave() {
-    element.classList.remove("crossed");
+    pixels.classList.remove("crossed");
     hooks.out();
   }
 
@@ -52,20 +65,16 @@ export function raster(shown, hooks, scroller, at) {
     const index = (offset) => Math.min(n - 1, Math.max(0, Math.floor(offset / size)));
     return [index(event.clientY - frame.top), index(event.clientX - frame.left)];
   };
-  onMove(element, (event) => {
+  onMove(pixels, (event) => {
     cross(...under(event));
     hooks.over(...under(event));
   });
-  element.addEventListener("pointerleave", leave);
-  element.addEventListener("click", (event) => hooks.choose(...under(event)));
+  pixels.addEventListener("pointerleave", leave);
+  pixels.addEventListener("click", (event) => hooks.choose(...under(event)));
 
   return {
     element,
-    focus(r, c) {
-      const cell = place(r, c);
-      cell.focus({ preventScroll: true });
-      cell.scrollIntoView({ block: "nearest", inline: "nearest" });
-    },
+    cell: place,
     box(r, c) {
       const frame = canvas.getBoundingClientRect();
       const [top, left] = [frame.top + r * size, frame.left + c * size];

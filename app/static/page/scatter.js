@@ -1,27 +1,37 @@
-// Points in a plane: the text of one on hover and on keyboard focus, some lit up.
+// Points in a plane: the text of one on hover and on keyboard focus, some lit up, some selected; a part can be seen large.
 
 import { themed } from "./colors.js";
 import { make, onMove, style } from "./dom.js";
+import { drawLabels } from "./labels.js";
+import { zoom } from "./zoom.js";
 
 const REACH = 16; // pixels from the mouse to a point that it means
 const MARGIN = 18;
 
-// `describe(index)` says what a point is.
-export function scatter(root, describe) {
+// `describe(index)` says what a point is, `select(indices)` is told which are selected, and `framing()` tells whether
+// a drag selects.
+export function scatter(root, { describe, select, framing }) {
   const canvas = make("canvas", { "aria-hidden": "true" });
   const ring = make("div", { class: "ring", hidden: true });
+  const frame = make("div", { class: "frame", hidden: true });
   const tip = make("div", { class: "tip", "aria-hidden": "true", hidden: true });
   // One list item, the current point, for screen readers; arrows lead from point to point.
-  const list = make("div", { role: "listbox", tabindex: "0", class: "points" });
-  root.replaceChildren(canvas, ring, tip, list);
-  let shown = null; // {points, colors, lit}
+  const list = make("div", { role: "listbox", tabindex: "0", "aria-multiselectable": "true", class: "points" });
+  root.replaceChildren(canvas, ring, frame, tip, list);
+  const view = zoom(list, { changed: paint, framed, framing });
+  let shown = null; // {points, colors, entries, lit, selected}
+  let whole = []; // places of all points, before zooming
   let places = [];
   let current = 0;
   let told = 0;
 
   function show(next) {
-    if (shown?.points !== next.points) current = 0;
+    const other = shown?.points !== next.points;
     shown = next;
+    if (other) {
+      current = 0;
+      view.reset();
+    }
     list.setAttribute("aria-label", next.label);
     item();
     paint();
@@ -32,10 +42,12 @@ export function scatter(root, describe) {
     const [width, height] = [root.clientWidth, root.clientHeight];
     const sharp = devicePixelRatio;
     Object.assign(canvas, { width: width * sharp, height: height * sharp });
-    places = fitted(shown.points, width, height);
+    whole = fitted(shown.points, width, height);
+    places = whole.map(view.seen);
     const context = canvas.getContext("2d");
     context.scale(sharp, sharp);
     drawPoints(context, places, shown);
+    drawLabels(context, shown.entries, places, [width, height]);
     hideHint();
   }
 
@@ -44,7 +56,7 @@ export function scatter(root, describe) {
     const id = `${root.id}-point-${told++ % 2}`;
     const option = make(
       "div",
-      { role: "option", id, class: "unseen", "aria-selected": "true", "aria-setsize": shown.points.length, "aria-posinset": current + 1 },
+      { role: "option", id, class: "unseen", "aria-selected": String(shown.selected.includes(current)), "aria-setsize": shown.points.length, "aria-posinset": current + 1 },
       describe(current),
     );
     list.replaceChildren(option);
@@ -68,6 +80,23 @@ export function scatter(root, describe) {
   function go(index) {
     current = index;
     item();
+    view.show(whole[index]);
+    hint(index);
+  }
+
+  // The points between two corners, while the second one moves and once it is there.
+  function framed(from, to, done) {
+    const [[left, right], [top, bottom]] = [0, 1].map((axis) => [from[axis], to[axis]].sort((a, b) => a - b));
+    hideHint();
+    frame.hidden = done !== undefined;
+    style(frame, { left: `${left}px`, top: `${top}px`, width: `${right - left}px`, height: `${bottom - top}px` });
+    const inside = ([x, y]) => x >= left && x <= right && y >= top && y <= bottom;
+    if (done) select(places.flatMap((place, index) => (inside(place) ? [index] : [])));
+  }
+
+  function toggle(index) {
+    const { selected } = shown;
+    select(selected.includes(index) ? selected.filter((other) => other !== index) : [...selected, index].sort((a, b) => a - b));
     hint(index);
   }
 
@@ -81,8 +110,14 @@ export function scatter(root, describe) {
   list.addEventListener("focus", () => places.length && hint(current));
   list.addEventListener("blur", hideHint);
   list.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") return hideHint();
+    if (event.key === "Escape") return tip.hidden ? select([]) : hideHint();
     const last = places.length - 1;
+    if (last < 0 || event.ctrlKey || event.metaKey || event.altKey) return;
+    const act = { "+": view.in, "=": view.in, "-": view.out, 0: view.reset, Enter: () => toggle(current), " ": () => toggle(current) }[event.key];
+    if (act) {
+      event.preventDefault();
+      return act();
+    }
     const next = {
       ArrowLeft: () => towards(places, current, [-1, 0]),
       ArrowRight: () => towards(places, current, [1, 0]),
@@ -93,13 +128,13 @@ export function scatter(root, describe) {
       Home: () => 0,
       End: () => last,
     }[event.key];
-    if (!next || last < 0) return;
+    if (!next) return;
     event.preventDefault();
     go(next());
   });
   new ResizeObserver(paint).observe(root);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
-  return { show, go };
+  return { show, go, zoom: view };
 }
 
 // Both axes in the same measure, as large as fits.
@@ -119,14 +154,15 @@ export function fitted(points, width, height) {
   ]);
 }
 
-export function drawPoints(context, places, { colors, lit }) {
+export function drawPoints(context, places, { colors, lit, selected }) {
+  const all = [...new Set([...lit, ...selected])];
   const radius = places.length < 100 ? 6 : places.length < 500 ? 4.5 : 3.2;
   const dot = ([x, y], size) => {
     context.beginPath();
     context.arc(x, y, size, 0, 2 * Math.PI);
   };
   places.forEach((place, index) => {
-    context.globalAlpha = !lit.length ? 0.85 : 0.2;
+    context.globalAlpha = !all.length ? 0.85 : 0.2;
     context.fillStyle = colors[index];
     dot(place, radius);
     context.fill();
@@ -134,7 +170,7 @@ export function drawPoints(context, places, { colors, lit }) {
   context.globalAlpha = 1;
   context.lineWidth = 2;
   context.strokeStyle = themed("--ink");
-  for (const index of lit.toReversed()) {
+  for (const index of all.toReversed()) {
     context.fillStyle = colors[index];
     dot(places[index], radius + 2.5);
     context.fill();

@@ -31,7 +31,7 @@ export function sharedTokens(a, b) {
   return found;
 }
 
-const lexicalScore = (a, b) => sharedTokens(a, b).reduce((sum, { product }) => sum + product, 0);
+export const lexicalScore = (a, b) => sharedTokens(a, b).reduce((sum, { product }) => sum + product, 0);
 
 // For each token vector of the query its best match in the passage: index and inner product.
 export function bestMatches(query, passage) {

@@ -1,20 +1,21 @@
-// Texts, one a line, beside each other: a heat map of how near each is to every other.
+// Texts, one per line, beside each other: a heat map of how near each is to every other.
 
 import { orCancel } from "./api.js";
-import { chosen, choices, find, lines, say, short } from "./dom.js";
+import { chosen, choices, find, lines, reveal, say, short } from "./dom.js";
 import { embed, leftOut, requestBody } from "./embed.js";
 import { EXAMPLE } from "./example.js";
+import { exportBox } from "./export.js";
 import { heatMap } from "./heatmap.js";
 import { takeTexts } from "./intake.js";
 import { run } from "./jobs.js";
 import { onLanguage, t } from "./language.js";
+import { isDocument } from "./passages.js";
 import { asGiven, byNearness } from "./order.js";
 import { heatMapPicture } from "./picture.js";
 import { rankFor, startRanking } from "./rank.js";
 import { legend, scaleOf } from "./scale.js";
 import { NEEDS } from "./scores.js";
 import { onModel, served } from "./status.js";
-import { takeAway } from "./take.js";
 import { task } from "./task.js";
 import { explain } from "./why.js";
 
@@ -25,10 +26,11 @@ let shown = null; // {texts, vectors, kind, pooling, scores, order, scale, pair}
 const work = task("compare", "heat");
 let map = null;
 let take = null;
-let missing = []; // heads that the served model has not
+let missing = []; // heads that the served model does not have
+let file = ""; // the name of the one that the texts are from
 
 export function startSimilarity() {
-  map = heatMap(find("heat"), { choose, chooseRow });
+  map = heatMap(find("heat"), { choose: chooseCell, chooseRow });
   example();
   find("compare-form").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -38,10 +40,14 @@ export function startSimilarity() {
     example();
     compare();
   });
-  takeTexts(find("lines"), find("lines-file"), async (file) => {
-    find("lines").value = await file.text();
+  find("lines").addEventListener("input", () => (file = ""));
+  takeTexts(find("lines"), find("lines-file"), async (taken) => {
+    find("lines").value = await taken.text();
+    file = taken.name;
     compare();
   });
+  find("why-back").addEventListener("click", () => map.back());
+  find("why-section").addEventListener("keydown", ({ key }) => key === "Escape" && map.back());
   for (const radio of document.querySelectorAll('input[name="score"], input[name="pooling"]'))
     radio.addEventListener("change", compare);
   find("order").addEventListener("change", reorder);
@@ -51,8 +57,8 @@ export function startSimilarity() {
   find("passage").addEventListener("change", () => choose(shown.pair[0], Number(find("passage").value)));
   find("swap").addEventListener("click", () => shown && choose(...shown.pair.toReversed()));
   startRanking(choose);
-  take = takeAway(
-    find("compare-take"),
+  take = exportBox(
+    find("compare-export"),
     () => shown && { ...shown, body: requestBody(shown.texts, shown.pooling, NEEDS[shown.kind]), picture: () => heatMapPicture(shown) },
   );
   onModel(offer);
@@ -63,7 +69,10 @@ export function startSimilarity() {
   compare();
 }
 
-const example = () => (find("lines").value = EXAMPLE.join("\n"));
+function example() {
+  find("lines").value = EXAMPLE.join("\n");
+  file = "";
+}
 
 // Scores that the served model cannot give are not offered, and a sentence says why.
 function offer({ outputs, pooling }) {
@@ -96,7 +105,8 @@ const compare = () =>
     shown.order = await ordered(signal);
     draw();
     explainPair();
-    notice(leftOut(given.length, most, vectors, maxTokens));
+    const long = vectors.some(({ cut }) => cut) || isDocument(file, find("lines").value);
+    notice([leftOut(given.length, most, vectors, maxTokens), long && t("compare.document")].filter(Boolean).join(" "));
   });
 
 const sameTexts = (texts) => shown?.texts.length === texts.length && texts.every((text, index) => text === shown.texts[index]);
@@ -138,6 +148,13 @@ function choose(i, j) {
   explainPair();
 }
 
+// Why stands below, out of sight: it comes into view, and the keyboard and screen readers go on there.
+function chooseCell(i, j) {
+  choose(i, j);
+  find("why-title").focus({ preventScroll: true });
+  reveal(find("why-section"), "start");
+}
+
 function draw() {
   map.show(shown);
   const title = t("legend.title", { score: t(`score.${shown.kind}`) });
@@ -155,7 +172,7 @@ function sayNearest() {
   const [near, far] = [others[0], others.at(-1)];
   say(
     find("nearest-text"),
-    t("compare.reading", {
+    t(near === far ? "compare.two" : "compare.reading", {
       text: short(texts[row]),
       near: short(texts[near]),
       nearness: value(near),

@@ -4,6 +4,7 @@ import { parseCsv } from "./csv.js";
 import { choices, find, lines, wellFormed } from "./dom.js";
 import { onLanguage, t } from "./language.js";
 import { isDocument, passages } from "./passages.js";
+import { flat, likely } from "./rows.js";
 
 const OTHER = { lines: "document", document: "lines" };
 
@@ -11,6 +12,7 @@ let table = null; // {columns, rows}, until somebody writes into the text area
 let file = ""; // its name, until then
 let way = null; // to read what is no table, once somebody chose it
 let read = null; // {way, n} of the texts that were read last
+let problem = null; // why the file is no table although its name says so
 
 export const source = {
   // `redraw` is called when the texts are to be read the other way.
@@ -26,8 +28,14 @@ export const source = {
 
   // A file, a table if its name ends so.
   read(name, text) {
-    const parsed = /\.(csv|tsv)$/i.test(name) ? parseCsv(text) : null;
+    let [parsed, bad] = [null, null];
+    try {
+      parsed = /\.(csv|tsv)$/i.test(name) ? parseCsv(text) : null;
+    } catch (error) {
+      bad = error;
+    }
     begin(name, parsed?.rows.length ? parsed : null);
+    problem = bad;
     if (!table) {
       find("points").value = text;
       return;
@@ -39,6 +47,7 @@ export const source = {
 
   // {texts, columns: [{name, values}]} of the rows that have a text; of a document also `places` of its passages
   async texts(options) {
+    if (problem) throw problem;
     if (!table) return written(options);
     const at = Number(find("text-column").value);
     const rows = table.rows.filter((row) => flat(row[at]));
@@ -50,7 +59,7 @@ export const source = {
 };
 
 function begin(name = "", parsed = null) {
-  [file, table, way, read] = [name, parsed, null, null];
+  [file, table, way, read, problem] = [name, parsed, null, null, null];
   find("text-column-field").hidden = !table;
   tell();
 }
@@ -78,16 +87,6 @@ function tell() {
   find("read-other").textContent = t(`read.as.${OTHER[taken]}`);
 }
 
-const flat = (text) => lines(text).join(" ");
-
 function write() {
   find("points").value = table.rows.map((row) => flat(row[Number(find("text-column").value)])).join("\n");
-}
-
-// The column called "text", else the one with the most to read.
-function likely({ columns, rows }) {
-  const named = columns.findIndex((column) => /^(text|sentence|content|文本|内容)$/i.test(column.trim()));
-  if (named >= 0) return named;
-  const lengths = columns.map((_, index) => rows.reduce((sum, row) => sum + row[index].length, 0));
-  return lengths.indexOf(Math.max(...lengths));
 }

@@ -17,10 +17,14 @@ let samples = [];
 let int8 = {}; // what it would give here, if that was measured
 
 // Called with what is served, once it is known and whenever it is something else.
-export const onModel = (listener) => listeners.push(listener);
+export function onModel(listener) {
+  listeners.push(listener);
+  if (last) listener(last);
+}
 
-// {model, digest, pooling, outputs, mostTexts, maxTokens, engine, precision, int8, reranker}; asked for again if
-// the server was away. `reranker` is {name, mostTexts}, null where the model itself ranks.
+// {model, demo, digest, pooling, outputs, width, unrelated, mostTexts, maxTokens, engine, precision, int8, reranker};
+// asked for again if the server was away. `unrelated` is {p5, p50, p95} of the cosines of unrelated texts, null where
+// nobody measured them; `reranker` is {name, mostTexts}, null where the model itself ranks.
 export function served() {
   known ??= describe().catch((error) => {
     known = null;
@@ -35,12 +39,15 @@ async function describe() {
     ask("reranker/info").then((answer) => answer.json()),
     ask("api/show", { body: {} }).then((answer) => answer.json()),
   ]);
-  const { engine, precision, int8 } = show.model_info;
+  const { engine, precision, int8, "general.architecture": architecture } = show.model_info;
   const what = {
     model: info.model_id,
+    demo: info.demo ?? false,
     digest: info.model_sha,
     pooling: info.model_type.embedding.pooling,
     outputs: info.outputs,
+    width: show.model_info[`${architecture}.embedding_length`],
+    unrelated: info.unrelated_cosine ?? null,
     mostTexts: info.max_client_batch_size,
     maxTokens: info.max_input_length,
     engine,

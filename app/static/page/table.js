@@ -5,13 +5,17 @@ import { along, make, short, style } from "./dom.js";
 import { t } from "./language.js";
 import { score, share } from "./scale.js";
 
-// Pixels, as the style sheet says: between cells, and around the table for the focus ring.
-const GAP = 2;
-const PADDING = 3;
+// Pixels.
+const PADDING = 3; // of the scroller, for the focus ring
+const SMALL = 34; // cells narrower than this have no room for "0.93"
+const VALUE = 20; // the narrowest that has room for ".93"
+const LINE = 15; // the lowest row whose label can be read
+const TARGET = 24; // what a finger hits
 
 export function table(shown, hooks, scroller, at) {
   const { texts, order, scale } = shown;
   const n = order.length;
+  const { side, gap, label } = sizes(scroller.clientWidth - 2 * PADDING, n);
   const cells = order.map((_, r) => order.map((_, c) => cell(r, c)));
   const heads = order.map((index) =>
     make("th", { scope: "col", "aria-label": `${index + 1} ${short(texts[index])}` }, String(index + 1)),
@@ -31,20 +35,31 @@ export function table(shown, hooks, scroller, at) {
     make("thead", {}, make("tr", {}, make("th", { class: "corner" }, make("span", { class: "unseen" }, t("heat.texts"))), ...heads)),
     make("tbody", {}, ...rows),
   );
-  const { cell: side, label } = sizes(scroller.clientWidth - 2 * PADDING, n);
-  style(element, { "--cell": `${side}px`, "--label": `${label}px`, width: `${label + n * (side + GAP) + 2 * GAP}px` });
+  const height = Math.max(Math.round(side * 0.78), matchMedia("(pointer: coarse)").matches ? TARGET : LINE);
+  const width = label + n * side + (n + 2) * gap;
+  for (const [name, value] of Object.entries({ "--side": side, "--height": height, "--gap": gap, "--label": label, width }))
+    style(element, { [name]: `${value}px` });
+  element.classList.toggle("small", side < SMALL);
+  element.classList.toggle("tiny", side < VALUE);
   let current = cells[Math.min(at[0], n - 1)][Math.min(at[1], n - 1)];
+  let marked = null;
   current.tabIndex = 0;
 
   function cell(r, c) {
     const value = score(shown, r, c);
     const same = order[r] === order[c];
-    const made = make("td", { tabindex: "-1", class: same ? "same" : null, "data-at": `${r} ${c}`, "aria-label": hooks.name(r, c) }, value.toFixed(2));
+    const made = make("td", { tabindex: "-1", class: same ? "same" : null, "data-at": `${r} ${c}`, "aria-label": hooks.name(r, c) }, shortest(value.toFixed(2)));
     if (!same) {
       const color = viridis(share(scale, value));
       style(made, { "background-color": css(color), color: inkOn(color) });
     }
     return made;
+  }
+
+  // "0.93", in a small cell ".93"
+  function shortest(text) {
+    if (side < VALUE) return "";
+    return side < SMALL ? text.replace("0.", ".").slice(0, 3) : text;
   }
 
   const place = (event) => event.target.closest?.("td")?.dataset.at.split(" ").map(Number);
@@ -85,18 +100,23 @@ export function table(shown, hooks, scroller, at) {
 
   return {
     element,
-    focus: (r, c) => cells[r][c].focus(),
+    cell: (r, c) => cells[r][c],
     box: (r, c) => cells[r][c].getBoundingClientRect(),
     mark(r, c) {
-      for (const row of cells) for (const one of row) one.removeAttribute("aria-selected");
-      cells[r]?.[c]?.setAttribute("aria-selected", "true");
+      marked?.removeAttribute("aria-selected");
+      marked = cells[r][c];
+      marked.setAttribute("aria-selected", "true");
     },
   };
 }
 
-// Cells wide enough for "0.93", and no wider than looks good; labels take what is left.
+// The whole table fits where there is room, however many texts: cells grow no wider than looks good, labels take what
+// is left. On a narrow screen cells stay wide enough for a finger, and a large table scrolls.
 function sizes(room, n) {
-  const least = Math.min(240, room * 0.38);
-  const cell = Math.min(58, Math.max(34, Math.floor((room - least) / n) - GAP));
-  return { cell, label: Math.max(least, Math.min(340, room - n * (cell + GAP) - 2 * GAP)) };
+  const narrow = room < 600;
+  const least = narrow ? (room < 60 + n * TARGET ? 110 : 60) : Math.min(240, Math.max(150, room - 48 * n));
+  const share = (room - least) / (n + 2);
+  const gap = share < 24 ? 1 : 2;
+  const side = Math.min(58, Math.max(narrow ? TARGET - gap : 6, Math.floor((room - least - 2 * gap) / n) - gap));
+  return { side, gap, label: Math.max(least, Math.min(340, room - n * side - (n + 2) * gap)) };
 }

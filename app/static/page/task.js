@@ -6,16 +6,17 @@ import { t } from "./language.js";
 
 // Elements are `name`-say, -cancel and, where there is one, -progress; `busy` is the id of what is made anew.
 // The function starts `act({ signal, notice, progress })` in place of what runs; true once that has succeeded.
+// Its `stop` ends what runs without a word.
 export function task(name, busy) {
   let running = null;
-  const [cancel, bar, result] = [find(`${name}-cancel`), find(`${name}-progress`), find(busy)];
+  const [cancel, bar, result] = [find(`${name}-cancel`), find(`${name}-progress`), busy && find(busy)];
   const notice = (sentence, error) => say(find(`${name}-say`), sentence, error);
   const progress = (done, of) => {
     bar.hidden = !of || done === of;
     Object.assign(bar, { value: done, max: of || 1 });
   };
   cancel.addEventListener("click", () => running?.abort());
-  return async (act) => {
+  const start = async (act) => {
     running?.abort();
     const mine = (running = new AbortController());
     notice(null);
@@ -35,4 +36,11 @@ export function task(name, busy) {
       }
     }
   };
+  start.stop = () => {
+    running?.abort();
+    running = null;
+    cancel.hidden = true;
+    notice(null);
+  };
+  return start;
 }

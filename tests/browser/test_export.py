@@ -1,4 +1,4 @@
-"""Take away: code that works when it is pasted, vectors as files, the picture."""
+"""Export: code that works when it is pasted, vectors as files, the picture."""
 
 import csv
 import json
@@ -25,8 +25,8 @@ KINDS = ["curl", "requests", "ollama", "openai"]
 AWKWARD = ['it\'s "quoted" $HOME `date` \\n', "什么是机器学习？", "tab\there {a} %s", "🚀 </script>"]
 
 
-def take(page, view="similarity"):
-    box = page.locator(f"#{'compare' if view == 'similarity' else 'map'}-take")
+def open_export(page, view="similarity"):
+    box = page.locator(f"#{'compare' if view == 'similarity' else 'map'}-export")
     box.locator("summary").click()
     return box
 
@@ -61,7 +61,7 @@ def run(kind, text, tmp_path):
 def test_the_code_works_as_it_is_pasted(open_page, full_server, tmp_path):
     page = open_page(of=full_server)
     compare(page, AWKWARD)
-    box = take(page)
+    box = open_export(page)
     body = {"input": AWKWARD, "pooling": "mean"}
     vectors = full_server.post("/api/embed", body, Authorization=f"Bearer {KEY}")[1]["embeddings"]
     for kind in KINDS:
@@ -94,7 +94,7 @@ def test_the_code_works_as_it_is_pasted(open_page, full_server, tmp_path):
 
 def test_code_reads_many_texts_from_a_file(open_page, tmp_path):
     page = open_page("map")
-    box = take(page, "map")
+    box = open_export(page, "map")
     expect(box.locator(".hint")).to_contain_text("request.json")
     file = download(page, box, "request.json", tmp_path)
     assert len(json.loads(file.read_text())["input"]) == 48
@@ -113,7 +113,7 @@ def test_vectors_are_the_servers_own(open_page, full_server, tmp_path):
     texts = [text.strip() for text in AWKWARD]
     page.locator('input[name="score"][value="hybrid"]').check(force=True)
     expect(page.locator("#legend p")).to_contain_text("Hybrid")
-    box = take(page)
+    box = open_export(page)
     found = json.loads(download(page, box, "Vectors as JSON", tmp_path).read_text())
     body = {"input": texts, "pooling": "mean", "return_sparse": True, "return_colbert_vecs": True}
     answer = full_server.post("/api/embed", body, Authorization=f"Bearer {KEY}")[1]
@@ -138,7 +138,7 @@ def test_vectors_are_the_servers_own(open_page, full_server, tmp_path):
 @pytest.mark.parametrize("view", ["similarity", "map"])
 def test_the_picture_is_a_picture(open_page, tmp_path, view):
     page = open_page(view)
-    file = download(page, take(page, view), "Picture as PNG", tmp_path)
+    file = download(page, open_export(page, view), "Picture as PNG", tmp_path)
     content = file.read_bytes()
     assert content.startswith(b"\x89PNG\r\n\x1a\n")
     width, height = struct.unpack(">II", content[16:24])
@@ -151,7 +151,7 @@ def test_many_lexical_texts_are_a_table_of_weights(open_page, full_server, tmp_p
     page = open_page(of=full_server)
     page.locator('input[name="score"][value="lexical"]').check(force=True)
     expect(page.locator("#legend p")).to_contain_text("Lexical")
-    rows = table(download(page, take(page), "Vectors as CSV", tmp_path))
+    rows = table(download(page, open_export(page), "Vectors as CSV", tmp_path))
     assert rows[0] == ["text", "token", "weight"]
     assert all(np.float32(weight) > 0 for _, _, weight in rows[1:])
     assert len({text for text, _, _ in rows[1:]}) == 12
