@@ -223,7 +223,7 @@ def test_a_numpy_file(run, tmp_path, reference):
     assert run(place, "--out", out, "--id-column", "id", "--part-rows", 2).exit_code == 3
     assert not parts.exists()
     np.testing.assert_array_equal(np.load(out), found)
-    assert "only be written on this machine" in run(place, "--out", "s3://bucket/vectors.npy").output
+    assert "can be written on this machine only" in run(place, "--out", "s3://bucket/vectors.npy").output
 
 
 def test_columns_of_json_take_the_type_that_holds_all(run, tmp_path):
@@ -436,7 +436,7 @@ def test_ctrl_c_while_it_loads_is_one_sentence(tmp_path, tiny_folder):
     place = write_jsonl(tmp_path / "a.jsonl", [{"text": "one " * 1000}] * 1000)
     line, environment = command(tiny_folder, place, "--out", tmp_path / "out")
     process = subprocess.Popen(line, cwd=ROOT, env=environment, stderr=subprocess.PIPE)
-    while b"precision" not in (said := process.stderr.readline()):
+    while b"loading" not in (said := process.stderr.readline()):
         assert said
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
