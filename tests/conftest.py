@@ -34,6 +34,7 @@ from app.engine.embeddings import (
 from app.engine.encoder import Encoder, EncoderSettings
 from app.engine.errors import Abandoned, LateNeedsMean, MissingHead, TextTooLong, TooMuchOutput
 from app.engine.scores import Plan, score_pairs
+from app.engine.space import space_name
 from app.engine.token_pooling import count_pooled, pool
 from benchmarks.checkpoint import PAIR
 
@@ -53,6 +54,7 @@ class FakeEncoder:
     width = 16
     limit = 8
     heads = ("sparse", "colbert")
+    pooling = "mean"
 
     def __init__(self) -> None:
         self.load_state = Load(ready=True, drain_seconds=dict.fromkeys(PRIORITIES, 7))
@@ -183,11 +185,15 @@ class FakeEncoder:
             width=width,
             vocabulary=vocabulary,
             max_tokens=self.limit,
-            pooling="mean",
+            pooling=self.pooling,
             heads=self.heads,
             engine="native",
             precision="fp32",
+            space=self.space(),
         )
+
+    def space(self, pooling=None) -> str:
+        return space_name("0" * 64, pooling or self.pooling, "native", "fp32", self.limit)
 
     def tokenize(self, texts: list[str], special: bool, most: int, gone=None) -> list[list[Token]]:
         found: list[list[Token]] = []
@@ -238,7 +244,7 @@ class FakeReranker:
     @property
     def info(self) -> ModelInfo:
         of_encoder = replace(self.encoder.info, max_tokens=self.limit, pooling="cls", heads=())
-        return replace(of_encoder, digest="1" * 64, labels=self.labels)
+        return replace(of_encoder, digest="1" * 64, labels=self.labels, space="")
 
     @staticmethod
     def logit(query: str, passage: str) -> float:

@@ -1,4 +1,4 @@
-"""Writes answers: JSON in pieces, with a bound on memory, and a header that says where the time went."""
+"""Writes answers: JSON in pieces, with a bound on memory, and headers about its vectors and its time."""
 
 import itertools
 import time
@@ -15,6 +15,7 @@ from app.api.context import encoder, settings
 from app.api.errors import Busy
 from app.api.metrics import count_work
 from app.api.room import Room, open_room, until_sent
+from app.api.space import tell_space
 from app.engine.embeddings import CROSS_ENCODER, Embeddings, Scores
 from app.engine.errors import TooMuchOutput
 
@@ -71,7 +72,7 @@ def expect(numbers: int) -> None:
 
 
 def answer(content: Any, done: Embeddings | Scores) -> Response:
-    """A JSON answer that says in its Server-Timing header where the time went, in milliseconds.
+    """A JSON answer whose headers name the space of its vectors, and where the time went in milliseconds.
 
     What was done goes to the metrics and to the request's line in the log. Content holds numbers in arrays,
     and iterators where a list would take more memory than those.
@@ -101,6 +102,7 @@ def answer(content: Any, done: Embeddings | Scores) -> Response:
         shown = spent | {"serialize": time.perf_counter_ns() - start}
         count(shown)
     response.headers["Server-Timing"] = ", ".join(f"{name};dur={ns / 1e6:.2f}" for name, ns in shown.items())
+    tell_space(response)
     return response
 
 

@@ -13,6 +13,7 @@ from marshmallow import ValidationError
 from app.api.answer import expect, keep_room
 from app.api.context import Reranker, client, encoder, reranker, settings
 from app.api.errors import UnknownModel
+from app.api.space import check_model, check_space
 from app.config import plain_name
 from app.engine.embeddings import (
     DENSE,
@@ -127,6 +128,7 @@ def encode(
     Without `unit` vectors keep the length that the model gave them. Where no `priority` is given the
     request's header may say it. A ValidationError names `field`, where the texts came from.
     """
+    check_space(pooling)
     check_width(dimensions)
     with _named(field):
         found = encoder().encode(
@@ -168,6 +170,7 @@ def score(
     priority: Priority | None = None,
 ) -> Scores:
     """As Encoder.score; `field` and `priority` as for `encode`."""
+    check_model(pooling)
     with _named(field):
         return encoder().score(
             pairs,
@@ -197,6 +200,7 @@ def rank(
     truncate: Side | None,
 ) -> Scores:
     """As `score`, and the cross-encoder's scores of the best `top` of them."""
+    check_model(pooling)
     with _named(field):
         return model.rank(
             query,

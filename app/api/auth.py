@@ -85,7 +85,7 @@ def init_app(app: Flask) -> None:
     """Require a key of every request if there are keys; send CORS headers to the origins that are set."""
     found: Settings = app.config["EMBED"]
     if found.cors_origins:
-        exposed = ["X-Request-ID", "Retry-After", "Server-Timing", "Warning"]
+        exposed = ["X-Request-ID", "X-Embedding-Space", "Retry-After", "Server-Timing", "Warning"]
         CORS(app, origins=list(found.cors_origins), expose_headers=exposed)
     if app.extensions["keys"]:
         app.before_request(_check)

@@ -35,12 +35,14 @@ def documented(
     many: bool = False,
     media: tuple[str, ...] = ("application/json",),
     examples: dict[str, Any] | None = None,
+    parameters: list[dict[str, Any]] | None = None,
+    headers: dict[str, Any] | None = None,
 ) -> Callable[[View], View]:
     """Attach to a view what the document says of it; the docstring is its longer description.
 
     `request`: a schema, or several of which one must fit. `many`: a 200 is a list of what its schema
-    says, `media` the types it comes in. `examples` are request bodies as OpenAPI example objects;
-    Swagger UI offers and sends them.
+    says, `media` the types it comes in, `headers` its own. `examples` are request bodies as OpenAPI example
+    objects; Swagger UI offers and sends them. `parameters` are the request's, such as a header.
     """
 
     first = request[0] if isinstance(request, tuple) else request
@@ -56,6 +58,10 @@ def documented(
                 for status, answer in responses.items()
             },
         }
+        if parameters:
+            operation["parameters"] = parameters
+        if headers:
+            operation["responses"]["200"]["headers"] = headers
         if view.__doc__:
             operation["description"] = view.__doc__.strip()
         if request:

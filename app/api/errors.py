@@ -29,7 +29,7 @@ SENTENCES = {
     408: REFUSALS[408].sentence,
     500: "the server failed on this request, its log says why",
 }
-MODEL_CHARACTERS = 256  # how much of a model's name an answer repeats
+MODEL_CHARACTERS = 256  # how much of the name of a model or a space an answer repeats
 
 
 class Busy(Exception):
@@ -48,9 +48,24 @@ class UnknownModel(Exception):
     """A request names a model that is not one of those `served`."""
 
     def __init__(self, asked: str, *served: str) -> None:
-        shown = asked if len(asked) <= MODEL_CHARACTERS else f"{asked[:MODEL_CHARACTERS]}..."
         verb = "is" if len(served) == 1 else "are"
-        super().__init__(f"model {shown!r} not found: {' and '.join(map(repr, served))} {verb} served here")
+        super().__init__(
+            f"model {_short(asked)!r} not found: {' and '.join(map(repr, served))} {verb} served here"
+        )
+
+
+class OtherSpace(Exception):
+    """A request expects another embedding space than those that its answer could be in."""
+
+    def __init__(self, expected: str, *here: str) -> None:
+        super().__init__(
+            f"the embedding space {_short(expected)!r} is expected, but this answer would be in "
+            f"{' or '.join(map(repr, here))}: do not mix their vectors"
+        )
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= MODEL_CHARACTERS else f"{name[:MODEL_CHARACTERS]}..."
 
 
 def init_app(app: Flask) -> None:
@@ -59,6 +74,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(LateNeedsMean, _late_needs_mean)
     app.register_error_handler(TooMuchOutput, _too_much_output)
     app.register_error_handler(UnknownModel, _unknown_model)
+    app.register_error_handler(OtherSpace, _other_space)
     app.register_error_handler(NotLoaded, _unavailable)
     app.register_error_handler(Overloaded, overloaded)
     app.register_error_handler(Busy, overloaded)
@@ -115,6 +131,12 @@ def _too_much_output(error: TooMuchOutput) -> Response:
 
 def _unknown_model(error: UnknownModel) -> Response:
     return refusal(404, str(error), {"model": [str(error)]})
+
+
+def _other_space(error: OtherSpace) -> Response:
+    response = refusal(409, str(error), {"X-Embedding-Space": [str(error)]})
+    response.headers["X-Should-Retry"] = "false"  # else OpenAI's clients retry a 409
+    return response
 
 
 def _unavailable(error: NotLoaded | Stuck) -> Response:

@@ -24,6 +24,10 @@ class Refusal:
     details: dict[str, Any] = field(default_factory=dict)
 
 
+OTHER_SPACE = (
+    "the embedding space '5617a9f61b02.cls.fp32.512.1' is expected, but this answer would be in "
+    "'5617a9f61b02.mean.fp32.512.1': do not mix their vectors"
+)
 # Refusals of a request with texts, for the documentation; app.api.errors decides which status is sent.
 REFUSALS = {
     400: Refusal(
@@ -41,6 +45,12 @@ REFUSALS = {
         "too slow",
         "the body came too slowly",
         "the request did not come in time: its head has ten seconds, its body two minutes",
+    ),
+    409: Refusal(
+        "another space",
+        "the request expects another embedding space (X-Embedding-Space)",
+        OTHER_SPACE,
+        {"X-Embedding-Space": [OTHER_SPACE]},
     ),
     413: Refusal(
         "too large",

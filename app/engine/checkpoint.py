@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from app.engine.embeddings import Head, IntArray, ModelInfo, Pooling
+from app.engine.embeddings import Head, IntArray, ModelInfo, Pooling, Precision
 from app.engine.errors import ModelError
+from app.engine.space import space_name
 
 # These families number positions from the padding id + 1, so a text cannot use the positions before.
 OFFSET_POSITIONS = ("xlm-roberta", "roberta", "camembert")
@@ -123,7 +124,7 @@ class Checkpoint:
                 digest.update(content.read())
         return digest.hexdigest()
 
-    def info(self, max_tokens: int, pooling: Pooling, engine: str, precision: str) -> ModelInfo:
+    def info(self, max_tokens: int, pooling: Pooling, engine: str, precision: Precision) -> ModelInfo:
         """The description of the served model, with what the encoder adds."""
         return ModelInfo(
             family=self.model_type,
@@ -139,6 +140,7 @@ class Checkpoint:
             pooling=pooling,
             engine=engine,
             precision=precision,
+            space="" if self.labels else space_name(self.fingerprint, pooling, engine, precision, max_tokens),
             labels=self.labels,
         )
 

@@ -220,7 +220,8 @@ class ModelInfo:
     pooling: Pooling  # the server's default
     heads: tuple[Head, ...]
     engine: str
-    precision: str
+    precision: Precision
+    space: str = ""  # the name of its vectors' space, with this pooling; "" for a cross-encoder
     # int8 compared with `auto` on this processor: times_as_fast, than, cosine_mean, ...; {} if unknown.
     int8: dict[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] = ()  # of a cross-encoder's scores; () for an encoder

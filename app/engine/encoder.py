@@ -41,6 +41,7 @@ from app.engine.passages import MOST_TOKENS, cut
 from app.engine.policy import QUESTION_TOKENS, Policy
 from app.engine.prepare import known_of_int8
 from app.engine.scores import Plan, in_tokens, score_pairs
+from app.engine.space import space_name
 from app.engine.tokenizer import Pause, Tokens
 
 log = logging.getLogger(__name__)
@@ -123,6 +124,14 @@ class Encoder:
         backend = model.backend
         found = model.checkpoint.info(self.max_tokens, self.settings.pooling, backend.name, backend.precision)
         return replace(found, int8=self._int8, demo=self._demo, unrelated_cosine=self._unrelated_cosine)
+
+    def space(self, pooling: Pooling | None = None) -> str:
+        """The name of the space of `encode`'s dense vectors; raises NotLoaded before `load`."""
+        model = self._loaded()
+        backend, pooling = model.backend, pooling or self.settings.pooling
+        return space_name(
+            model.checkpoint.fingerprint, pooling, backend.name, backend.precision, self.max_tokens
+        )
 
     def load(self) -> None:
         """Load the model folder and warm it up; raises ModelError with the file that is at fault."""

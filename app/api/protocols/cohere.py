@@ -14,6 +14,7 @@ from app.api.fields import OwnField, Text, Texts, Unserved, ignored, json_name, 
 from app.api.protocol import Protocol
 from app.api.room import until_sent
 from app.api.schema import Request, TextsRequest
+from app.api.space import EXPECTED, TOLD
 from app.engine.embeddings import Embeddings
 from app.engine.encodings import ENCODINGS
 
@@ -152,6 +153,8 @@ cohere = Protocol("cohere", __name__, error=_error, schema=CohereError, prefix="
     request=EmbedTexts,
     responses={200: (V1EmbedResponse, "one vector for each text, in their order"), **cohere.refusals()},
     tag="Cohere",
+    parameters=EXPECTED,
+    headers=TOLD,
     examples=EXAMPLES,
 )
 def v1_embed() -> Response:
@@ -171,6 +174,8 @@ def v1_embed() -> Response:
     request=(EmbedTexts, EmbedInputs),
     responses={200: (V2EmbedResponse, "vectors by type, in the order of the texts"), **cohere.refusals()},
     tag="Cohere",
+    parameters=EXPECTED,
+    headers=TOLD,
     examples=EXAMPLES,
 )
 def v2_embed() -> Response:
@@ -188,7 +193,10 @@ def v2_embed() -> Response:
 @documented(
     "Cut a text into tokens, in Cohere's protocol",
     request=V1TokenizeRequest,
-    responses={200: (V1TokenizeResponse, "their ids and strings"), **cohere.refusals()},
+    responses={
+        200: (V1TokenizeResponse, "their ids and strings"),
+        **cohere.refusals(400, 404, 408, 413, 415, 422, 503, 504),
+    },
     tag="Cohere",
     examples={"one": {"summary": "A text", "value": {"text": "Hello world"}}},
 )

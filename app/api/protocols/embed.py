@@ -18,6 +18,7 @@ from app.api.documented import documented
 from app.api.fields import Choice, TextOrTexts, ignored, model_name, priority, switch, texts, whole
 from app.api.protocol import Protocol
 from app.api.schema import TextsRequest
+from app.api.space import EXPECTED, TOLD
 from app.engine.embeddings import POOL_FACTORS, FloatArray, Output
 from app.engine.encodings import ENCODINGS, matrix
 
@@ -195,6 +196,8 @@ embed_protocol = Protocol("embed", __name__)
         **embed_protocol.refusals(),
     },
     tag="Embeddings",
+    parameters=EXPECTED,
+    headers=TOLD,
     examples=EXAMPLES,
 )
 def embed() -> Response:

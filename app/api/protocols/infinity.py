@@ -18,6 +18,7 @@ from app.api.protocols.openai import (
     error,
 )
 from app.api.protocols.openai.models import Model, described, served_names
+from app.api.space import EXPECTED, TOLD
 
 
 class InfinityRequest(EmbeddingsRequest):
@@ -52,6 +53,8 @@ infinity = Protocol("infinity", __name__, error=error, schema=OpenAIError, statu
     request=InfinityRequest,
     responses={200: (EmbeddingsResponse, "one vector for each text, in their order"), **infinity.refusals()},
     tag="Infinity",
+    parameters=EXPECTED,
+    headers=TOLD,
     examples={"batch": {"summary": "Two texts", "value": {"input": ["a text", "一段文字"]}}},
 )
 def embeddings() -> Response:

@@ -16,6 +16,7 @@ from app.api.documented import documented
 from app.api.fields import Text, ignored, model_name, switch
 from app.api.protocol import Protocol
 from app.api.schema import Request, TextsRequest
+from app.api.space import EXPECTED, TOLD
 
 # Clients read "<architecture>.context_length" and the like; this is Ollama's architecture name for BGE-M3.
 ARCHITECTURE = "bert"
@@ -127,6 +128,7 @@ def show() -> dict[str, Any]:
             "outputs": ["dense", *info.heads],
             "engine": info.engine,
             "precision": info.precision,
+            "embedding_space": info.space,
             "int8": info.int8,
             "demo": info.demo,
             "unrelated_cosine": info.unrelated_cosine,
@@ -140,8 +142,10 @@ def show() -> dict[str, Any]:
 @documented(
     "Turn one text into a vector (the older form of /api/embed)",
     request=LegacyRequest,
-    responses={200: (LegacyResponse, "the vector, of length 1"), **BODY, **ollama.refusals(504)},
+    responses={200: (LegacyResponse, "the vector, of length 1"), **BODY, **ollama.refusals(409, 504)},
     tag="Ollama",
+    parameters=EXPECTED,
+    headers=TOLD,
     examples={"one": {"summary": "A text", "value": {"prompt": "a text"}}},
 )
 def embeddings() -> Response:

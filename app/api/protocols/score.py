@@ -17,6 +17,7 @@ from app.api.documented import documented
 from app.api.fields import OwnField, Text, Texts, json_name, model_name, priority, required, switch
 from app.api.protocol import Protocol
 from app.api.schema import TextsRequest
+from app.api.space import EXPECTED
 from app.engine.embeddings import HYBRID
 from app.engine.errors import MissingHead
 
@@ -145,6 +146,7 @@ score_protocol = Protocol("score", __name__)
     request=(ScorePairs, ScoreQuery),
     responses={200: (ScoreResponse, "a score of each kind for every pair"), **score_protocol.refusals()},
     tag="Ranking",
+    parameters=EXPECTED,
     examples=EXAMPLES,
 )
 def compare() -> Response:

@@ -17,6 +17,7 @@ from app.api.fields import TextOrTexts, Unserved, positive, switch, texts
 from app.api.protocol import Protocol
 from app.api.room import until_sent
 from app.api.schema import Request, TextsRequest
+from app.api.space import EXAMPLE, EXPECTED, SPACE, TOLD
 from app.engine.embeddings import CROSS_ENCODER, ModelInfo
 from app.engine.encodings import as_float
 
@@ -84,6 +85,7 @@ class InfoResponse(Schema):
             "description": "Whether this is the small demo model, which `make run` serves without BGE-M3."
         }
     )
+    embedding_space = fields.String(metadata={"example": EXAMPLE, "description": SPACE})
     unrelated_cosine = fields.Nested(
         Percentiles,
         allow_none=True,
@@ -115,9 +117,11 @@ REFUSALS = tei.refusals(400, 408, 413, 415, 422, 503, 504)  # it names no model
 @documented(
     "Turn texts into vectors, in the protocol of text-embeddings-inference",
     request=TEIEmbedRequest,
-    responses={200: (NUMBERS, "one vector for each text, in their order"), **REFUSALS},
+    responses={200: (NUMBERS, "one vector for each text, in their order"), **REFUSALS, **tei.refusals(409)},
     many=True,
     tag="text-embeddings-inference",
+    parameters=EXPECTED,
+    headers=TOLD,
     examples=EXAMPLES,
 )
 def embed() -> Response:
@@ -138,9 +142,15 @@ def embed() -> Response:
 @documented(
     "Turn texts into lexical weights",
     request=TEISparseRequest,
-    responses={200: ({"type": "array", "items": SparseValue}, "a list for each text"), **REFUSALS},
+    responses={
+        200: ({"type": "array", "items": SparseValue}, "a list for each text"),
+        **REFUSALS,
+        **tei.refusals(409),
+    },
     many=True,
     tag="text-embeddings-inference",
+    parameters=EXPECTED,
+    headers=TOLD,
     examples=EXAMPLES,
 )
 def embed_sparse() -> Response:
@@ -215,6 +225,7 @@ def _of_encoder(*kinds: str) -> dict[str, Any]:
     }
     kind = {name: about[name] for name in kinds}
     return _described(served_name(None), found, kind, ["dense", *found.heads]) | {
+        "embedding_space": found.space,
         "demo": found.demo,
         "unrelated_cosine": found.unrelated_cosine,
     }

@@ -15,6 +15,7 @@ from app.api.health import ready as check
 from app.api.protocol import Protocol
 from app.api.room import until_sent
 from app.api.schema import TextsRequest
+from app.api.space import EXAMPLE, EXPECTED, SPACE, TOLD
 
 
 class VectorRequest(TextsRequest):
@@ -35,6 +36,7 @@ class MetaResponse(Schema):
     model = fields.String(required=True, metadata={"example": "bge-m3"})
     dimensions = fields.Integer(required=True, metadata={"example": 1024})
     max_tokens = fields.Integer(required=True, metadata={"example": 8192})
+    embedding_space = fields.String(required=True, metadata={"example": EXAMPLE, "description": SPACE})
 
 
 weaviate = Protocol("weaviate", __name__, open={"live", "ready"})
@@ -46,6 +48,8 @@ weaviate = Protocol("weaviate", __name__, open={"live", "ready"})
     request=VectorRequest,
     responses={200: (VectorResponse, "the vector, of length 1"), **weaviate.refusals()},
     tag="Weaviate",
+    parameters=EXPECTED,
+    headers=TOLD,
     examples={"one": {"summary": "A text", "value": {"text": "a text"}}},
 )
 def vectors() -> Response:
@@ -60,7 +64,12 @@ def vectors() -> Response:
 @documented("The model served here", responses={200: (MetaResponse, "its description")}, tag="Weaviate")
 def meta() -> dict[str, Any]:
     info = encoder().info
-    return {"model": served_name(None), "dimensions": info.width, "max_tokens": info.max_tokens}
+    return {
+        "model": served_name(None),
+        "dimensions": info.width,
+        "max_tokens": info.max_tokens,
+        "embedding_space": info.space,
+    }
 
 
 @weaviate.get("/.well-known/live")

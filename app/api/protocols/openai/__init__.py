@@ -23,6 +23,7 @@ from app.api.fields import (
 )
 from app.api.protocol import Protocol
 from app.api.schema import TextsRequest
+from app.api.space import EXPECTED, TOLD
 from app.engine.embeddings import Chunking, Embeddings
 from app.engine.encodings import ENCODINGS
 
@@ -178,6 +179,8 @@ openai = Protocol(
     request=EmbeddingsRequest,
     responses={200: (EmbeddingsResponse, "one vector for each text, in their order"), **openai.refusals()},
     tag="OpenAI",
+    parameters=EXPECTED,
+    headers=TOLD,
     examples={"batch": {"summary": "Two texts", "value": {"input": ["a text", "一段文字"]}}},
 )
 def embeddings() -> Response:

@@ -9,6 +9,7 @@ from app.api.context import encoder, reranker, settings
 from app.api.documented import documented
 from app.api.protocol import Protocol
 from app.api.protocols.openai import STATUSES, OpenAIError, error
+from app.api.space import EXAMPLE, SPACE
 
 
 class Model(Schema):
@@ -22,6 +23,7 @@ class Model(Schema):
     )
     dimensions = fields.Integer(metadata={"example": 1024, "description": "Of the encoder's vectors."})
     max_tokens = fields.Integer(required=True, metadata={"example": 8192})
+    embedding_space = fields.String(metadata={"example": EXAMPLE, "description": SPACE})
 
 
 class Models(Schema):
@@ -69,5 +71,5 @@ def described(asked: str) -> dict[str, Any]:
         "owned_by": "local",
         "model_type": "rerank" if found else "embedding",
     }
-    width = {} if found else {"dimensions": info.width}
-    return about | width | {"max_tokens": info.max_tokens}
+    vectors = {} if found else {"dimensions": info.width, "embedding_space": info.space}
+    return about | vectors | {"max_tokens": info.max_tokens}

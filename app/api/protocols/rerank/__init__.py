@@ -24,6 +24,7 @@ from app.api.protocols.rerank.schemas import (
 )
 from app.api.protocols.tei import error as tei_error
 from app.api.room import until_sent
+from app.api.space import EXPECTED
 from app.engine.embeddings import CROSS_ENCODER, Scores
 
 SEARCH_UNIT = 100  # documents; what Cohere bills by
@@ -73,6 +74,7 @@ EITHER = {
     request=(TextsToRank, DocumentsToRank),
     responses={200: (EITHER, "the best first"), **rerank_protocol.refusals()},
     tag="Ranking",
+    parameters=EXPECTED,
     examples=EXAMPLES,
 )
 def rerank() -> Response:
@@ -91,6 +93,7 @@ def rerank() -> Response:
     request=(DocumentsToRank, TextsToRank),
     responses={200: (EITHER, "the best first"), **v1_rerank_protocol.refusals()},
     tag="Ranking",
+    parameters=EXPECTED,
     examples=EXAMPLES,
 )
 def v1_rerank() -> Response:
@@ -108,6 +111,7 @@ def v1_rerank() -> Response:
     request=V2DocumentsToRank,
     responses={200: (Ranking, "the best first"), **rerank_protocol.refusals()},
     tag="Ranking",
+    parameters=EXPECTED,
     examples={name: EXAMPLES[name] for name in ("documents", "stages")},
 )
 def v2_rerank() -> Response:
