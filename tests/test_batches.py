@@ -61,7 +61,7 @@ def numbered(count: int) -> bytes:
     return jsonl([request(str(number)) for number in range(count)])
 
 
-def answer(lines: list[bytes], gone: Callable[[], bool]) -> list[Result]:
+def answer(lines: list[bytes], gone: Callable[[], bool], space: str = "") -> list[Result]:
     """Answer with each request's id; those that end with 7 fail."""
     ids = [json.loads(line)["custom_id"] for line in lines]
     return [Result(json.dumps({"custom_id": id}).encode(), failed=id.endswith("7")) for id in ids]
@@ -259,7 +259,7 @@ def test_a_file_in_use_is_not_deleted(store):
     source = store.batch(id)["input_file_id"]
     held, go = threading.Event(), threading.Event()
 
-    def slowly(lines, gone):
+    def slowly(lines, gone, *_):
         held.set()
         go.wait(20)
         return answer(lines, gone)
@@ -366,7 +366,7 @@ def test_a_batch_is_openais_object_all_the_way(store):
     }
     seen = []
 
-    def watched(lines, gone):
+    def watched(lines, gone, *_):
         seen.append(store.batch(batch["id"]))
         return answer(lines, gone)
 
@@ -400,7 +400,7 @@ def test_batches_are_answered_one_at_a_time_and_the_oldest_first(store):
     queued = [queue(store, jsonl([request(f"{batch} {n}") for n in range(100)])) for batch in range(4)]
     calls = []
 
-    def noted(lines, gone):
+    def noted(lines, gone, *_):
         calls.append({json.loads(line)["custom_id"].split()[0] for line in lines})
         return answer(lines, gone)
 
@@ -413,7 +413,7 @@ def test_batches_are_answered_one_at_a_time_and_the_oldest_first(store):
 def test_lines_come_in_groups_that_fit_into_memory(store):
     sizes = []
 
-    def noted(lines, gone):
+    def noted(lines, gone, *_):
         sizes.append(len(lines))
         return answer(lines, gone)
 
@@ -427,7 +427,7 @@ def test_lines_with_many_texts_come_in_small_groups(store):
     """A text of one letter takes four bytes, and its vector takes thousands."""
     sizes = []
 
-    def noted(lines, gone):
+    def noted(lines, gone, *_):
         sizes.append(len(lines))
         return answer(lines, gone)
 
@@ -451,7 +451,7 @@ def test_a_group_is_not_much_to_repeat(store):
     """A text has about one token per four bytes."""
     sizes = []
 
-    def noted(lines, gone):
+    def noted(lines, gone, *_):
         sizes.append(sum(map(len, lines)))
         return answer(lines, gone)
 
@@ -621,7 +621,7 @@ def stopping_after(groups: int) -> Callable:
     """An answer that stops its runner in the middle of the group after this many."""
     calls = iter(range(groups))
 
-    def asked(lines, gone):
+    def asked(lines, gone, *_):
         if next(calls, None) is not None:
             return answer(lines, gone)
         gone.__self__._stopped.set()  # as `stop` does
@@ -634,7 +634,7 @@ def test_an_input_that_changes_under_way_fails_the_batch(store):
     id = queue(store, numbered(200))
     path = store.content(store.batch(id)["input_file_id"])
 
-    def changing(lines, gone):
+    def changing(lines, gone, *_):
         path.write_bytes(b"\n" * path.stat().st_size)
         return [Result(b"{}", failed=False) for line in lines]
 
@@ -693,7 +693,7 @@ def test_a_busy_engine_is_asked_again(store, error, caplog):
     errors = [error] * 3
     asked = []
 
-    def busy(lines, gone):
+    def busy(lines, gone, *_):
         asked.append(time.monotonic())
         if errors:
             raise errors.pop()
@@ -711,7 +711,7 @@ def test_a_group_that_is_tried_again_is_told_once(store, caplog):
     """It is logged again if it happens after a group that was answered at once."""
     steps = iter([TooLate(), TooLate(), None, None, TooLate(), None])
 
-    def busy(lines, gone):
+    def busy(lines, gone, *_):
         if error := next(steps):
             raise error
         return answer(lines, gone)
@@ -726,7 +726,7 @@ def test_a_group_that_is_tried_again_is_told_once(store, caplog):
 
 
 def test_fields_that_are_ignored_are_told_once(store, caplog):
-    def noted(lines, gone):
+    def noted(lines, gone, *_):
         return [Result(one.line, one.failed, {"dimension": "dimensions"}) for one in answer(lines, gone)]
 
     id = queue(store, numbered(100))
@@ -737,7 +737,7 @@ def test_fields_that_are_ignored_are_told_once(store, caplog):
 
 
 def test_so_many_fields_that_are_ignored_are_told(store, caplog):
-    def noted(lines, gone):
+    def noted(lines, gone, *_):
         found = zip(lines, answer(lines, gone), strict=True)
         return [Result(one.line, one.failed, {f"x{hash(line)}": "x"}) for line, one in found]
 
@@ -751,7 +751,7 @@ def test_a_busy_engine_does_not_hold_up_a_stop(store, monkeypatch):
     monkeypatch.setattr(work, "LONGEST_WAIT", 60)
     asked = threading.Event()
 
-    def busy(lines, gone):
+    def busy(lines, gone, *_):
         asked.set()
         raise Overloaded(1, 1, 1)
 
@@ -775,15 +775,15 @@ def throw(error: Exception) -> None:
     raise error
 
 
-def too_few(lines, gone):
+def too_few(lines, gone, *_):
     return answer(lines, gone)[1:]
 
 
-def broken(lines, gone):
+def broken(lines, gone, *_):
     raise RuntimeError("secret")
 
 
-def no_file(lines, gone):
+def no_file(lines, gone, *_):
     """Not the disk of the batches."""
     raise FileNotFoundError("secret")
 
@@ -825,7 +825,7 @@ def test_a_batch_under_way_is_cancelled_and_keeps_what_is_done(store):
     id = queue(store, numbered(200))
     told = []
 
-    def cancelling(lines, gone):
+    def cancelling(lines, gone, *_):
         if not told:
             told.append(store.cancel(id))
             with store.changing(id) as record:
@@ -848,7 +848,7 @@ def test_a_cancelled_batch_does_not_wait_for_its_group(store):
     id = queue(store, numbered(200))
     calls = []
 
-    def slow(lines, gone):
+    def slow(lines, gone, *_):
         calls.append(lines)
         if len(calls) == 1:
             return answer(lines, gone)
@@ -912,7 +912,7 @@ def test_a_wish_that_comes_with_the_last_line_is_kept(store):
     """A client that was told "cancelling" waits for "cancelled"."""
     id = queue(store, numbered(10))
 
-    def cancelling(lines, gone):
+    def cancelling(lines, gone, *_):
         store.cancel(id)
         return answer(lines, gone)
 
@@ -954,7 +954,7 @@ def test_an_expired_batch_tells_of_the_lines_it_has_not_answered(store, monkeypa
     monkeypatch.setitem(records.WINDOWS, "24h", 1)
     id = queue(store, numbered(200))
 
-    def slowly(lines, gone):
+    def slowly(lines, gone, *_):
         time.sleep(max(0, store.batch(id)["expires_at"] - time.time()))
         return answer(lines, gone)
 
@@ -981,7 +981,7 @@ def test_a_stop_gives_up_what_is_under_way_for_the_next_runner(store):
     groups = []
     held = threading.Event()
 
-    def held_up(lines, gone):
+    def held_up(lines, gone, *_):
         if len(groups) < 2:
             groups.append(len(lines))
             return answer(lines, gone)
@@ -998,7 +998,7 @@ def test_a_stop_gives_up_what_is_under_way_for_the_next_runner(store):
     assert batch["status"] == "in_progress"
     assert sum(batch["request_counts"].values()) - 200 == 128
 
-    def counted(lines, gone):
+    def counted(lines, gone, *_):
         groups.append(len(lines))
         return answer(lines, gone)
 
@@ -1034,7 +1034,7 @@ def test_a_stop_does_not_wait_for_an_answer_that_does_not_look(store, monkeypatc
     monkeypatch.setattr(runner, "STOP_SECONDS", 0.1)
     held, go = threading.Event(), threading.Event()
 
-    def deaf(lines, gone):
+    def deaf(lines, gone, *_):
         held.set()
         go.wait(20)
         return answer(lines, gone)
@@ -1078,7 +1078,7 @@ runner.LOOK_SECONDS = work.SAVE_SECONDS = 0.05
 folder, log, left = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 notes = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
-def answer(lines, gone):
+def answer(lines, gone, *_):
     global left
     left -= len(lines)
     time.sleep(0.003 if left >= 0 else 60)

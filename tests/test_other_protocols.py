@@ -55,7 +55,12 @@ def test_weaviate_gets_a_vector(client):
 
 def test_weaviate_waits_until_it_is_ready(client, fake):
     assert client.get("/.well-known/ready").status_code == 204
-    assert client.get("/meta").json == {"model": "fake", "dimensions": 16, "max_tokens": 8}
+    assert client.get("/meta").json == {
+        "model": "fake",
+        "dimensions": 16,
+        "max_tokens": 8,
+        "embedding_space": "000000000000.mean.fp32.8.1",
+    }
     fake.turns(ready=False)
     answer = client.get("/.well-known/ready")
     assert (answer.status_code, answer.json["error"]) == (503, "the model is not loaded")

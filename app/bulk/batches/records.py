@@ -36,7 +36,7 @@ def new_file(id: str, name: str, purpose: str, size: int) -> dict[str, Any]:
 
 
 def new_batch(
-    id: str, input_file_id: str, endpoint: str, window: str, metadata: dict[str, str] | None
+    id: str, input_file_id: str, endpoint: str, window: str, metadata: dict[str, str] | None, space: str = ""
 ) -> dict[str, Any]:
     """OpenAI's object for a new batch; raises ValueError if `window` is not one of WINDOWS."""
     if window not in WINDOWS:
@@ -57,6 +57,7 @@ def new_batch(
         **{f"{status}_at": None for status in MOMENTS},
         "request_counts": {"total": 0, "completed": 0, "failed": 0},
         "metadata": metadata,
+        **({"embedding_space": space} if space else {}),
     }
 
 

@@ -112,11 +112,14 @@ class Store:
             flush_folder(self._files)
 
     def add_batch(
-        self, input_file_id: str, endpoint: str, window: str, metadata: dict[str, str] | None
+        self, input_file_id: str, endpoint: str, window: str, metadata: dict[str, str] | None, space: str = ""
     ) -> dict[str, Any]:
-        """Queue a batch; raises Unknown if there is no such file, ValueError if `window` is not "24h"."""
+        """Queue a batch; raises Unknown if there is no such file, ValueError if `window` is not "24h".
+
+        `space`: the embedding space that it expects; "" if it does not say.
+        """
         id = new_id("batch_")
-        batch = new_batch(id, input_file_id, endpoint, window, metadata)
+        batch = new_batch(id, input_file_id, endpoint, window, metadata, space)
         with locked(self._records):
             self.file(input_file_id)
             folder = self._unfinished / id

@@ -43,8 +43,9 @@ class Result:
 
 
 # Takes lines of the input and returns a result for each, in order. The second argument, `gone`, says whether
-# to give up; it then raises Abandoned. After Overloaded, TooLate or NotLoaded it is called again later.
-Answer = Callable[[list[bytes], Callable[[], bool]], list[Result]]
+# to give up; it then raises Abandoned. The third is the embedding space that the batch expects; "" if it
+# does not say. After Overloaded, TooLate or NotLoaded it is called again later.
+Answer = Callable[[list[bytes], Callable[[], bool], str], list[Result]]
 
 
 class BatchWork:
@@ -150,7 +151,7 @@ class BatchWork:
                 if time.time() >= self._record.batch["expires_at"]:
                     self._record.progress.expired += len(lines)
                     return [_expired(line) for line in lines]
-                results = self._answer(lines, self._gone)
+                results = self._answer(lines, self._gone, self._record.batch.get("embedding_space", ""))
                 if len(results) != len(lines):
                     raise ValueError(f"{len(results)} results for {len(lines)} lines")
                 self._waits = wait > FIRST_WAIT

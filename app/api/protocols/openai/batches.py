@@ -14,6 +14,7 @@ from app.api.protocols.openai import STATUSES, OpenAIError, error
 from app.api.protocols.openai.files import MISSING, TAG, List, page, register_errors, store
 from app.api.protocols.openai.lines import ENDPOINT, Answers
 from app.api.schema import Request
+from app.api.space import EXAMPLE, EXPECTED, check_model, expected_space
 from app.bulk.batches import Runner
 
 PAIRS, KEY_CHARACTERS, VALUE_CHARACTERS = 16, 64, 512  # of metadata, OpenAI's limits
@@ -76,6 +77,12 @@ class Batch(Schema):
         required=True, metadata={"example": {"total": 20000, "completed": 4096, "failed": 0}}
     )
     metadata = fields.Dict(allow_none=True)
+    embedding_space = fields.String(
+        metadata={
+            "example": EXAMPLE,
+            "description": "The space that the batch expects: its X-Embedding-Space.",
+        },
+    )
 
 
 class Batches(List):
@@ -102,17 +109,27 @@ register_errors(batches)
 @documented(
     "Answer every request of a file, in the low class, across restarts",
     request=BatchRequest,
-    responses={200: (Batch, "it waits for its turn"), **batches.refusals(400, 408, 413, 415, 422), **MISSING},
+    responses={
+        200: (Batch, "it waits for its turn"),
+        **batches.refusals(400, 408, 409, 413, 415, 422),
+        **MISSING,
+    },
     tag=TAG,
+    parameters=EXPECTED,
 )
 def create() -> dict[str, Any]:
-    """Lines that cannot be answered end in `error_file_id`, all others in `output_file_id`, in order."""
+    """Lines that cannot be answered end in `error_file_id`, all others in `output_file_id`, in order.
+
+    The space in X-Embedding-Space holds for every line, also after a restart of the server.
+    """
     asked = BatchRequest.checked(read_json())
     kept = store()
     id = asked["input_file_id"]
     if kept.file(id)["purpose"] != "batch":
         raise ValidationError({"input_file_id": ["must be that of a file with the purpose batch"]})
-    return kept.add_batch(id, asked["endpoint"], asked["completion_window"], asked["metadata"])
+    check_model(None)  # each line says for itself how it is pooled
+    window, metadata = asked["completion_window"], asked["metadata"]
+    return kept.add_batch(id, asked["endpoint"], window, metadata, expected_space())
 
 
 @batches.get("/v1/batches")

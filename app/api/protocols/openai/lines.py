@@ -14,6 +14,7 @@ from app.api.ask import check_width, served_name, shaped
 from app.api.context import encoder
 from app.api.protocols.openai import EmbeddingsRequest, together, written
 from app.api.request_log import request_id
+from app.api.space import HEADER, check_space
 from app.bulk.batches import Result
 from app.engine.embeddings import Embeddings
 from app.engine.errors import Abandoned, NotLoaded, Overloaded, TextTooLong, TooLate
@@ -28,10 +29,10 @@ class Answers:
     def __init__(self, app: Flask) -> None:
         self._app = app
 
-    def __call__(self, lines: list[bytes], gone: Callable[[], bool]) -> list[Result]:
+    def __call__(self, lines: list[bytes], gone: Callable[[], bool], space: str) -> list[Result]:
         """A result for each line, in order; raises what Encoder.encode does where it may be asked again."""
         # A line is a request to that path, also for what shapes its errors.
-        with self._app.test_request_context(ENDPOINT, method="POST"):
+        with self._app.test_request_context(ENDPOINT, method="POST", headers={HEADER: space}):
             requests = [_Line(line) for line in lines]
             for _, alike in itertools.groupby(requests, key=lambda one: one.alike):
                 _encode(list(alike), gone)
@@ -49,6 +50,7 @@ class _Line:
         try:
             self.asked = EmbeddingsRequest.checked(sent["body"])
             served_name(self.asked["model"])
+            check_space(self.asked["pooling"])
             check_width(self.asked["dimensions"])
         except LATER:
             raise
