@@ -590,7 +590,7 @@ def run(tiny_folder: Path) -> Callable:
     """Run `flask embed` with the tiny model; gives its output and exit status."""
 
     def embed(*arguments: object, stdin: bytes = b"", **settings):
-        app = create_app(Settings(model_path=tiny_folder, engine="torch", **settings))
+        app = create_app(Settings(**{"model_path": tiny_folder, "engine": "torch"} | settings))
         return app.test_cli_runner().invoke(args=["embed", *map(str, arguments)], input=stdin)
 
     return embed

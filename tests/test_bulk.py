@@ -112,6 +112,7 @@ def test_all_outputs_and_what_the_files_say_of_themselves(run, tmp_path, referen
     assert told["model"] == "tiny"
     assert (told["pooling"], told["precision"], told["width"]) == ("cls", "fp32", 64)
     assert len(told["model_version"]) == 64
+    assert told["embedding_space"] == f"{told['model_version'][:12]}.cls.fp32.8192.1"
     assert told["outputs"] == ["dense", "sparse", "colbert"]
 
 
@@ -132,6 +133,26 @@ def test_multi_vectors_are_pooled(run, tmp_path, reference, encoding):
     again = run(place, "--out", out, *options)
     assert again.exit_code == 1
     assert "was begun with a different colbert pool (4, now None)" in again.output
+
+
+def test_it_goes_on_in_the_same_embedding_space_only(run, tmp_path, tiny_folder):
+    """A name for the model and an engine change no vectors; weights, pooling, precision and limit do."""
+    place, out = sources(tmp_path)["a.jsonl"], tmp_path / "out"
+    assert run(place, "--out", out).exit_code == 0
+    parts = {part: part.stat().st_mtime_ns for part in out.glob("part-*")}
+    again = run(place, "--out", out, engine="openvino", precision="fp32", model_name="another-name")
+    assert again.exit_code == 0, again.output
+    assert {part: part.stat().st_mtime_ns for part in out.glob("part-*")} == parts
+    digest = read_checkpoint(tiny_folder).fingerprint[:12]
+    for options, settings, other in (
+        (("--pooling", "cls"), {}, "cls.fp32.8192.1"),
+        ((), {"max_length": 64}, "mean.fp32.64.1"),
+        ((), {"engine": "native", "precision": "int8"}, "mean.int8-native.8192.1"),
+    ):
+        done = run(place, "--out", out, *options, **settings)
+        assert done.exit_code == 1
+        named = f"a different embedding space ({digest}.mean.fp32.8192.1, now {digest}.{other})"
+        assert named in done.output
 
 
 @pytest.mark.parametrize(
@@ -286,7 +307,7 @@ def test_the_same_command_again_writes_nothing_twice(run, tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (("--pooling", "cls"), "pooling (mean, now cls)"),
+        (("--pooling", "cls"), "embedding space ("),
         (("--encoding", "int8"), "encoding (float32, now int8)"),
         (("--limit", "3"), "limit (None, now 3)"),
     ],

@@ -16,6 +16,7 @@ import pytest
 
 from app.engine.checkpoint import read_checkpoint
 from app.engine.encoder import EncoderSettings
+from app.engine.space import space_name
 from tests.documents import lines, pdf
 
 pytestmark = [pytest.mark.bulk, pytest.mark.filterwarnings("ignore")]
@@ -181,7 +182,7 @@ def test_a_cluster_that_is_not_there(tmp_path, corpus, tiny_folder):
     assert "Traceback" not in said
 
 
-@pytest.mark.parametrize("lacks", ["folder", "version"])
+@pytest.mark.parametrize("lacks", ["folder", "weights"])
 def test_a_node_without_the_same_model(tmp_path, corpus, tiny_folder, cluster, lacks):
     """The nodes share this machine's disk, so the command is given another version instead."""
     from app.bulk.cluster import embed_there
@@ -193,8 +194,9 @@ def test_a_node_without_the_same_model(tmp_path, corpus, tiny_folder, cluster, l
     from app.bulk.work import Work
 
     found = read_checkpoint(tiny_folder)
-    version = found.fingerprint if lacks == "folder" else "0" * 64
-    model = Model("tiny", version, "mean", "fp32", "openvino", 64, 8192)
+    digest = found.fingerprint if lacks == "folder" else "0" * 64
+    space = space_name(digest, "mean", "openvino", "fp32", 8192)
+    model = Model("tiny", space, digest, "mean", "fp32", "openvino", 64, 8192)
     options = Options(("dense",), "float32", True, "null", 100, None, None)
     (tmp_path / "out").mkdir()
     work = Work(find_source(str(corpus)), Destination(str(tmp_path / "out")), options, model)
@@ -203,7 +205,10 @@ def test_a_node_without_the_same_model(tmp_path, corpus, tiny_folder, cluster, l
         settings = replace(settings, path=tmp_path / "absent")
     with pytest.raises(BulkError) as raised, Progress(3000) as progress:
         embed_there(work, settings, list(work.source.parts(100)), progress, Cluster(cluster.address))
-    words = {"folder": "there is no model folder", "version": "has version"}
+    words = {
+        "folder": "there is no model folder",
+        "weights": f"not {space}: copy the same model folder to every node",
+    }
     assert words[lacks] in str(raised.value)
     assert "the node" in str(raised.value)
     assert not parts(tmp_path / "out")

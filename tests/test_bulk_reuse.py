@@ -15,6 +15,7 @@ from app.bulk import passages
 from app.bulk.options import Counts
 from app.bulk.reuse import Earlier
 from app.bulk.source import find_source
+from app.engine.checkpoint import read_checkpoint
 from tests.documents import lines, pdf
 from tests.test_bulk import read, write_jsonl
 
@@ -155,7 +156,7 @@ def test_columns_of_other_types(run, tmp_path):
     assert read(tmp_path / "new").column("dense").equals(read(tmp_path / "old").column("dense"))
 
 
-def test_other_vectors_are_not_reused(run, tmp_path, old):
+def test_other_vectors_are_not_reused(run, tmp_path, old, tiny_folder):
     place = tmp_path / "old.jsonl"
     (tmp_path / "empty").mkdir()
     (tmp_path / "array.npy").write_bytes(b"")
@@ -167,13 +168,15 @@ def test_other_vectors_are_not_reused(run, tmp_path, old):
     for part in dropped.glob("part-*"):
         pq.write_table(pq.read_table(part).drop_columns("text"), part)
     assert run(place, "--out", tmp_path / "dense", max_length=64).exit_code == 3
+    digest = read_checkpoint(tiny_folder).fingerprint[:12]
+    spaces = f"embedding space {digest}.mean.fp32.64.1 (now {digest}.cls.fp32.64.1)"
     for reuse, more, words in (
-        (old, ("--pooling", "cls"), "its vectors differ: it has pooling mean (now cls)"),
+        (old, ("--pooling", "cls"), f"its vectors differ: it has {spaces}"),
         (old, ("--encoding", "int8"), "it has encoding float32 (now int8)"),
         (
             old,
             ("--no-truncate", "--pooling", "cls"),
-            "it has truncate True (now False), pooling mean (now cls)",
+            f"it has truncate True (now False), {spaces}",
         ),
         (tmp_path / "dense", OUTPUTS, "it has no sparse and no colbert vectors"),
         (tmp_path / "out", (), "--reuse and --out name the same folder"),
@@ -191,7 +194,7 @@ def test_other_vectors_are_not_reused(run, tmp_path, old):
         assert words in " ".join(done.output.split()), done.output
         assert not (tmp_path / "out").exists()
     done = run(place, "--out", tmp_path / "out", "--reuse", old, max_length=65)
-    assert "it has max tokens 64 (now 65)" in done.output
+    assert f"it has embedding space {digest}.mean.fp32.64.1 (now {digest}.mean.fp32.65.1)" in done.output
 
 
 def test_a_row_that_stops_it_is_named_by_its_own_number(run, tmp_path, old):

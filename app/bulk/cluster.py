@@ -14,7 +14,6 @@ from app.bulk.formats import Part
 from app.bulk.options import Cluster, Counts
 from app.bulk.progress import Progress, counted
 from app.bulk.work import Work
-from app.engine.checkpoint import read_checkpoint
 from app.engine.encoder import Encoder, EncoderSettings
 from app.engine.errors import EngineError
 from app.folders import requirements
@@ -41,10 +40,12 @@ class Embedder:
         self.node = ray.util.get_node_ip_address()
         self.encoder = Encoder(settings)
         try:
-            work.model.check(read_checkpoint(settings.path), f"the node {self.node}")
             self.encoder.load()
-            if (precision := self.encoder.info.precision) != work.model.precision:
-                raise BulkError(f"it runs in {precision}, not in {work.model.precision}")
+            if (space := self.encoder.space()) != work.model.space:
+                raise BulkError(
+                    f"its embedding space is {space}, not {work.model.space}: copy the same model folder to "
+                    "every node"
+                )
         except (EngineError, BulkError) as error:
             self.error = f"the node {self.node} cannot embed: {error}"
 

@@ -14,7 +14,7 @@ from pyarrow import fs
 
 from app.bulk.errors import BulkError
 from app.bulk.files import open_place
-from app.bulk.options import Counts
+from app.bulk.options import DESCRIBED, Counts
 from app.engine.embeddings import Output
 
 # Programs that read a folder of Parquet files skip names that begin with _ or a dot.
@@ -42,8 +42,8 @@ class Destination:
             return
         before = self._read_json(MANIFEST)
         for name, value in manifest.items():
-            if before.get(name) != value:
-                was, now = _short(before.get(name)), _short(value)
+            if name not in DESCRIBED and before.get(name) != value:
+                was, now = short(before.get(name)), short(value)
                 raise BulkError(
                     f"{self.place} was begun with a different {name.replace('_', ' ')} ({was}, now {now}): "
                     "give another --out, or delete that folder"
@@ -146,8 +146,9 @@ class Destination:
             files.move(unfinished, f"{path}/{name}")
 
 
-def _short(value: Any) -> str:
-    return str(value) if len(str(value)) < 40 else f"{str(value)[:12]}..."
+def short(value: Any) -> str:
+    """A value of a manifest as a message has it: hashes are cut, names of embedding spaces are not."""
+    return str(value) if len(str(value)) < 64 else f"{str(value)[:12]}..."
 
 
 @contextmanager

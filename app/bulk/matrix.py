@@ -50,7 +50,8 @@ def write_matrix(
 def _write_beside(parts: list[Path], path: Path, column: str | None) -> None:
     """Write this column of all parts to `path`; None means all columns but the vectors."""
     whole = pq.read_schema(parts[0]) if parts else pa.schema([])
-    schema = pa.schema([field for field in whole if field.name == (column or field.name) != "dense"])
+    kept = [field for field in whole if field.name == (column or field.name) != "dense"]
+    schema = pa.schema(kept, whole.metadata)
     with path.open("wb") as file:
         with pq.ParquetWriter(file, schema) as writer:
             for part in parts:

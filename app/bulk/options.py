@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from app.bulk.errors import BulkError
-from app.engine.checkpoint import Checkpoint
 from app.engine.embeddings import (
     Chunking,
     Output,
@@ -49,9 +48,10 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Model:
-    """The model that made the vectors; files from the same model can be searched together."""
+    """The model that made the vectors; files of the same space can be searched together."""
 
     name: str
+    space: str  # see app.engine.space
     version: str  # sha256 that changes with the weights
     pooling: Pooling
     precision: str
@@ -59,15 +59,9 @@ class Model:
     width: int
     max_tokens: int
 
-    def check(self, found: Checkpoint, where: str) -> None:
-        """Raises BulkError unless the model folder at `where` holds the same weights."""
-        if found.fingerprint != self.version:
-            raise BulkError(
-                f"the model on {where} has version {found.fingerprint[:12]}, "
-                f"but here it is {self.version[:12]}: copy the same model folder to every node"
-            )
 
-
+# What `told` says of a model besides its space: it is for people to read, and decides nothing.
+DESCRIBED = {"model", "model_version", "pooling", "precision", "engine", "width", "max_tokens"}
 UNREAD = ("encrypted", "broken", "only_images", "too_large")  # why a document has no text
 
 
@@ -137,7 +131,12 @@ def metadata(model: Model, options: Options) -> dict[str, str]:
 def told(model: Model) -> dict[str, Any]:
     """The model as files describe it."""
     record = as_record(model)
-    return {"model": record.pop("name"), "model_version": record.pop("version"), **record}
+    return {
+        "model": record.pop("name"),
+        "embedding_space": record.pop("space"),
+        "model_version": record.pop("version"),
+        **record,
+    }
 
 
 def as_record(value: Any) -> dict[str, Any]:

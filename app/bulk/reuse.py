@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from app.bulk.destination import SUMMARY, Destination
+from app.bulk.destination import SUMMARY, Destination, short
 from app.bulk.errors import BulkError, RowFault
 from app.bulk.formats.lines import is_text
-from app.bulk.options import Counts, Options
+from app.bulk.options import DESCRIBED, Counts, Options
 from app.bulk.vectors import encode_rows, windows
 from app.engine.embeddings import IntArray
 from app.engine.encoder import Encoder
@@ -24,10 +24,10 @@ from app.engine.encoder import Encoder
 log = logging.getLogger(__name__)
 
 # Two outputs may differ in these and still have the same vectors for the same text. Each output that is asked
-# for must be there. `model` is only a name; `model_version` identifies the weights.
-MAY_DIFFER = {
+# for must be there.
+MAY_DIFFER = DESCRIBED | {
     *("source", "column", "text_encoding", "delimiter", "on_error", "part_rows", "limit", "id_column"),
-    *("model", "outputs"),
+    "outputs",
 }
 SHA256 = "document_sha256"  # column of passages: the hash of the whole document's text
 PLACES = pa.schema([("start", pa.int64()), ("end", pa.int64())])  # where a passage is in it, in code points
@@ -232,10 +232,7 @@ def _check(place: str, old: dict[str, Any], new: dict[str, Any]) -> None:
         made, what = ("with", "passages") if old.get("chunk_tokens") else ("without", "whole texts")
         raise BulkError(f"{place} cannot be reused, it was made {made} --chunk: its vectors are of {what}")
     names = [name for name in {**new, **old} if name not in MAY_DIFFER and old.get(name) != new.get(name)]
-    said = [
-        f"{name.replace('_', ' ')} {str(old.get(name))[:12]} (now {str(new.get(name))[:12]})"
-        for name in names
-    ]
+    said = [f"{name.replace('_', ' ')} {short(old.get(name))} (now {short(new.get(name))})" for name in names]
     if missing := [output for output in new["outputs"] if output not in (old.get("outputs") or [])]:
         said.append(f"no {' and no '.join(missing)} vectors")
     if said:

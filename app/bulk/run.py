@@ -107,6 +107,7 @@ def embed_corpus(
     todo = [part for part in parts if part.name not in done]
     rows = counted(sum(part.rows for part in parts), "row")
     log.info("%s in %s, %d already done", rows, counted(len(parts), "part"), len(done))
+    log.info("the embedding space is %s", model.space)
 
     total = destination.counts(done)
     if todo:

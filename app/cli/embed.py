@@ -231,6 +231,7 @@ def embed(
         )
         model = Model(
             name=settings.served_name,
+            space=info.space,
             version=info.digest,
             pooling=info.pooling,
             precision=info.precision,

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from app.config import Settings, unknown_variables
-from app.engine.backends import PRECISIONS, Place, choose, exporter_for
+from app.engine.backends import PRECISIONS, Chosen, Place, choose, exporter_for
 from app.engine.checkpoint import HEADS, Checkpoint
 from app.engine.embeddings import Precision
 from app.engine.export import find_export
@@ -68,7 +68,8 @@ def _engine(found: Checkpoint, settings: Settings) -> dict[str, str]:
     place = place_of(settings)
     kind = kind_of(place.features)
     chosen = choose(found, settings.engine, settings.precision, place)
-    rows = {
+    rows = {} if found.labels else {"space": _space(found, settings, chosen)}
+    rows |= {
         "processor": kind,
         "engine": chosen.engine,
         "precision": chosen.told,
@@ -81,6 +82,11 @@ def _engine(found: Checkpoint, settings: Settings) -> dict[str, str]:
     }
     ready = [f"{name}{told(quality(folder, kind, name))}" for name, folder in exports.items() if folder]
     return rows | {"exports": "; ".join(ready) or "none yet"}
+
+
+def _space(found: Checkpoint, settings: Settings, chosen: Chosen) -> str:
+    max_tokens = min(found.max_tokens, settings.max_length)
+    return found.info(max_tokens, settings.pooling, chosen.engine, chosen.precision).space
 
 
 def told(measured: dict[str, Any]) -> str:
