@@ -42,10 +42,14 @@ def upload(client, content, headers=None, **form):
     return client.post("/v1/files", data=form, headers=headers)
 
 
-def finished(client, lines):
+def create(client, lines, **headers):
+    body = {"input_file_id": upload(client, lines).json["id"], "endpoint": "/v1/embeddings"}
+    return client.post("/v1/batches", json=body, headers=headers)
+
+
+def finished(client, lines, **headers):
     """A batch of these lines, once it is done."""
-    file = upload(client, lines).json
-    batch = client.post("/v1/batches", json={"input_file_id": file["id"], "endpoint": "/v1/embeddings"})
+    batch = create(client, lines, **headers)
     assert batch.status_code == 200, batch.text
     end = time.monotonic() + 30
     while time.monotonic() < end:
@@ -79,6 +83,21 @@ def test_each_line_is_answered_as_its_request_would_be(client):
         assert row["response"]["status_code"] == 200
         assert row["response"]["body"] == client.post("/v1/embeddings", json=body).json
     assert len({row["id"] for row in found}) == 5
+
+
+def test_a_batch_expects_an_embedding_space_of_every_line(client, fake):
+    """It is kept with the batch: the lines are answered later, perhaps by a server that was changed."""
+    header, mean = "X-Embedding-Space", fake.space("mean")
+    assert create(client, [line("a", input="a")], **{header: "another"}).status_code == 409
+    lines = [line("a", input="a"), line("b", input="b", pooling="cls"), line("c", input="c", pooling="mean")]
+    batch = finished(client, lines, **{header: mean})
+    assert batch["embedding_space"] == mean
+    assert [row["custom_id"] for row in lines_of(client, batch["output_file_id"])] == ["a", "c"]
+    (refused,) = lines_of(client, batch["error_file_id"])
+    assert (refused["custom_id"], refused["response"]["status_code"]) == ("b", 409)
+    assert mean in refused["response"]["body"]["error"]["message"]
+    fake.pooling = "cls"
+    assert lines_of(client, finished(client, lines[:1], **{header: mean})["error_file_id"])
 
 
 def test_lines_go_together_in_the_low_class_and_have_no_deadline(client, fake):
