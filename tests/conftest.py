@@ -304,6 +304,10 @@ def assert_alike(found: Embeddings, expected: Embeddings) -> None:
         np.testing.assert_allclose(rows, others, atol=1e-4)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--save-vectors", action="store_true", help="store the vectors of test_vectors.py anew")
+
+
 @pytest.fixture
 def fake() -> FakeEncoder:
     return FakeEncoder()

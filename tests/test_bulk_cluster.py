@@ -207,7 +207,7 @@ def test_a_node_without_the_same_model(tmp_path, corpus, tiny_folder, cluster, l
         embed_there(work, settings, list(work.source.parts(100)), progress, Cluster(cluster.address))
     words = {
         "folder": "there is no model folder",
-        "weights": f"not {space}: copy the same model folder to every node",
+        "weights": f"not {space}: give every node the same model folder",
     }
     assert words[lacks] in str(raised.value)
     assert "the node" in str(raised.value)

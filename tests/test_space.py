@@ -8,6 +8,8 @@ from app import create_app
 from app.api.answer import SMALL_ANSWER
 from app.config import Settings
 from app.engine.checkpoint import read_checkpoint
+from app.engine.processor import cpu_features, kind_of
+from app.engine.space import space_name
 from tests.conftest import FakeEncoder
 
 HEADER = "X-Embedding-Space"
@@ -145,6 +147,13 @@ def test_the_document_says_so(client):
         assert (HEADER in operation["responses"]["200"].get("headers", {})) == (path in VECTORS)
     told = {path for path, views in paths.items() if "parameters" in views.get("post", {})}
     assert told - {"/v1/batches"} == {*VECTORS, *SCORES, "/api/rerank", "/reranker/rerank"}
+
+
+def test_a_precision_that_engines_round_differently_names_its_engine():
+    assert space_name("5" * 64, "mean", "torch", "fp32", 512) == f"{'5' * 12}.mean.fp32.512.1"
+    assert space_name("5" * 64, "mean", "native", "int8", 512) == f"{'5' * 12}.mean.int8-native.512.1"
+    kind = kind_of(cpu_features())
+    assert space_name("5" * 64, "cls", "openvino", "int8", 9) == f"{'5' * 12}.cls.int8-openvino-{kind}.9.1"
 
 
 def test_an_encoder_names_its_space(load_encoder, tiny_folder, engine):

@@ -43,8 +43,8 @@ class Embedder:
             self.encoder.load()
             if (space := self.encoder.space()) != work.model.space:
                 raise BulkError(
-                    f"its embedding space is {space}, not {work.model.space}: copy the same model folder to "
-                    "every node"
+                    f"its embedding space is {space}, not {work.model.space}: give every node the same model "
+                    "folder and the same kind of processor"
                 )
         except (EngineError, BulkError) as error:
             self.error = f"the node {self.node} cannot embed: {error}"
