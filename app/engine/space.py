@@ -12,7 +12,7 @@ DIGEST_CHARACTERS = 12  # of the weights' digest
 
 
 def space_name(digest: str, pooling: Pooling, engine: str, precision: Precision, max_tokens: int) -> str:
-    """Name the space of a model's dense vectors, such as `5617a9f61b02.mean.int8-native.512.1`.
+    """Name the space of a model's dense vectors, such as `ddaf993d106a.mean.int8-native.512.1`.
 
     The parts are the weights' digest, the pooling, the precision, the most tokens of a text, and the version
     of our numerics. A prefix before each text, if there were one, would follow as a sixth part. Equal names
