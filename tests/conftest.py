@@ -193,7 +193,7 @@ class FakeEncoder:
         )
 
     def space(self, pooling=None) -> str:
-        return space_name("0" * 64, pooling or self.pooling, "native", "fp32", self.limit)
+        return space_name("0" * 64, pooling or self.pooling, "fp32", "", self.limit)
 
     def tokenize(self, texts: list[str], special: bool, most: int, gone=None) -> list[list[Token]]:
         found: list[list[Token]] = []

@@ -195,7 +195,7 @@ def test_a_node_without_the_same_model(tmp_path, corpus, tiny_folder, cluster, l
 
     found = read_checkpoint(tiny_folder)
     digest = found.fingerprint if lacks == "folder" else "0" * 64
-    space = space_name(digest, "mean", "openvino", "fp32", 8192)
+    space = space_name(digest, "mean", "fp32", "", 8192)
     model = Model("tiny", space, digest, "mean", "fp32", "openvino", 64, 8192)
     options = Options(("dense",), "float32", True, "null", 100, None, None)
     (tmp_path / "out").mkdir()

@@ -1,5 +1,6 @@
 """The name of an embedding space: in headers and descriptions, and what a request may expect of it."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -8,8 +9,10 @@ from app import create_app
 from app.api.answer import SMALL_ANSWER
 from app.config import Settings
 from app.engine.checkpoint import read_checkpoint
+from app.engine.export import find_export
+from app.engine.native.export import NativeExporter
 from app.engine.processor import cpu_features, kind_of
-from app.engine.space import space_name
+from app.engine.space import rounding
 from tests.conftest import FakeEncoder
 
 HEADER = "X-Embedding-Space"
@@ -149,11 +152,28 @@ def test_the_document_says_so(client):
     assert told - {"/v1/batches"} == {*VECTORS, *SCORES, "/api/rerank", "/reranker/rerank"}
 
 
-def test_a_precision_that_engines_round_differently_names_its_engine():
-    assert space_name("5" * 64, "mean", "torch", "fp32", 512) == f"{'5' * 12}.mean.fp32.512.1"
-    assert space_name("5" * 64, "mean", "native", "int8", 512) == f"{'5' * 12}.mean.int8-native.512.1"
-    kind = kind_of(cpu_features())
-    assert space_name("5" * 64, "cls", "openvino", "int8", 9) == f"{'5' * 12}.cls.int8-openvino-{kind}.9.1"
+def test_a_precision_says_what_else_decides_its_numbers(load_encoder, tiny_folder):
+    checkpoint = read_checkpoint(tiny_folder)
+    for engine in ("torch", "openvino", "native"):
+        assert rounding(checkpoint, engine, "fp32", None) == ""
+    assert rounding(checkpoint, "native", "w8a16", None) == "-native"
+    assert rounding(checkpoint, "openvino", "bf16", None) == f"-openvino-{kind_of(cpu_features())}"
+
+
+def test_in_int8_the_export_is_in_the_name(load_encoder, tiny_folder):
+    """Two machines round a few weights to different neighbours, and then cosines are below 0.9999."""
+    encoder = load_encoder(tiny_folder, engine="native", precision="int8")
+    checkpoint = read_checkpoint(tiny_folder)
+    named = rounding(checkpoint, "native", "int8", None)
+    assert re.fullmatch("-native-[0-9a-f]{6}", named)
+    assert encoder.space() == f"{checkpoint.fingerprint[:12]}.mean.int8{named}.8192.1"
+    scales = find_export(checkpoint, NativeExporter(), "int8", None) / "grown.scales.npy"
+    kept = scales.read_bytes()
+    try:
+        scales.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+        assert rounding(checkpoint, "native", "int8", None) != named
+    finally:
+        scales.write_bytes(kept)
 
 
 def test_an_encoder_names_its_space(load_encoder, tiny_folder, engine):

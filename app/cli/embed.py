@@ -12,11 +12,13 @@ from flask.cli import with_appcontext
 
 from app.cli.report import begin
 from app.config import Settings
-from app.engine.backends import Place, choose
+from app.engine.backends import Place, choose, exporter_for
 from app.engine.checkpoint import read_checkpoint
 from app.engine.embeddings import CHUNK_TOKENS, POOL_FACTORS, Output, Pooling
 from app.engine.encoder import EncoderSettings
 from app.engine.errors import EngineError
+from app.engine.export import ensure_export
+from app.engine.space import rounding, space_name
 from app.folders import requirements
 
 if TYPE_CHECKING:
@@ -230,9 +232,12 @@ def embed(
         info = checkpoint.info(
             min(checkpoint.max_tokens, encoder.max_tokens), encoder.pooling, chosen.engine, chosen.precision
         )
+        if info.precision == "int8":  # its export is part of the space's name
+            ensure_export(checkpoint, exporter_for(chosen.engine), info.precision, encoder.cache)
+        rounded = rounding(checkpoint, chosen.engine, info.precision, encoder.cache)
         model = Model(
             name=settings.served_name,
-            space=info.space,
+            space=space_name(info.digest, info.pooling, info.precision, rounded, info.max_tokens),
             version=info.digest,
             pooling=info.pooling,
             precision=info.precision,

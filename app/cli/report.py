@@ -16,6 +16,7 @@ from app.engine.loading import load_tokenizer
 from app.engine.measure import quality
 from app.engine.pairs import PairTokenizer
 from app.engine.processor import kind_of
+from app.engine.space import rounding, space_name
 from app.processors import thread_budget
 
 
@@ -89,8 +90,9 @@ def _engine(found: Checkpoint, settings: Settings) -> dict[str, str]:
 
 
 def _space(found: Checkpoint, settings: Settings, chosen: Chosen) -> str:
+    rounded = rounding(found, chosen.engine, chosen.precision, settings.cache_dir)
     max_tokens = min(found.max_tokens, settings.max_length)
-    return found.info(max_tokens, settings.pooling, chosen.engine, chosen.precision).space
+    return space_name(found.fingerprint, settings.pooling, chosen.precision, rounded, max_tokens)
 
 
 def told(measured: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os.path
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,6 @@ import numpy as np
 
 from app.engine.embeddings import Head, IntArray, ModelInfo, Pooling, Precision
 from app.engine.errors import ModelError
-from app.engine.space import space_name
 
 # These families number positions from the padding id + 1, so a text cannot use the positions before.
 OFFSET_POSITIONS = ("xlm-roberta", "roberta", "camembert")
@@ -113,16 +113,8 @@ class Checkpoint:
     @cached_property
     def fingerprint(self) -> str:
         """sha256 over the files that exports are made from: name, size, first and last MiB of each."""
-        digest = hashlib.sha256()
         heads = [self.path / HEADS[head] for head in self.heads]
-        for file in (self.path / "config.json", *self.weights, *heads):
-            with file.open("rb") as content:
-                size = file.stat().st_size
-                digest.update(f"{file.name} {size} ".encode())
-                digest.update(content.read(1 << 20))
-                content.seek(max(0, size - (1 << 20)))
-                digest.update(content.read())
-        return digest.hexdigest()
+        return fingerprint((self.path / "config.json", *self.weights, *heads))
 
     def info(self, max_tokens: int, pooling: Pooling, engine: str, precision: Precision) -> ModelInfo:
         """The description of the served model, with what the encoder adds."""
@@ -140,9 +132,21 @@ class Checkpoint:
             pooling=pooling,
             engine=engine,
             precision=precision,
-            space="" if self.labels else space_name(self.fingerprint, pooling, engine, precision, max_tokens),
             labels=self.labels,
         )
+
+
+def fingerprint(files: Iterable[Path]) -> str:
+    """sha256 over the name, size, first and last MiB of each file."""
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as content:
+            size = file.stat().st_size
+            digest.update(f"{file.name} {size} ".encode())
+            digest.update(content.read(1 << 20))
+            content.seek(max(0, size - (1 << 20)))
+            digest.update(content.read())
+    return digest.hexdigest()
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

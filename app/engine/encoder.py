@@ -41,7 +41,7 @@ from app.engine.passages import MOST_TOKENS, cut
 from app.engine.policy import QUESTION_TOKENS, Policy
 from app.engine.prepare import known_of_int8
 from app.engine.scores import Plan, in_tokens, score_pairs
-from app.engine.space import space_name
+from app.engine.space import rounding, space_name
 from app.engine.tokenizer import Pause, Tokens
 
 log = logging.getLogger(__name__)
@@ -81,6 +81,7 @@ class Encoder:
         self._model: Loaded | None = None
         self._load_ns = 0
         self._int8: dict[str, Any] = {}
+        self._rounding = ""
         self._demo = False
         self._unrelated_cosine: dict[str, float] | None = None
 
@@ -123,15 +124,19 @@ class Encoder:
         model = self._loaded()
         backend = model.backend
         found = model.checkpoint.info(self.max_tokens, self.settings.pooling, backend.name, backend.precision)
-        return replace(found, int8=self._int8, demo=self._demo, unrelated_cosine=self._unrelated_cosine)
+        return replace(
+            found,
+            space=self.space(),
+            int8=self._int8,
+            demo=self._demo,
+            unrelated_cosine=self._unrelated_cosine,
+        )
 
     def space(self, pooling: Pooling | None = None) -> str:
         """The name of the space of `encode`'s dense vectors; raises NotLoaded before `load`."""
         model = self._loaded()
-        backend, pooling = model.backend, pooling or self.settings.pooling
-        return space_name(
-            model.checkpoint.fingerprint, pooling, backend.name, backend.precision, self.max_tokens
-        )
+        pooling, precision = pooling or self.settings.pooling, model.backend.precision
+        return space_name(model.checkpoint.fingerprint, pooling, precision, self._rounding, self.max_tokens)
 
     def load(self) -> None:
         """Load the model folder and warm it up; raises ModelError with the file that is at fault."""
@@ -150,6 +155,7 @@ class Encoder:
         log.info("loading %s, %.1f GB", checkpoint.path, checkpoint.size / 1e9)
         backend, model = load_model(checkpoint, settings.engine, settings.precision, place)
         preempts = backend.preempt is not None
+        self._rounding = rounding(checkpoint, backend.name, backend.precision, settings.cache)
         batcher = Batcher(Policy(settings.max_waiting), preempts, backend.streams, self._watch)
         self._model = Loaded(checkpoint, tokenizer, backend, model, batcher, Cache(settings.cache_texts))
         self.encode(["warm up", "warm up " * min(100, self.max_tokens // 4)])
