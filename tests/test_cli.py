@@ -20,6 +20,7 @@ from app.cli.demo.folder import DemoError, new_folder
 from app.cli.demo.reranker import make_reranker
 from app.cli.main import main
 from app.config import Settings
+from app.engine.checkpoint import read_checkpoint
 from app.engine.embeddings import CROSS_ENCODER
 from app.engine.reranker import Reranker, RerankerSettings
 from tests.conftest import ROOT
@@ -49,6 +50,8 @@ def test_info_is_a_table_of_what_the_folder_holds(run, tiny_folder):
     assert rows["heads"] == "dense, sparse, colbert"
     assert rows["weights"].startswith("pytorch_model.bin, 0.0")
     assert rows["engine"] in ("native", "openvino")
+    digest = read_checkpoint(tiny_folder).fingerprint[:12]
+    assert re.fullmatch(rf"{digest}\.mean\.(fp32|bf16-\S+|w8a16-native)\.4096\.1", rows["space"])
 
 
 def test_info_of_another_folder(run, demo_folder):
@@ -138,7 +141,7 @@ def test_info_of_a_reranker(run, tiny_bert_reranker):
     assert rows["architecture"] == "bert, 2 layers, 4 heads"
     assert rows["limit"] == "512 tokens of a pair, 384 of its query"
     assert rows["reranker"] == "one score of a pair, called LABEL_0"
-    assert not {"pooling", "heads"} & set(rows)
+    assert not {"pooling", "heads", "space"} & set(rows)
 
 
 def test_info_of_another_classifier_says_what_it_is_not(run, tiny_bert_reranker, tmp_path):
