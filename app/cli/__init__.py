@@ -10,6 +10,7 @@ from flask import Flask, current_app
 from flask.cli import AppGroup
 
 from app.cli.embed import embed
+from app.cli.evaluate import evaluate
 from app.cli.report import place_of, rows, told, warn_of_unknown
 from app.config import Settings
 from app.engine.backends import AskedPrecision
@@ -27,6 +28,9 @@ def model() -> None:
     """Get a model folder, prepare it, look into it."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     warn_of_unknown()
+
+
+model.add_command(evaluate)
 
 
 def init_app(app: Flask) -> None:
