@@ -16,7 +16,7 @@ from app.evaluation.data import read_folder
 from app.evaluation.errors import EvaluationError
 from app.evaluation.judged import read_qrels
 from app.evaluation.metrics import interval, rank, score
-from app.evaluation.parallel import SAMPLE, read_parallel, task
+from app.evaluation.parallel import LANGUAGES, TEXTS, read_parallel, task
 
 # Seven passages are retrieved for one query; of those with a grade, one is not retrieved.
 RANKING = np.array([[3, 0, 5, 1, 6, 2, 4]])
@@ -116,17 +116,32 @@ def test_parallel_texts_are_searched_in_the_other_languages(tmp_path):
 
 
 def test_a_sample_is_always_the_same_and_of_texts_that_all_have(tmp_path):
-    most = SAMPLE["verses"]
-    texts = {
-        "en": [f"e{n}" for n in range(2 * most)],
-        "de": [f"d{n}" if n % 5 else None for n in range(2 * most)],
-    }
-    file = parallel(tmp_path / "verses.json", texts, ["en", "de"])
+    count = 2 * TEXTS
+    german = [f"d{n}" if n % 5 else None for n in range(count)]
+    file = parallel(
+        tmp_path / "many.json", {"en": [f"e{n}" for n in range(count)], "de": german}, ["en", "de"]
+    )
     found = read_parallel(file, (), whole=False)
-    assert len(found.texts) == 2 * most
-    assert [text[1:] for text in found.texts[:most]] == [text[1:] for text in found.texts[most:]]
+    assert len(found.texts) == 2 * TEXTS
+    assert [text[1:] for text in found.texts[:TEXTS]] == [text[1:] for text in found.texts[TEXTS:]]
     assert read_parallel(file, (), whole=False).texts == found.texts
-    assert len(read_parallel(file, (), whole=True).texts) == 2 * most + 2 * most * 4 // 5
+    assert len(read_parallel(file, (), whole=True).texts) == count + count * 4 // 5
+
+
+def test_languages_are_sampled_but_not_those_that_are_searched_or_asked_for(tmp_path):
+    texts = {f"l{n}": [f"first {n}", f"second {n}"] for n in range(LANGUAGES + 20)}
+    file = parallel(tmp_path / "many.json", texts, ["l0", f"l{LANGUAGES + 19}"])
+    sampled = {of.language for of in read_parallel(file, (), whole=False).tasks}
+    assert len(sampled) == LANGUAGES
+    assert sampled >= {"l0", f"l{LANGUAGES + 19}"}
+    assert len({of.language for of in read_parallel(file, (), whole=True).tasks}) == LANGUAGES + 20
+    left_out = next(name for name in texts if name not in sampled)
+    asked = read_parallel(file, (left_out,), whole=False)
+    assert {(of.language, of.into) for of in asked.tasks} == {
+        (left_out, "l0"),
+        (left_out, f"l{LANGUAGES + 19}"),
+    }
+    assert len(asked.texts) == 6
 
 
 def test_pairs_of_the_users_own(tmp_path):

@@ -13,8 +13,7 @@ from app.evaluation.errors import EvaluationError
 from app.evaluation.metrics import Grades
 
 SEED = 22
-# How many texts of each language are sampled; the other collections are small.
-SAMPLE = {"verses": 300, "manpages-de": 300, "manpages-es": 300, "manpages-fr": 300}
+TEXTS, LANGUAGES = 250, 80  # of a file, if it is sampled
 
 Column = dict[int, str]  # place of a text in its file -> text
 
@@ -25,17 +24,21 @@ def read_parallel(file: Path, languages: Sequence[str], whole: bool) -> Collecti
         content = json.loads(file.read_text(encoding="utf-8"))
         among = [str(name) for name in content["among"]]
         columns = {str(name): _distinct(texts) for name, texts in content["texts"].items()}
-        places = {place for name in among for place in columns[name]}
+        everywhere = sorted(set.intersection(*(set(columns[name]) for name in among)))
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise EvaluationError(f"{file} is not a file of parallel texts: make it again") from error
-    most = SAMPLE.get(file.stem)
-    if most and not whole:
-        everywhere = sorted(place for place in places if all(place in columns[name] for name in among))
-        places = set(random.Random(SEED).sample(everywhere, min(most, len(everywhere))))
+    asking = [name for name in columns if is_asked(name, languages)]
+    places = {place for column in columns.values() for place in column}
+    if not whole:
+        choice = random.Random(SEED)
+        if not languages:
+            others = [name for name in asking if name not in among]
+            asking = among + choice.sample(others, min(len(others), max(0, LANGUAGES - len(among))))
+        places = set(choice.sample(everywhere, TEXTS)) if len(everywhere) > TEXTS else places
     used = {
         name: {place: text for place, text in column.items() if place in places}
         for name, column in columns.items()
-        if name in among or is_asked(name, languages)
+        if name in among or name in asking
     }
     texts: list[str] = []
     at: dict[str, dict[int, int]] = {}  # language -> place in its file -> place in texts
@@ -44,9 +47,9 @@ def read_parallel(file: Path, languages: Sequence[str], whole: bool) -> Collecti
         texts += column.values()
     tasks = [
         task(name, other, at[name], at[other])
-        for name in used
+        for name in asking
         for other in among
-        if name != other and is_asked(name, languages) and used[name].keys() & used[other].keys()
+        if name != other and used[name].keys() & used[other].keys()
     ]
     return Collection(file.stem, f"{len(places)} texts in {len(used)} languages", texts, tasks)
 
