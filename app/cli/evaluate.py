@@ -12,7 +12,7 @@ from flask.cli import with_appcontext
 
 from app.cli.report import told_loss
 from app.config import Settings
-from app.engine.backends import PRECISIONS, Place, choose, exporter_for
+from app.engine.backends import Place, choose, exporter_for
 from app.engine.checkpoint import Checkpoint, read_checkpoint
 from app.engine.embeddings import Precision
 from app.engine.encoder import EncoderSettings
@@ -78,7 +78,7 @@ def evaluate(
     try:
         from app.evaluation.data import read_folder
         from app.evaluation.errors import EvaluationError
-        from app.evaluation.run import evaluate
+        from app.evaluation.run import compare_precisions
     except ImportError as error:
         raise click.ClickException(
             f"an evaluation needs {error.name}, which is not installed here: run flask model evaluate with "
@@ -91,6 +91,7 @@ def evaluate(
         raise click.ClickException(no_model(wanted))
     if qrels and not data:
         raise click.UsageError("--qrels judges the queries of --data: give --data too")
+    precisions = tuple(dict.fromkeys(precisions))
     data = data or EVALUATION_DATA
     if not data.is_dir():
         raise click.ClickException(no_data(data))
@@ -102,7 +103,7 @@ def evaluate(
         collections = read_folder(data, qrels, languages, whole)
         # No queue of strangers here: what the server limits, an evaluation may have.
         encoder = replace(served, path=wanted, throughput=True, max_waiting=None, timeout=None, cache_texts=0)
-        found = evaluate(collections, encoder, precisions)
+        found = compare_precisions(collections, encoder, precisions)
     except KeyboardInterrupt:
         click.echo("stopped; nothing was kept", err=True)
         sys.exit(STOPPED)
@@ -124,10 +125,7 @@ def _check(checkpoint: Checkpoint, served: EncoderSettings, precision: Precision
     """Raise ModelError if the precision cannot run here."""
     chosen = choose(checkpoint, served.engine, precision, place)
     if chosen.precision != precision:
-        reason = (
-            chosen.reason or f"the {chosen.engine} engine runs in {' or '.join(PRECISIONS[chosen.engine])}"
-        )
-        raise ModelError(f"{precision} cannot be evaluated here: {reason}")
+        raise ModelError(f"{precision} cannot be evaluated here: {chosen.reason or chosen.better}")
 
 
 def _keep(

@@ -13,7 +13,7 @@ from app.evaluation.errors import EvaluationError
 from app.evaluation.metrics import Grades
 
 SEED = 22
-TEXTS, LANGUAGES = 250, 80  # of a file, if it is sampled
+TEXTS, LANGUAGES = 150, 60  # of a file, if it is sampled
 
 Column = dict[int, str]  # place of a text in its file -> text
 

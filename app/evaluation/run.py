@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 AT_A_TIME = 512  # texts
 
 
-def evaluate(
+def compare_precisions(
     collections: Sequence[Collection], settings: EncoderSettings, precisions: Sequence[Precision]
 ) -> dict[Precision, dict[str, Any]]:
     """For each precision a record of each collection, by its name. Raises EngineError."""
