@@ -184,7 +184,7 @@ def test_damaged_states_to_measure_with_are_one_sentence(folder, exporter):
     made = ensure_export(checkpoint, exporter, "int8", None)
     states = made / "held_out.npy"
     states.write_bytes(b"<" * states.stat().st_size)
-    with pytest.raises(ModelError, match=rf"held_out.npy cannot be read .* remove {made} "):
+    with pytest.raises(ModelError, match=rf"held_out.npy cannot be read .* remove {made}, "):
         prepare(checkpoint, exporter.engine, "int8", Place(threads=2))
 
 

@@ -362,7 +362,7 @@ def test_a_missing_folder_is_named(load, tmp_path):
 
 
 def test_pairs_that_cannot_be_cut_to_fit_are_refused_at_the_start(tiny_reranker, load):
-    with pytest.raises(ModelError, match="need 32 at least"):
+    with pytest.raises(ModelError, match="need at least 32"):
         load(tiny_reranker, max_tokens=31, engine="torch")
 
 

@@ -1,7 +1,5 @@
 """`flask model ...`: get a model folder, prepare it, look into it. `flask embed`: a whole corpus."""
 
-import logging
-import sys
 from pathlib import Path
 from typing import get_args
 
@@ -11,7 +9,7 @@ from flask.cli import AppGroup
 
 from app.cli.embed import embed
 from app.cli.evaluate import evaluate
-from app.cli.report import place_of, rows, told, warn_of_unknown
+from app.cli.report import begin, place_of, rows, told
 from app.config import Settings
 from app.engine.backends import AskedPrecision
 from app.engine.checkpoint import read_checkpoint
@@ -26,8 +24,7 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.group(cls=AppGroup)
 def model() -> None:
     """Get a model folder, prepare it, look into it."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    warn_of_unknown()
+    begin()
 
 
 model.add_command(evaluate)

@@ -10,7 +10,7 @@ import click
 from flask import current_app
 from flask.cli import with_appcontext
 
-from app.cli.report import warn_of_unknown
+from app.cli.report import begin
 from app.config import Settings
 from app.engine.backends import Place, choose
 from app.engine.checkpoint import read_checkpoint
@@ -21,6 +21,8 @@ from app.folders import requirements
 
 if TYPE_CHECKING:
     from app.bulk.options import Counts
+
+log = logging.getLogger(__name__)
 
 # Exit statuses beside 0, 1 for an error and 2 for a wrong command line.
 INCOMPLETE = 3  # all is written, but rows are without a vector
@@ -203,8 +205,7 @@ def embed(
         raise click.ClickException(
             f"embedding a corpus needs more libraries ({error}): {requirements('bulk')}"
         ) from error
-    warn_of_unknown()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    begin()
     settings: Settings = current_app.config["EMBED"]
     served: EncoderSettings = current_app.extensions["encoder"].settings
     try:
@@ -213,7 +214,7 @@ def embed(
         place = Place(served.cache, instructions=served.instructions)
         chosen = choose(checkpoint, served.engine, served.precision, place)
         if chosen.auto:
-            logging.info("%s", chosen.told)
+            log.info("%s", chosen.told)
         # No queue of strangers here: what the server limits, a corpus may have.
         encoder = replace(
             served,

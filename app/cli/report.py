@@ -1,5 +1,7 @@
 """What is printed of a model folder, by `flask model info` and after an export."""
 
+import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,10 @@ def place_of(settings: Settings) -> Place:
     return Place(settings.cache_dir, threads, instructions=settings.native_isa)
 
 
-def warn_of_unknown() -> None:
-    """A line for each variable that looks like a setting and is none."""
+def begin() -> None:
+    """Show our own log on standard error, and a warning for each variable that looks like a setting."""
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("app").setLevel(logging.INFO)  # and not httpx's line for each request
     for warning in unknown_variables():
         click.echo(f"Warning: {warning}", err=True)
 

@@ -216,7 +216,7 @@ def test_a_document_is_cut_into_passages_or_read_as_lines(open_page):
     settle(page)
     ask(page, "Wetter")
     expect(about(page)).to_have_text(re.compile(r"^passage \d+/\d+ · Rain$"))
-    page.get_by_role("button", name="Read it as lines").click()
+    page.get_by_role("button", name="Read as lines").click()
     expect(page.locator("#find-about")).to_have_text("book.md: 4 passages")
 
 

@@ -238,9 +238,7 @@ def test_a_recorded_example_shows_what_the_model_cannot(open_page):
     page.route("**/recorded/example.json", lambda route: route.fulfill(json=example))
     assert not any("recorded" in url for url in asked)
     page.locator("#recorded-open").click()
-    expect(page.locator("#recorded-say")).to_have_text(
-        "Recorded on 2026-11-27 with tiny: trained on nothing. Only its own questions can be asked."
-    )
+    expect(page.locator("#recorded-say")).to_contain_text("Recorded on 2026-11-27 with tiny, not with BGE-M3")
     expect(page.locator("#recorded .source")).to_have_text("Recorded example, not computed by this server")
     expect(page.locator("#find-form")).to_be_hidden()
     expect(page.locator("#find-questions button")).to_have_text(["red roses 🌹 bloom", "rote Rosen"])
@@ -266,7 +264,7 @@ def test_a_recorded_example_shows_what_the_model_cannot(open_page):
 def test_the_example_that_is_recorded_shows_what_each_order_is_good_for(open_page):
     page = open_page("search")
     page.locator("#recorded-open").click()
-    expect(page.locator("#recorded-say")).to_contain_text("not BGE-M3")
+    expect(page.locator("#recorded-say")).to_contain_text("not with BGE-M3")
     page.get_by_role("button", name="BRK-7720").click()
     firsts = {}
     for kind in ("dense", "lexical"):

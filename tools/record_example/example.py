@@ -10,7 +10,7 @@ from tools.record_example.heads import Heads, rows_of, sparse_of
 from tools.record_example.states import Text
 from tools.record_example.texts import PASSAGES, QUERIES
 
-MODEL = "multilingual-e5-small (not BGE-M3)"
+MODEL = "multilingual-e5-small"
 HEADS = (
     "a lexical head and a multi-vector head of 64 dimensions, trained for this example by a few minutes of"
     " contrastive learning on verses of the Quran, manual pages and everyday texts; weaker than BGE-M3's own"

@@ -215,7 +215,7 @@ export default {
   "carried.adds": "adds {value} to the lexical score",
   "carried.falls": "without it the score falls by {value}",
   "recorded.open": "See lexical, multi-vector and hybrid on a recorded example",
-  "recorded.about": "Recorded on {recorded} with {model}: {heads}. Only its own questions can be asked.",
+  "recorded.about": "Recorded on {recorded} with {model}, not with BGE-M3: its lexical and multi-vector heads were trained for this example on verses, manual pages and everyday texts, and are weaker than BGE-M3's. You can ask only its own questions.",
   "recorded.title": "Recorded example, not computed by this server",
   "recorded.close": "Back to your texts",
   "export.hits.csv": "Hits as CSV",

@@ -215,7 +215,7 @@ export default {
   "carried.adds": "为词汇得分贡献 {value}",
   "carried.falls": "去掉后得分下降 {value}",
   "recorded.open": "在录制的示例上查看词汇、多向量和混合排序",
-  "recorded.about": "{recorded} 用 {model} 录制：{heads}。只能提它自带的问题。",
+  "recorded.about": "{recorded} 用 {model}（不是 BGE-M3）录制：词汇头和多向量头是为本示例用经文、手册页和日常文本训练的，弱于 BGE-M3 自带的。只能提它自带的问题。",
   "recorded.title": "录制的示例，不由本服务计算",
   "recorded.close": "返回您的文本",
   "export.hits.csv": "结果（CSV）",
