@@ -20,7 +20,7 @@ export EMBED_MODEL_PATH ?= $(if $(wildcard models/bge-m3/config.json),models/bge
 run: export EMBED_RERANKER_PATH ?= $(if $(wildcard models/bge-reranker-v2-m3/config.json),models/bge-reranker-v2-m3)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow lint lint-deploy lint-arm64 format lock test-browser screenshot test-package test-container test-parity test-clients test-faults test-bulk test-sanitized test-soak soak recorded-example bench bench-peers bench-bulk bench-lanes bench-rerank bench-multivectors bench-chunks evaluation-data model reranker clean
+.PHONY: help run test test-slow lint lint-deploy lint-arm64 format lock test-browser screenshot test-package test-container test-parity test-published test-clients test-faults test-bulk test-sanitized test-soak soak recorded-example bench bench-peers bench-bulk bench-lanes bench-rerank bench-fidelity bench-multivectors bench-chunks evaluation-data model reranker clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -87,6 +87,12 @@ test-parity: .venv/dev .venv/parity/installed models/multilingual-e5-small  ## e
 test-clients: .venv/dev .venv/clients/installed models/multilingual-e5-small  ## clients as themselves: LangChain, LlamaIndex, Cohere, litellm, npm's and the rest
 	@$(BIN)/pytest -q -m clients
 
+BEIR ?=
+test-published: .venv/dev  ## BGE-M3's published numbers, on the real weights; BEIR="folders" in BEIR's layout are evaluated, too
+	@test -f models/bge-m3/config.json || { echo "models/bge-m3 is not there: run make model first"; exit 1; }
+	@$(BIN)/pytest -q -rs tests/test_goldens.py
+	@for data in $(BEIR); do EMBED_POOLING=cls $(BIN)/flask model evaluate models/bge-m3 --data "$$data" || exit; done
+
 test-faults: .venv/dev models/multilingual-e5-small  ## kill, vanish, overload, fuzz: what is promised when things go wrong
 	@$(BIN)/pytest -q -s -rs -m faults
 
@@ -120,6 +126,9 @@ bench-lanes: .venv/dev models/multilingual-e5-small models/bench/config.json  ##
 
 bench-rerank: .venv/dev .venv/bulk .venv/peers/installed .venv/manpages/pages.parquet models/multilingual-e5-small models/ms-marco-MiniLM-L-12-v2 models/bench/config.json models/bench-reranker/config.json  ## both models beside sentence-transformers' CrossEncoder; BENCH="--precisions int8 --save"
 	@$(BIN)/python -m benchmarks.rerank $(BENCH)
+
+bench-fidelity: .venv/dev models/multilingual-e5-small  ## how close every engine and precision comes to torch in fp32; BENCH="--save"
+	@$(BIN)/python -m benchmarks.fidelity $(BENCH)
 
 bench-multivectors: .venv/dev .venv/bulk .venv/manpages/pages.parquet models/multilingual-e5-small models/bench/config.json  ## what pooled and quantised multi-vectors cost and keep; BENCH="--save"
 	@$(BIN)/python -m benchmarks.multivectors $(BENCH)

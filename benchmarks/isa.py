@@ -18,7 +18,8 @@ HOLDS = {
         "FBGEMM_ENABLE_INSTRUCTIONS": "AVX2",
         "CT2_FORCE_CPU_ISA": "AVX2",
         "EMBED_NATIVE_ISA": "avx2",
-    }
+    },
+    "sse41": {"ONEDNN_MAX_CPU_ISA": "SSE41", "OV_CPU_MAX_ISA": "SSE41"},  # of oneDNN and OpenVINO only
 }
 
 

@@ -17,7 +17,7 @@ from benchmarks.bench import AGREEMENT_TEXTS, say, shape
 from benchmarks.checkpoint import DEFAULT
 from benchmarks.corpus import Corpus
 from benchmarks.entrants import OURS, PEERS, PROFILES, Profile
-from benchmarks.isa import HOLDS, held
+from benchmarks.isa import held
 from benchmarks.load import Request, requests_of
 from benchmarks.peers_report import summary, table
 from benchmarks.services import ROOT, InProcess, our_environ
@@ -134,7 +134,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="how often each is measured (3)")
     parser.add_argument("--quick", action="store_true", help="one round of fewer texts, for a first look")
     parser.add_argument(
-        "--isa", choices=HOLDS, default="", help="hold every library to an older instruction set"
+        "--isa", choices=["avx2"], default="", help="hold every library to an older instruction set"
     )
     parser.add_argument("--save", action="store_true", help="keep the figures under benchmarks/results")
     options = parser.parse_args()
