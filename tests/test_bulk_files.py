@@ -308,7 +308,7 @@ def junk(chance: random.Random) -> bytes:
     return b"".join(chance.choices(pieces, k=chance.randrange(20)))
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 8))])
 def test_rows_at_random_keep_their_place(run, tmp_path, seed):
     chance = random.Random(seed)
     rows = 60

@@ -153,7 +153,14 @@ def test_a_giant_text_is_cut_where_any_other_is(tokenizer, plain, piece):
 GROWS = "\ufdfa"  # a word of 18 characters, four tokens, under NFKC
 
 
-@pytest.mark.parametrize("text", ["'the ' * 10_000_000", f"{GROWS!r} * 1_000_000", "'\u0301' * 3_000_000"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("'the ' * 10_000_000", marks=pytest.mark.slow),
+        f"{GROWS!r} * 1_000_000",
+        pytest.param("'\u0301' * 3_000_000", marks=pytest.mark.slow),
+    ],
+)
 def test_a_giant_text_costs_little(demo_folder, text):
     """Each text has its own process, as the peak memory counts."""
     code = f"""

@@ -91,7 +91,7 @@ def _end(response: Response) -> Response:
     quiet = endpoint in QUIET or is_open(current_app, endpoint)
     level = logging.DEBUG if quiet else logging.INFO
     done, waiting = g.get("done", (0, 0)), encoder().load_state.waiting
-    more = {"trace_id": g.trace, "space": g.get("space", ""), "misspelt": ", ".join(misspelt)}
+    more = {"trace_id": g.trace, "misspelt": ", ".join(misspelt)}
     record(method, route, response.status_code, seconds, g.request_id, waiting, done, level, **more)
     tracing.end(response, {"http.response.status_code": response.status_code, "http.route": route})
     return response
