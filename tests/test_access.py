@@ -131,9 +131,7 @@ def test_a_request_is_one_line_without_its_text_or_key(locked, caplog):
         locked.get("/healthz")
         locked.get("/private/path")
     first, second = (record.getMessage() for record in caplog.records)
-    assert re.fullmatch(
-        r"POST /api/embed 200, 2 texts, 8 tokens, \d+\.\d ms, id-7, space 0+\.mean\.fp32\.8\.1", first
-    )
+    assert re.fullmatch(r"POST /api/embed 200, 2 texts, 8 tokens, \d+\.\d ms, id-7", first)
     assert second.startswith("GET none 401, 0 texts")
     assert "secret" not in caplog.text
     assert SECRET not in caplog.text

@@ -59,7 +59,7 @@ def examples(count: int) -> hypothesis_settings:
 
 
 @schema.parametrize()
-@examples(25)
+@examples(16)
 def test_the_server_keeps_to_its_document(case):
     case.call_and_validate()
 

@@ -291,6 +291,7 @@ def cosines(a, b):
     return (a * b).sum(axis=1)
 
 
+@pytest.mark.slow
 def test_fp32_is_fp32(vectors):
     exact, found = vectors(engine="torch"), vectors(precision="fp32")
     assert cosines(exact, found).min() >= 0.999999

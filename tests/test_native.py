@@ -157,7 +157,10 @@ def test_a_text_is_the_same_alone_in_a_batch_first_or_last(load_encoder, request
             np.testing.assert_allclose(found.sparse[at][1], alone.sparse[0][1], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(
+    "precision",
+    ["fp32", "int8", *(pytest.param(one, marks=pytest.mark.slow) for one in PRECISIONS if one == "w8a16")],
+)
 def test_every_kind_of_processor_gives_the_same_vectors(demo_folder, precision):
     checkpoint = read_checkpoint(demo_folder)
     sequences = calibration_sequences(checkpoint, held_out=True)[:40]
