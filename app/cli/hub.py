@@ -25,7 +25,7 @@ class RemoteModel:
 
 BGE_M3 = RemoteModel(
     repository="BAAI/bge-m3",
-    revision="ddaf993d106a8005a4858fdac845db406aefb181",
+    revision="5617a9f61b028005a4858fdac845db406aefb181",
     files={
         "config.json": RemoteFile(687, "26159e7ad065073448460117eb24b7a4572f6f4e78eadff65dc0a11c052449fa"),
         "pytorch_model.bin": RemoteFile(
