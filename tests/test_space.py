@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from app import create_app
 from app.api.answer import SMALL_ANSWER
@@ -12,7 +13,7 @@ from app.engine.checkpoint import read_checkpoint
 from app.engine.export import find_export
 from app.engine.native.export import NativeExporter
 from app.engine.processor import cpu_features, kind_of
-from app.engine.space import rounding
+from app.engine.space import NUMERICS, rounding
 from tests.conftest import FakeEncoder
 
 HEADER = "X-Embedding-Space"
@@ -156,22 +157,23 @@ def test_a_precision_says_what_else_decides_its_numbers(load_encoder, tiny_folde
     checkpoint = read_checkpoint(tiny_folder)
     for engine in ("torch", "openvino", "native"):
         assert rounding(checkpoint, engine, "fp32", None) == ""
-    assert rounding(checkpoint, "native", "w8a16", None) == "-native"
     assert rounding(checkpoint, "openvino", "bf16", None) == f"-openvino-{kind_of(cpu_features())}"
 
 
-def test_in_int8_the_export_is_in_the_name(load_encoder, tiny_folder):
+@pytest.mark.parametrize("precision", ["int8", "w8a16"])
+def test_with_8_bit_weights_the_export_is_in_the_name(load_encoder, tiny_folder, precision):
     """Two machines round a few weights to different neighbours, and then cosines are below 0.9999."""
-    encoder = load_encoder(tiny_folder, engine="native", precision="int8")
+    encoder = load_encoder(tiny_folder, engine="native", precision=precision)
     checkpoint = read_checkpoint(tiny_folder)
-    named = rounding(checkpoint, "native", "int8", None)
+    named = rounding(checkpoint, "native", precision, None)
     assert re.fullmatch("-native-[0-9a-f]{6}", named)
-    assert encoder.space() == f"{checkpoint.fingerprint[:12]}.mean.int8{named}.8192.1"
+    version = NUMERICS[precision]
+    assert encoder.space() == f"{checkpoint.fingerprint[:12]}.mean.{precision}{named}.8192.{version}"
     scales = find_export(checkpoint, NativeExporter(), "int8", None) / "grown.scales.npy"
     kept = scales.read_bytes()
     try:
         scales.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
-        assert rounding(checkpoint, "native", "int8", None) != named
+        assert rounding(checkpoint, "native", precision, None) != named
     finally:
         scales.write_bytes(kept)
 

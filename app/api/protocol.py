@@ -25,8 +25,8 @@ class Refusal:
 
 
 OTHER_SPACE = (
-    "the embedding space 'ddaf993d106a.cls.fp32.512.1' is expected, but this answer would be in "
-    "'ddaf993d106a.mean.fp32.512.1': do not mix their vectors"
+    "the embedding space 'f48d4534a7d8.cls.fp32.512.1' is expected, but this answer would be in "
+    "'f48d4534a7d8.mean.fp32.512.1': do not mix their vectors"
 )
 # Refusals of a request with texts, for the documentation; app.api.errors decides which status is sent.
 REFUSALS = {

@@ -10,7 +10,7 @@ from app.api.errors import OtherSpace
 from app.engine.embeddings import Pooling
 
 HEADER = "X-Embedding-Space"
-EXAMPLE = "ddaf993d106a.mean.fp32.512.1"
+EXAMPLE = "f48d4534a7d8.mean.fp32.512.1"
 SPACE = "The embedding space of this server's vectors, with its own pooling."
 
 # For the documentation: the header of a request, and that of an answer.

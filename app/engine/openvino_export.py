@@ -14,7 +14,7 @@ from app.engine.graph import LargestInputs, build_graph
 if TYPE_CHECKING:  # it brings torch
     from app.engine.weights import Weights
 
-FORMAT = 3  # of the graph; raise it whenever a change of graph.py changes vectors or inputs
+FORMAT = 4  # of the graph; raise it whenever a change of graph.py or of the calibration changes vectors
 GRAPH = "encoder.xml"
 # The graph's names for the linear layers of calibration.py.
 NAMES = {

@@ -12,15 +12,15 @@ from app.engine.processor import cpu_features, kind_of
 
 # Raise a precision's number with a change after which its vectors have a cosine below 0.9999 to those of
 # before: another rounding, another calibration, another OpenVINO. tests/test_vectors.py fails until you do.
-NUMERICS: dict[Precision, int] = {"fp32": 1, "bf16": 1, "int8": 1, "w8a16": 1}
-DIGEST_CHARACTERS = 12  # of the weights' digest
+NUMERICS: dict[Precision, int] = {"fp32": 1, "bf16": 1, "int8": 2, "w8a16": 2}
+DIGEST_CHARACTERS = 12  # of the model's digest
 EXPORT_CHARACTERS = 6  # of an export's
 
 
 def space_name(digest: str, pooling: Pooling, precision: Precision, rounding: str, max_tokens: int) -> str:
-    """Name the space of a model's dense vectors, such as `ddaf993d106a.mean.int8-native-5f0c27.512.1`.
+    """Name the space of a model's dense vectors, such as `f48d4534a7d8.mean.int8-native-5f0c27.512.1`.
 
-    The parts are the weights' digest, the pooling, the precision with its `rounding`, the most tokens of a
+    The parts are the model's digest, the pooling, the precision with its `rounding`, the most tokens of a
     text, and the version of our numerics. A prefix before each text, if there were one, would follow as a
     sixth part. Equal names promise a cosine of at least 0.9999 between vectors of the same text. Different
     names promise nothing.
@@ -35,15 +35,15 @@ def rounding(checkpoint: Checkpoint, engine: str, precision: Precision, cache: P
     """What else decides how numbers are rounded, as the name has it; "" in fp32, where all engines agree.
 
     The native engine rounds alike on every processor; OpenVINO does not, and without VNNI its int8 overflows.
-    In int8 it matters too where the export was made: other libraries round a few weights to their other
-    neighbour, and a cosine between two exports was 0.9997.
+    With 8-bit weights it matters too where the export was made: other libraries round a few weights to their
+    other neighbour, and a cosine between two exports was 0.9997.
     """
     if precision == "fp32":
         return ""
     parts = ["", engine]
     if engine == "openvino":
         parts.append(kind_of(cpu_features()))
-    if precision == "int8":
+    if precision in ("int8", "w8a16"):
         export = find_export(checkpoint, exporter_for(cast(Engine, engine)), precision, cache)
         parts.append(_digest(export)[:EXPORT_CHARACTERS] if export else "not-exported")
     return "-".join(parts)

@@ -1,6 +1,6 @@
 """The layout of a model on disk and in memory for the C code: one array of all layers for each weight.
 
-A linear layer has two arrays, `lines` and `bias`, and three more with 8-bit weights. `<layer>.lines` holds
+A linear layer has two arrays, `lines` and `bias`, and four more with 8-bit weights. `<layer>.lines` holds
 its matrix in panels of 16 outputs. A panel holds the first word (4 bytes) of each output's inputs, then the
 second, and so on: (layers, outputs / 16, words, 16 words). The structures are those of tile.h, product.h and
 encoder.c.
@@ -19,7 +19,9 @@ from app.engine.errors import ModelError
 from app.engine.export import read_array
 
 PANEL = 16  # outputs
+REPEATED = 16  # inputs that stand again behind all others, with 8-bit weights
 LINEAR = ("joined", "attended", "grown", "shrunk")
+LINEAR_ARRAYS = ("lines", "bias", "scales", "sums", "smooth", "repeated")
 NORMS = ("attention_gain", "attention_bias", "output_gain", "output_bias")
 # What is stored for each precision, and its number in enum kind of tile.h.
 STORED: dict[Precision, str] = {"fp32": "fp32", "bf16": "bf16", "int8": "w8", "w8a16": "w8"}
@@ -29,10 +31,10 @@ INT = ctypes.c_int32
 
 
 class Linear(ctypes.Structure):
-    """A linear layer; scales, sums and smooth are for 8-bit weights only."""
+    """A linear layer; what follows `bias` is for 8-bit weights only."""
 
     _fields_ = (
-        *((name, POINTER) for name in ("lines", "bias", "scales", "sums", "smooth")),
+        *((name, POINTER) for name in LINEAR_ARRAYS),
         ("inputs", INT),
         ("outputs", INT),
     )
@@ -94,12 +96,10 @@ class Arrays:
 
 def linear(arrays: Arrays, name: str, kind: str, layer: int | None = None) -> Linear:
     """A linear layer as `multiply` takes it. It points into the arrays, which must outlive it."""
-    found = Linear(
-        *(arrays.at(f"{name}.{part}", layer) for part in ("lines", "bias", "scales", "sums", "smooth"))
-    )
+    found = Linear(*(arrays.at(f"{name}.{part}", layer) for part in LINEAR_ARRAYS))
     *_, panel_count, words, _, _ = arrays[f"{name}.lines"].shape
     found.outputs = panel_count * PANEL
-    found.inputs = words * {"fp32": 1, "bf16": 2, "w8": 4}[kind]
+    found.inputs = words * {"fp32": 1, "bf16": 2, "w8": 4}[kind] - (REPEATED if kind == "w8" else 0)
     return found
 
 

@@ -6,21 +6,23 @@
 #include "team.h"
 #include "tile.h"
 
-/* 256 lines of a panel (16 KiB) stay in L1 while we loop over rows; this many rows by as many words stay in L2
- * while we loop over panels. */
-#define BLOCK_WORDS 256
+/* Up to 264 lines of a panel (17 KiB) stay in L1 while we loop over rows; this many rows by as many words stay
+ * in L2 while we loop over panels. */
+#define BLOCK_WORDS 264
 #define BLOCK_ROWS 96
 #define GROUP_PANELS 4
 #define SUMS_BYTES (GROUP_PANELS * BLOCK_ROWS * LINE * 4)
+#define REPEATED 16 /* inputs that stand again behind all others, with 8-bit weights; as in layout.py */
 
 /* A linear layer in an export: y = rows weights^T + bias. With 8-bit weights, y = (s (words . weights)
  * + low sums) scales + bias, where a token's numbers are s words + low. */
 typedef struct {
-    const char *lines;   /* (outputs / 16, words, 16) words */
-    const float *bias;   /* (outputs) */
-    const float *scales; /* (outputs), 8-bit only, like the next two */
-    const float *sums;   /* (outputs), of the weights */
-    const float *smooth; /* (inputs), multiplied with activations before they are rounded */
+    const char *lines;       /* (outputs / 16, words, 16) words */
+    const float *bias;       /* (outputs) */
+    const float *scales;     /* (outputs), 8-bit only, like the next three */
+    const float *sums;       /* (outputs), of the weights */
+    const float *smooth;     /* (inputs), multiplied with activations before they are rounded */
+    const int32_t *repeated; /* (REPEATED), which inputs stand again; `lines` has words for them too */
     int32_t inputs, outputs;
 } Linear;
 
@@ -47,6 +49,10 @@ typedef struct {
 } Numbers;
 
 static inline int word_bytes(enum kind kind) { return kind == F32 ? 4 : kind == BF16 ? 2 : 1; }
+
+static inline int words_of(enum kind kind, const Linear *linear) {
+    return (linear->inputs + (kind == S8 ? REPEATED : 0)) * word_bytes(kind) / 4;
+}
 
 INLINE void write_sum(Numbers numbers, const Linear *linear, const Rows *rows, const Out *out, int token,
                       int panel, const char *sums, const char *lower) {
@@ -139,13 +145,15 @@ static inline Tiles tiles_for(enum kind kind) {
 /* A phase: out = rows weights^T + bias for all tokens. A task is some rows by some panels. */
 static void product(Member *me, Numbers numbers, const Linear *linear, const Rows *rows, int tokens,
                     const Out *out) {
-    int words = linear->inputs * word_bytes(numbers.kind) / 4, panels = linear->outputs / LINE;
+    int words = words_of(numbers.kind, linear), panels = linear->outputs / LINE;
     int block = BLOCK_ROWS / numbers.planes, blocks = (tokens + block - 1) / block;
     int group = GROUP_PANELS;
     while (group > TILE_PANELS && blocks * (panels / group) < 4 * me->team->threads) group /= 2;
     int tasks = blocks * ((panels + group - 1) / group);
-    /* With few rows, memory is the bottleneck: read each panel in one pass. */
-    int step = tokens * numbers.planes > 2 * MOST_ROWS ? BLOCK_WORDS : words;
+    /* Steps of equal size, of whole pairs of words. With few rows, memory is the bottleneck: read each panel in
+     * one pass. */
+    int steps = tokens * numbers.planes > 2 * MOST_ROWS ? (words + BLOCK_WORDS - 1) / BLOCK_WORDS : 1;
+    int step = (words + 2 * steps - 1) / (2 * steps) * 2;
     size_t panel_bytes = (size_t)words * 64;
     Tiles multiply = tiles_for(numbers.kind);
     char *sums = me->scratch;

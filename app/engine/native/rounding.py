@@ -60,6 +60,20 @@ def compensated_rounding(
     return result, scales
 
 
+def repeated_columns(matrix: FloatArray, count: int) -> NDArray[np.int32]:
+    """The columns that are to stand again, some of them several times. (n, k) -> (count,)
+
+    A column that stands r times has an r-th of its weights each time: with the largest weights of a row, its
+    scale becomes smaller, and so do the errors of all others. This is outlier channel splitting (Zhao et al.
+    2019, arXiv 1901.09504).
+    """
+    largest = np.abs(matrix).max(axis=0)
+    times = np.ones(len(largest), dtype=np.int32)
+    for _ in range(count):
+        times[np.argmax(largest / times)] += 1
+    return np.repeat(np.arange(len(largest), dtype=np.int32), times - 1)
+
+
 def fits_sixteen_bits(weights: NDArray[np.int8]) -> bool:
     """Whether no sum of four products can overflow 16 bits, whatever the inputs. (n, k)"""
     wide = weights.astype(np.int16)

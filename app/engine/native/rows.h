@@ -8,7 +8,7 @@
 /* Make words of one token's numbers, for the next product.
  *
  * For 8-bit words, each token's own [min, max] is mapped to 0..255, or to 0..65535 for 16 bits, so other
- * texts in the batch cannot change it. */
+ * texts in the batch cannot change it. The repeated inputs come last, in the padding of the row. */
 static void make_words(Numbers numbers, const Linear *next, const float *from, int count, Rows *to,
                        int token) {
     char *words = to->words + (size_t)token * numbers.planes * to->stride;
@@ -44,6 +44,8 @@ static void make_words(Numbers numbers, const Linear *next, const float *from, i
             store_bytes(words + i, whole);
         }
     }
+    for (int plane = 0; plane < numbers.planes; plane++, words += to->stride)
+        for (int i = 0; i < REPEATED; i++) words[count + i] = words[next->repeated[i]];
 }
 
 /* (x - mean) / sqrt(variance + epsilon) * gain + bias, in place (Ba et al. 2016, eq. 4). */
