@@ -16,7 +16,7 @@ import torch
 from app.engine.embeddings import CROSS_ENCODER, POOL_FACTORS
 from app.engine.encoder import Encoder
 from app.engine.reranker import Reranker, RerankerSettings
-from app.engine.texts import TEXTS as CALIBRATION
+from app.engine.texts import HELD_OUT
 from app.engine.token_pooling import pool
 from benchmarks.checkpoint import RERANKER, is_complete, make_reranker
 from tests.conftest import DEMO, ROOT
@@ -216,7 +216,7 @@ def test_pairs_score_as_with_flag_embeddings_reranker(
 def test_token_pooling_is_scipys(demo_with_heads, load_encoder, tmp_path):
     """On real token states, and on rows that are practically random."""
     encoder = load_encoder(demo_with_heads, engine="torch")
-    texts = [*CALIBRATION.read_text(encoding="utf-8").splitlines()[:6], "word " * 500]
+    texts = [*HELD_OUT.read_text(encoding="utf-8").splitlines()[:6], "word " * 500]
     given = dict(enumerate(encoder.encode(texts, outputs=("colbert",)).multi_vector))
     rows = np.random.default_rng(0).normal(size=(300, 64)).astype(np.float32)
     given[len(given)] = rows / np.linalg.norm(rows, axis=1, keepdims=True)

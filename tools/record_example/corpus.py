@@ -13,7 +13,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.engine.texts import TEXTS
+from app.engine.texts import CALIBRATION, HELD_OUT
 from benchmarks.parallel import manpages, udhr
 from tests.manpages import fetch
 
@@ -119,7 +119,8 @@ def pairs(folder: Path, trained: int, held_out: int) -> Pairs:
     with tempfile.TemporaryDirectory() as scratch:
         fetch(Path(scratch))
         pages = of_pages(Path(scratch), choice)
-    everyday = parts_of(TEXTS.read_text(encoding="utf-8").splitlines(), "", choice)
+    ours = [line for file in (CALIBRATION, HELD_OUT) for line in file.read_text(encoding="utf-8").splitlines()]
+    everyday = parts_of(ours, "", choice)
 
     def some(found: dict[str, list[Pair]], most: int) -> dict[str, list[Pair]]:
         unique = {kind: list({pair.passage: pair for pair in of}.values()) for kind, of in found.items()}
