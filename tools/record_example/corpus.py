@@ -119,8 +119,8 @@ def pairs(folder: Path, trained: int, held_out: int) -> Pairs:
     with tempfile.TemporaryDirectory() as scratch:
         fetch(Path(scratch))
         pages = of_pages(Path(scratch), choice)
-    ours = [line for file in (CALIBRATION, HELD_OUT) for line in file.read_text(encoding="utf-8").splitlines()]
-    everyday = parts_of(ours, "", choice)
+    ours = "".join(file.read_text(encoding="utf-8") for file in (CALIBRATION, HELD_OUT))
+    everyday = parts_of(ours.splitlines(), "", choice)
 
     def some(found: dict[str, list[Pair]], most: int) -> dict[str, list[Pair]]:
         unique = {kind: list({pair.passage: pair for pair in of}.values()) for kind, of in found.items()}
