@@ -136,7 +136,7 @@ def test_a_text_truncated_on_the_left_is_the_kept_end(demo):
     np.testing.assert_allclose(scores.by_name["dense"], expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("tokens", [8191, 8192, 8193])
+@pytest.mark.parametrize("tokens", [pytest.param(8191, marks=pytest.mark.slow), 8192, 8193])
 def test_the_longest_text(tiny, tiny_folder, tokens):
     """The last position of BGE-M3 is the 8192nd token; a longer text is cut, and none hangs or fails."""
     words = np.array(["the", "a", "is", "in"])

@@ -250,8 +250,8 @@ def test_between_two_pairs_somebody_looks_whether_the_client_is_there(tiny, monk
     assert len(compared) < 3
 
 
-def test_what_pairs_cost_counts_where_it_is_decided_who_may_wait(tiny, monkeypatch):
-    asked = []
+def test_what_pairs_cost_counts_where_it_is_decided_who_may_wait(load_encoder, tiny_folder, monkeypatch):
+    asked, tiny = [], load_encoder(tiny_folder)
     monkeypatch.setattr(tiny.batcher, "check", lambda tokens, _caller: asked.append(tokens))
     queries, passages = ([f"{word * 100}{number}" for number in range(20)] for word in ("query ", "passage "))
     found = tiny.score([(query, passage) for query in queries for passage in passages] * 2)

@@ -137,7 +137,12 @@ PRECISIONS = ("int8", "w8a16", "fp32")
 @pytest.mark.parametrize(
     ("model", "precision"),
     [
-        *(("shallow_with_heads", precision) for precision in PRECISIONS),
+        ("shallow_with_heads", "int8"),
+        *(
+            pytest.param("shallow_with_heads", one, marks=pytest.mark.slow)
+            for one in PRECISIONS
+            if one != "int8"
+        ),
         ("wide_folder", "fp32"),
         *(pytest.param("wide_folder", precision, marks=pytest.mark.slow) for precision in PRECISIONS[:2]),
         *(pytest.param("demo_with_heads", precision, marks=pytest.mark.slow) for precision in PRECISIONS),
